@@ -1,0 +1,1 @@
+"""Hypervisors behind one contract; nothing here knows gRPC or the journal."""

@@ -1,0 +1,23 @@
+"""The contract of a hypervisor: what the daemon asks of a backend.
+
+A backend is a handful of facets. A facet implements some verbs of the contract
+under the RPCs' names in snake case; what no facet implements is unsupported, and
+so is what the backend's start-up probe finds missing. Verbs block: the
+daemon calls them on its worker threads, mutations with a `Work`, reads without.
+"""
+
+from backends.contract.backend import Backend, Facet, HypervisorFacts, Observer, Sample
+from backends.contract.facets import Consoles, Host, InstanceFiles, Lifecycle, Power
+
+__all__ = [
+    "Backend",
+    "Consoles",
+    "Facet",
+    "Host",
+    "HypervisorFacts",
+    "InstanceFiles",
+    "Lifecycle",
+    "Observer",
+    "Power",
+    "Sample",
+]

@@ -1,0 +1,108 @@
+"""A backend as a whole, and what it tells the daemon by itself."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from backends.console_log import ConsoleLog
+from backends.work import Undo
+from virtrpc.v1.event_pb2 import EventType
+from virtrpc.v1.instance_pb2 import Instance
+
+
+class Facet(ABC):  # noqa: B024 - the verbs are its subclasses' abstract methods
+    """A group of verbs that a backend implements together or not at all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HypervisorFacts:
+    """What the start-up probe found."""
+
+    hypervisor_type: str
+    """E.g. "QEMU", or "fake"."""
+    hypervisor_version: str
+    """E.g. "7.2.22"."""
+    library_version: str
+    """Version of the library spoken to, e.g. libvirt's "9.0.0"; empty where none is."""
+    connection: str
+    """Kind of the connection, e.g. "qemu:///embed"."""
+    virt_type: str
+    """"kvm", "qemu" or "fake"."""
+    virt_type_reason: str
+    """Why that and not another, one sentence."""
+    missing: Mapping[str, str]
+    """Capability (verb in snake case, or a feature's name) → why it is missing here."""
+    features: Mapping[str, bool]
+    """Features beyond verbs, e.g. "uefi", "vtpm"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Live counters of one instance at one moment."""
+
+    instance_id: str
+    cpu_time_ns: int
+    memory_kib: int
+    """Memory that the guest has now."""
+
+
+class Observer(Protocol):
+    """Who listens to a backend. Callable from any thread; never blocks."""
+
+    def instances_listed(self, instances: Sequence[Instance]) -> None:
+        """The whole truth, read anew after a (re)connect: what is not in it is gone."""
+
+    def instance_changed(self, instance: Instance) -> None:
+        """The facts of one instance, as just read."""
+
+    def instance_gone(self, instance_id: str) -> None:
+        """The hypervisor no longer knows the instance."""
+
+    def event(
+        self, kind: "EventType.ValueType", *, instance: Instance | None = None, detail: str = ""
+    ) -> None:
+        """Something happened; `instance` has at least its id, name and new power state."""
+
+    def connected(self) -> None:
+        """The hypervisor is in reach; `instances_listed` was called before."""
+
+    def disconnected(self, reason: str) -> None:
+        """The hypervisor is out of reach: known facts are stale from here on."""
+
+
+class Backend(ABC):
+    """A hypervisor. All methods may block and are called on worker threads."""
+
+    name: str
+    """By which `--backend` chooses it."""
+
+    @abstractmethod
+    def open(self, observer: Observer) -> HypervisorFacts:
+        """Connects, probes, and tells the observer every instance there is.
+
+        Raises UnreachableError where the hypervisor cannot be reached.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets go of the hypervisor; guests run on."""
+
+    @abstractmethod
+    def facets(self) -> Sequence[Facet]:
+        """Groups of verbs that this backend implements."""
+
+    @abstractmethod
+    def undo(self, undo: Undo) -> None:
+        """Undoes a step of a failed, cancelled or interrupted verb; idempotent."""
+
+    @abstractmethod
+    def sample(self) -> Sequence[Sample]:
+        """Counters of all running instances, by one bulk call."""
+
+    @abstractmethod
+    def console_log(self, instance_id: str) -> ConsoleLog:
+        """Log of an instance's serial console.
+
+        Raises InstanceNotFoundError where neither instance nor log exists.
+        """

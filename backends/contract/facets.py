@@ -1,0 +1,93 @@
+"""The groups of verbs. Meanings, errors and idempotency stand in the .proto files."""
+
+from abc import abstractmethod
+
+from backends.contract.backend import Facet
+from backends.work import Work
+from virtrpc.v1 import host_pb2, instance_pb2
+
+
+class Lifecycle(Facet):
+    """Beginning and end of an instance; an instance that is asked for itself."""
+
+    @abstractmethod
+    def spawn_instance(
+        self, request: instance_pb2.SpawnInstanceRequest, work: Work
+    ) -> instance_pb2.Instance:
+        """See InstanceService.SpawnInstance."""
+
+    @abstractmethod
+    def get_instance(
+        self, request: instance_pb2.GetInstanceRequest
+    ) -> instance_pb2.GetInstanceResponse:
+        """Asked of the hypervisor itself; the daemon calls it for `fresh` only."""
+
+    @abstractmethod
+    def destroy_instance(
+        self, request: instance_pb2.DestroyInstanceRequest, work: Work
+    ) -> instance_pb2.DestroyInstanceResponse:
+        """See InstanceService.DestroyInstance."""
+
+
+class InstanceFiles(Facet):
+    """What an instance leaves on the host."""
+
+    @abstractmethod
+    def cleanup_instance(
+        self, request: instance_pb2.CleanupInstanceRequest, work: Work
+    ) -> instance_pb2.CleanupInstanceResponse:
+        """See InstanceService.CleanupInstance."""
+
+    @abstractmethod
+    def delete_instance_files(
+        self, request: instance_pb2.DeleteInstanceFilesRequest, work: Work
+    ) -> instance_pb2.DeleteInstanceFilesResponse:
+        """See InstanceService.DeleteInstanceFiles."""
+
+    @abstractmethod
+    def check_instance_on_disk(
+        self, request: instance_pb2.CheckInstanceOnDiskRequest
+    ) -> instance_pb2.CheckInstanceOnDiskResponse:
+        """See InstanceService.CheckInstanceOnDisk."""
+
+
+class Power(Facet):
+    """Running, paused, off."""
+
+    @abstractmethod
+    def power_on_instance(
+        self, request: instance_pb2.PowerOnInstanceRequest, work: Work
+    ) -> instance_pb2.PowerOnInstanceResponse:
+        """See InstanceService.PowerOnInstance."""
+
+    @abstractmethod
+    def power_off_instance(
+        self, request: instance_pb2.PowerOffInstanceRequest, work: Work
+    ) -> instance_pb2.PowerOffInstanceResponse:
+        """See InstanceService.PowerOffInstance."""
+
+    @abstractmethod
+    def reboot_instance(
+        self, request: instance_pb2.RebootInstanceRequest, work: Work
+    ) -> instance_pb2.RebootInstanceResponse:
+        """See InstanceService.RebootInstance."""
+
+    @abstractmethod
+    def pause_instance(
+        self, request: instance_pb2.PauseInstanceRequest, work: Work
+    ) -> instance_pb2.PauseInstanceResponse:
+        """See InstanceService.PauseInstance."""
+
+    @abstractmethod
+    def unpause_instance(
+        self, request: instance_pb2.UnpauseInstanceRequest, work: Work
+    ) -> instance_pb2.UnpauseInstanceResponse:
+        """See InstanceService.UnpauseInstance."""
+
+
+class Host(Facet):
+    """The host's own facts."""
+
+    @abstractmethod
+    def get_host(self, request: host_pb2.GetHostRequest) -> host_pb2.GetHostResponse:
+        """See HostService.GetHost; the daemon adds its own state."""

@@ -1,0 +1,1 @@
+"""Generated stubs of virtrpc.v1."""

@@ -1,0 +1,1 @@
+"""The daemon: gRPC, the one road of a request, operations and events; never libvirt."""

@@ -1,0 +1,174 @@
+"""The one table from errors of the contract to gRPC status, and the words that go with it."""
+
+from collections.abc import Mapping
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+from backends import errors
+from virtrpc.v1 import types_pb2
+
+DOMAIN = "virtrpc.dev"
+_MAX_MESSAGE_BYTES = 1024  # longer details make HTTP/2 trailers that clients refuse
+
+
+class UnauthenticatedError(errors.ContractError):
+    """Nobody knows who calls."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class DeniedError(errors.ContractError):
+    """Who calls lacks the role that the verb needs."""
+
+    reason = "ROLE_MISSING"
+
+
+class OverloadedError(errors.ContractError):
+    """Too many calls of a class at a time."""
+
+    reason = "OVERLOADED"
+
+
+class ShuttingDownError(errors.UnreachableError):
+    """The daemon stops; another will answer."""
+
+    reason = "SHUTTING_DOWN"
+
+
+class RecordedError(errors.ContractError):
+    """The error with which an operation ended, told again."""
+
+    def __init__(self, error: types_pb2.Error) -> None:
+        super().__init__(error.message, reason=error.reason, metadata=error.metadata)
+        self.error = error
+
+
+_CODES: Mapping[type[errors.ContractError], grpc.StatusCode] = {
+    errors.InvalidArgumentError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    errors.WrongStateError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
+    errors.NoRoomError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.BusyError: grpc.StatusCode.ABORTED,
+    errors.UnreachableError: grpc.StatusCode.UNAVAILABLE,
+    errors.TimedOutError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.CancelledError: grpc.StatusCode.CANCELLED,
+    errors.HypervisorError: grpc.StatusCode.INTERNAL,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    DeniedError: grpc.StatusCode.PERMISSION_DENIED,
+    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+# After these the same call may succeed, after so many seconds.
+_RETRY_AFTER_S: Mapping[type[errors.ContractError], int] = {
+    errors.BusyError: 1,
+    errors.UnreachableError: 1,
+    OverloadedError: 1,
+}
+
+
+def code_of(error: errors.ContractError) -> int:
+    """Number of the error's google.rpc.Code."""
+    if isinstance(error, RecordedError):
+        return error.error.code
+    if isinstance(error, errors.BlockedError):
+        codes = {code_of(blocker) for blocker in error.blockers}
+        return codes.pop() if len(codes) == 1 else _number(grpc.StatusCode.FAILED_PRECONDITION)
+    for kind in type(error).__mro__:
+        if kind in _CODES:
+            return _number(_CODES[kind])
+    return _number(grpc.StatusCode.INTERNAL)
+
+
+def record_of(error: errors.ContractError) -> types_pb2.Error:
+    """The error as it stands in an operation."""
+    if isinstance(error, RecordedError):
+        return error.error
+    return types_pb2.Error(
+        code=code_of(error),
+        reason=error.reason,
+        message=_plain(str(error)),
+        metadata={key: _plain(value) for key, value in error.metadata.items()},
+        blockers=[
+            types_pb2.Blocker(reason=v.reason, field=v.field, message=_plain(v.message))
+            for v in error.violations
+            if v.field or isinstance(error, errors.BlockedError)
+        ],
+    )
+
+
+def status_of(error: errors.ContractError) -> status_pb2.Status:
+    """The error as a caller gets it, with its details."""
+    record = record_of(error)
+    details = [_packed(_error_info(record)), *_violations(record), *_retry_info(error)]
+    return status_pb2.Status(code=record.code, message=record.message, details=details)
+
+
+def internal_error(incident: str) -> errors.ContractError:
+    """What a caller is told of a defect: an id that stands in the log, nothing else."""
+    return errors.ContractError(
+        f"internal error; incident {incident} in the daemon's log", metadata={"incident": incident}
+    )
+
+
+def _error_info(record: types_pb2.Error) -> error_details_pb2.ErrorInfo:
+    return error_details_pb2.ErrorInfo(
+        reason=record.reason, domain=DOMAIN, metadata=dict(record.metadata)
+    )
+
+
+def _violations(record: types_pb2.Error) -> list[Any]:
+    with_field = [blocker for blocker in record.blockers if blocker.field]
+    details = []
+    if with_field:
+        details.append(_packed(_bad_request(with_field)))
+    if record.code == _number(grpc.StatusCode.FAILED_PRECONDITION) and record.blockers:
+        details.append(_packed(_precondition_failure(record)))
+    return details
+
+
+def _bad_request(blockers: list[types_pb2.Blocker]) -> error_details_pb2.BadRequest:
+    violation = error_details_pb2.BadRequest.FieldViolation
+    return error_details_pb2.BadRequest(
+        field_violations=[
+            violation(field=b.field, description=b.message, reason=b.reason) for b in blockers
+        ]
+    )
+
+
+def _precondition_failure(record: types_pb2.Error) -> error_details_pb2.PreconditionFailure:
+    violation = error_details_pb2.PreconditionFailure.Violation
+    return error_details_pb2.PreconditionFailure(
+        violations=[
+            violation(type=b.reason, subject=b.field, description=b.message)
+            for b in record.blockers
+        ]
+    )
+
+
+def _retry_info(error: errors.ContractError) -> list[Any]:
+    for kind in type(error).__mro__:
+        if kind in _RETRY_AFTER_S:
+            info = error_details_pb2.RetryInfo()
+            info.retry_delay.seconds = _RETRY_AFTER_S[kind]
+            return [_packed(info)]
+    return []
+
+
+def _packed(message: Message) -> Any:
+    packed = Any()
+    packed.Pack(message)
+    return packed
+
+
+def _number(code: grpc.StatusCode) -> int:
+    number: int = code.value[0]
+    return number
+
+
+def _plain(text: str) -> str:
+    """ASCII of bounded length: anything else leaves clients hanging or is refused by them."""
+    return text.encode("ascii", "backslashreplace")[:_MAX_MESSAGE_BYTES].decode("ascii")

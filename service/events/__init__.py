@@ -1,0 +1,1 @@
+"""Events: numbered, kept for a while, fanned out to watchers."""

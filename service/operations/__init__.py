@@ -1,0 +1,1 @@
+"""Operations: every mutation, journalled before its first side effect."""

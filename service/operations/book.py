@@ -1,0 +1,128 @@
+"""All operations there are, in memory: those at work and the last that have ended.
+
+Reads and watchers are served from here and never wait for the journal. Event
+loop only.
+"""
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from backends.errors import InvalidArgumentError, NotFoundError
+from google.protobuf.message import Message
+from service.operations.journal import RETAINED_OPERATIONS
+from service.redaction import redacted
+from service.verbs import Verb
+from virtrpc.v1.operation_pb2 import Operation
+
+
+@dataclass(frozen=True)
+class RequestKey:
+    """What a caller repeats a call by: its request_id, within a verb and lane."""
+
+    verb: str
+    lane: str
+    request_id: str
+
+
+def recorded_request(request: Message) -> bytes:
+    """A request as the journal keeps it and as repeats are compared: without secrets."""
+    return redacted(request).SerializeToString(deterministic=True)
+
+
+class OperationBook:
+    """Operations by id, in the order of their acceptance."""
+
+    def __init__(self) -> None:
+        self._operations: OrderedDict[str, Operation] = OrderedDict()
+        self._by_request: dict[RequestKey, tuple[str, bytes]] = {}
+        self._keys: dict[str, RequestKey] = {}
+        self._watchers: dict[str, set[asyncio.Event]] = {}
+
+    def add(self, operation: Operation, *, lane: str, recorded: bytes) -> None:
+        """Enters an operation; the oldest ended ones beyond the retention go."""
+        self._operations[operation.operation_id] = operation
+        if operation.request_id:
+            key = RequestKey(operation.verb, lane, operation.request_id)
+            self._by_request[key] = (operation.operation_id, hashlib.sha256(recorded).digest())
+            self._keys[operation.operation_id] = key
+        self._forget_oldest()
+
+    def remove(self, operation_id: str) -> None:
+        """Takes out an operation, as one that the journal refused."""
+        self._operations.pop(operation_id, None)
+        key = self._keys.pop(operation_id, None)
+        if key is not None:
+            del self._by_request[key]
+
+    def get(self, operation_id: str) -> Operation:
+        """The operation; raises NotFoundError."""
+        try:
+            return self._operations[operation_id.lower()]
+        except KeyError:
+            raise NotFoundError(
+                f"operation {operation_id} is not known, or no longer",
+                reason="OPERATION_NOT_FOUND",
+                metadata={"operation_id": operation_id},
+            ) from None
+
+    def newest_first(self) -> Iterator[Operation]:
+        """All operations."""
+        return reversed(self._operations.values())
+
+    def repeated(self, verb: Verb, lane: str, request: Message) -> str | None:
+        """Id of the operation that the same call with the same request_id began, if any.
+
+        Raises InvalidArgumentError where that call was another.
+        """
+        request_id = getattr(request, "request_id", "")
+        found = self._by_request.get(RequestKey(verb.name, lane, request_id))
+        if not request_id or found is None:
+            return None
+        operation_id, digest = found
+        if hashlib.sha256(recorded_request(request)).digest() != digest:
+            raise InvalidArgumentError(
+                f"request_id {request_id} was used for another {verb.name} request",
+                field="request_id",
+                reason="REQUEST_ID_REUSED",
+                metadata={"operation_id": operation_id},
+            )
+        return operation_id
+
+    def changed(self, operation_id: str) -> None:
+        """Wakes the watchers of an operation."""
+        for watcher in self._watchers.get(operation_id, ()):
+            watcher.set()
+
+    async def watch(self, operation_id: str) -> AsyncIterator[Operation]:
+        """The operation as it stands, again after changes, until it is done."""
+        operation = self.get(operation_id)
+        with self._watching(operation.operation_id) as wake:
+            while True:
+                wake.clear()
+                yield operation
+                if operation.done:
+                    return
+                await wake.wait()
+
+    @contextmanager
+    def _watching(self, operation_id: str) -> Iterator[asyncio.Event]:
+        wake = asyncio.Event()
+        self._watchers.setdefault(operation_id, set()).add(wake)
+        try:
+            yield wake
+        finally:
+            self._watchers[operation_id].discard(wake)
+            if not self._watchers[operation_id]:
+                del self._watchers[operation_id]
+
+    def _forget_oldest(self) -> None:
+        excess = len(self._operations) - RETAINED_OPERATIONS
+        if excess <= 0:
+            return
+        oldest = [o.operation_id for o in list(self._operations.values())[: excess + 256] if o.done]
+        for operation_id in oldest[:excess]:
+            self.remove(operation_id)

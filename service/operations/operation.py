@@ -1,0 +1,184 @@
+"""One operation at work: what its verb sees (backends.work.Work) and what watchers see.
+
+The message is only changed on the event loop; the verb runs on a worker thread
+and hands every change over.
+
+    PENDING ──▶ RUNNING ──▶ SUCCEEDED
+                   ╰─▶ ROLLING_BACK ──▶ FAILED | CANCELLED
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+
+from backends.errors import BlockedError, CancelledError, ContractError
+from backends.work import Undo, Validated
+from google.protobuf.message import Message
+from service.operations.journal import Journal, Step
+from service.verbs import Verb
+from virtrpc.v1 import operation_pb2
+
+State = operation_pb2.OperationState
+_ENDED = (State.OPERATION_STATE_SUCCEEDED, State.OPERATION_STATE_FAILED,
+          State.OPERATION_STATE_CANCELLED)  # fmt: skip
+
+
+class AbandonedError(CancelledError):
+    """The daemon stops: the operation is left to the next start, as after a crash."""
+
+    reason = "ABANDONED"
+
+
+class Checks:
+    """The Work of a `validate_only` call: ends the verb when it has checked everything."""
+
+    operation_id = ""
+
+    def __init__(self, caller: str) -> None:
+        self.caller = caller
+
+    def ready(self, blockers: Sequence[ContractError] = ()) -> None:
+        """See Work.ready: always raises."""
+        raise_blockers(blockers)
+        raise Validated
+
+    def step(self, name: str, undo: Undo | None = None) -> None:
+        """Not reached by a verb that keeps its contract."""
+        raise AssertionError(f"step {name!r} before ready()")
+
+    def phase(self, name: str, *, percent: int, message: str = "") -> None:
+        """Nobody watches a check."""
+
+    def commit(self) -> None:
+        """Not reached by a verb that keeps its contract."""
+        raise AssertionError("commit before ready()")
+
+    def checkpoint(self) -> None:
+        """Nothing to cancel."""
+
+    def wait(self, seconds: float) -> None:
+        """Checks do not wait."""
+
+
+def raise_blockers(blockers: Sequence[ContractError]) -> None:
+    """Raises the one error, or all of several as one; nothing where there is none."""
+    if len(blockers) == 1:
+        raise blockers[0]
+    if blockers:
+        raise BlockedError(blockers)
+
+
+class LiveOperation:
+    """An operation that has not ended, or has in this run of the daemon. It is a Work.
+
+    `changed` is called on the event loop after every change of `message`.
+    """
+
+    def __init__(
+        self,
+        *,
+        message: operation_pb2.Operation,
+        verb: Verb,
+        request: Message,
+        lane: str,
+        journal: Journal,
+        loop: asyncio.AbstractEventLoop,
+        changed: "Callable[[LiveOperation, bool], None]",
+    ) -> None:
+        self.message = message
+        self.verb = verb
+        self.request = request
+        self.lane = lane
+        self.steps: list[Step] = []
+        self.committed = False
+        self.answered = asyncio.Event()
+        """It has ended, or cannot go on for now: whoever waits may be answered."""
+        self.ended = asyncio.Event()
+        self._journal = journal
+        self._loop = loop
+        self._changed = changed
+        self._stop: CancelledError | None = None
+        self._stopping = threading.Event()
+
+    @property
+    def operation_id(self) -> str:
+        """The operation's id."""
+        return self.message.operation_id
+
+    @property
+    def caller(self) -> str:
+        """Identity that asked for it."""
+        return self.message.caller
+
+    @property
+    def done(self) -> bool:
+        """It has ended."""
+        return self.message.state in _ENDED
+
+    # What the verb calls, on its worker thread.
+
+    def ready(self, blockers: Sequence[ContractError] = ()) -> None:
+        """See Work.ready."""
+        raise_blockers(blockers)
+
+    def step(self, name: str, undo: Undo | None = None) -> None:
+        """See Work.step."""
+        self.checkpoint()
+        step = Step(self.steps[-1].number + 1 if self.steps else 0, name, undo)
+        self._journal.step(self.operation_id, step).result()
+        self.steps.append(step)
+        self._hand_over(lambda: self._add_step(name))
+
+    def phase(self, name: str, *, percent: int, message: str = "") -> None:
+        """See Work.phase."""
+        self._hand_over(lambda: self.update(phase=name, progress_percent=percent, message=message))
+
+    def commit(self) -> None:
+        """See Work.commit."""
+        self._journal.commit(self.operation_id).result()
+        self.committed = True
+
+    def checkpoint(self) -> None:
+        """See Work.checkpoint."""
+        if self._stop is not None and not self.committed:
+            raise self._stop
+
+    def wait(self, seconds: float) -> None:
+        """See Work.wait."""
+        self._stopping.wait(seconds)
+        self.checkpoint()
+
+    # What its owner calls, on the event loop.
+
+    def cancel(self) -> None:
+        """Asks the verb to stop at its next step or checkpoint."""
+        if not self.done and not self.message.cancel_requested:
+            self._stop = CancelledError("the operation was cancelled on request")
+            self._stopping.set()
+            self.update(cancel_requested=True)
+
+    def abandon(self) -> None:
+        """Makes the verb stop because the daemon does; nothing is undone or ended."""
+        self._stop = AbandonedError("the daemon stops")
+        self._stopping.set()
+
+    def update(self, **fields: object) -> None:
+        """Changes fields of the message and tells the watchers."""
+        state = self.message.state
+        for name, value in fields.items():
+            setattr(self.message, name, value)
+        self._changed(self, self.message.state != state)
+
+    def end(self, ended: operation_pb2.Operation) -> None:
+        """Takes the final message and releases everyone who waits."""
+        self.message.CopyFrom(ended)
+        self._changed(self, True)
+        self.answered.set()
+        self.ended.set()
+
+    def _add_step(self, name: str) -> None:
+        self.message.steps.add(name=name).started_at.GetCurrentTime()
+        self._changed(self, False)
+
+    def _hand_over(self, change: "Callable[[], None]") -> None:
+        self._loop.call_soon_threadsafe(change)

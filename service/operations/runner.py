@@ -1,0 +1,315 @@
+"""Carries mutations out: one at a time per lane, journalled, finished or rolled back.
+
+An operation belongs to the daemon. Callers only wait for it; that they go away,
+or that their deadline passes, changes nothing here.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Protocol
+
+import structlog
+from backends.errors import BusyError, ContractError, NoRoomError, UnreachableError
+from backends.work import Undo, Work
+from google.protobuf.message import Message
+from service.errors import OverloadedError, ShuttingDownError, internal_error, record_of
+from service.operations.book import OperationBook, recorded_request
+from service.operations.journal import Entry, Journal, JournalError
+from service.operations.operation import AbandonedError, LiveOperation, State
+from service.verbs import HOST_LANE, Verb
+from virtrpc.v1.operation_pb2 import Operation
+
+MAX_LIVE_OPERATIONS = 256
+Method = Callable[[Message, Work], Message]
+log = structlog.get_logger()
+
+
+class Listener(Protocol):
+    """Who is told of operations, on the event loop."""
+
+    def operation_changed(self, operation: Operation) -> None:
+        """An operation was accepted, changed its state, or ended."""
+
+
+class Pools(Protocol):
+    """Worker threads."""
+
+    jobs: Executor
+    urgent: Executor
+
+
+class Interrupted(ContractError):  # noqa: N818 - reads as what happened
+    """The daemon died while the operation ran, and it was rolled back."""
+
+    reason = "DAEMON_RESTARTED"
+
+
+class Operations:
+    """Starts, cancels, finishes and recovers operations. Event loop only."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        book: OperationBook,
+        pools: Pools,
+        undo: Callable[[Undo], None],
+        listener: Listener,
+    ) -> None:
+        self.book = book
+        self.reachable = asyncio.Event()
+        self._journal = journal
+        self._pools = pools
+        self._undo = undo
+        self._listener = listener
+        self._live: dict[str, LiveOperation] = {}
+        self._lanes: dict[str, LiveOperation] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def start(
+        self, verb: Verb, request: Message, method: Method, *, caller: str
+    ) -> Operation:
+        """Accepts a mutation, or finds the operation that its request_id began before.
+
+        Returns when the operation is on disk. Raises BusyError where its lane is
+        taken, OverloadedError where too many are live.
+        """
+        lane = verb.lane(request)
+        while True:
+            known = self.book.repeated(verb, lane, request)
+            if known is not None:
+                return self.book.get(known)
+            if not await self._pre_empted(verb, lane):
+                break
+        return (await self._accept(verb, request, method, lane=lane, caller=caller)).message
+
+    async def outcome(self, operation: Operation) -> Operation:
+        """Waits until the operation has ended, or cannot go on for now."""
+        live = self._live.get(operation.operation_id)
+        if live is not None:
+            await live.answered.wait()
+        return operation
+
+    def cancel(self, operation_id: str) -> Operation:
+        """Asks an operation to stop; raises NotFoundError."""
+        operation = self.book.get(operation_id)
+        live = self._live.get(operation.operation_id)
+        if live is not None:
+            live.cancel()
+        return operation
+
+    def recover(self, entries: Sequence[Entry], bindings: Mapping[str, tuple[Verb, Method]]) -> None:
+        """Takes up what an earlier run of the daemon left; call when the backend is open.
+
+        `bindings` are the verbs by name, with what carries them out.
+        """
+        for entry in entries:
+            if entry.live:
+                self._take_up(entry, bindings.get(entry.operation.verb))
+            else:
+                lane = _recorded_lane(entry, bindings)
+                self.book.add(entry.operation, lane=lane, recorded=entry.request)
+
+    async def drain(self, grace_s: float) -> None:
+        """Accepts no more and lets the live ones end; what has not by then is left to recovery."""
+        self._closing = True
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=grace_s)
+        for live in list(self._live.values()):
+            live.abandon()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2)
+
+    async def _pre_empted(self, verb: Verb, lane: str) -> bool:
+        """True when the lane was taken and its holder has gone: look again."""
+        holder = self._lanes.get(lane)
+        if holder is None:
+            return False
+        if not verb.options.preempts:
+            raise BusyError(
+                f"{holder.verb.name} is running",
+                reason="HOST_BUSY" if lane == HOST_LANE else None,
+                metadata={"operation_id": holder.operation_id, "verb": holder.verb.name},
+            )
+        if not holder.verb.options.preempts:
+            holder.cancel()
+        await holder.ended.wait()
+        return True
+
+    async def _accept(
+        self, verb: Verb, request: Message, method: Method, *, lane: str, caller: str
+    ) -> LiveOperation:
+        self._refuse_if_full()
+        live = self._live_operation(_new_message(verb, request, caller), verb, request, lane)
+        recorded = recorded_request(request)
+        self._enter(live, recorded)
+        try:
+            await asyncio.shield(
+                asyncio.wrap_future(self._journal.accept(live.message, recorded))
+            )
+        except JournalError as error:
+            self._leave(live)
+            self.book.remove(live.operation_id)
+            live.ended.set()
+            raise NoRoomError(str(error), reason="JOURNAL_UNWRITABLE") from error
+        except asyncio.CancelledError:
+            # The caller has gone while the journal wrote: accepted is accepted.
+            self._spawn(self._run(live, method))
+            raise
+        self._listener.operation_changed(live.message)
+        self._spawn(self._run(live, method))
+        return live
+
+    def _refuse_if_full(self) -> None:
+        if self._closing:
+            raise ShuttingDownError("the daemon stops")
+        if len(self._live) >= MAX_LIVE_OPERATIONS:
+            raise OverloadedError(
+                f"{MAX_LIVE_OPERATIONS} operations are live already",
+                metadata={"class": "OPERATION", "limit": str(MAX_LIVE_OPERATIONS)},
+            )
+
+    def _live_operation(
+        self, message: Operation, verb: Verb, request: Message, lane: str
+    ) -> LiveOperation:
+        return LiveOperation(
+            message=message,
+            verb=verb,
+            request=request,
+            lane=lane,
+            journal=self._journal,
+            loop=asyncio.get_running_loop(),
+            changed=self._changed,
+        )
+
+    def _enter(self, live: LiveOperation, recorded: bytes) -> None:
+        self._live[live.operation_id] = live
+        if live.lane:
+            self._lanes[live.lane] = live
+        self.book.add(live.message, lane=live.lane, recorded=recorded)
+
+    def _leave(self, live: LiveOperation) -> None:
+        self._live.pop(live.operation_id, None)
+        if self._lanes.get(live.lane) is live:
+            del self._lanes[live.lane]
+
+    def _take_up(self, entry: Entry, binding: tuple[Verb, Method] | None) -> None:
+        if binding is None:
+            log.error("operation of an unknown verb is left alone", verb=entry.operation.verb)
+            return
+        verb, method = binding
+        request = verb.request_class.FromString(entry.request)
+        live = self._live_operation(entry.operation, verb, request, verb.lane(request))
+        live.steps.extend(entry.steps)
+        live.committed = entry.committed
+        live.message.recovered = True
+        self._enter(live, entry.request)
+        if verb.resumes or live.committed:
+            self._spawn(self._run(live, method))
+        else:
+            error = Interrupted("the daemon was restarted while this ran; it was rolled back")
+            self._spawn(self._fail(live, error))
+
+    async def _run(self, live: LiveOperation, method: Method) -> None:
+        live.message.started_at.GetCurrentTime()
+        live.update(state=State.OPERATION_STATE_RUNNING)
+        pool = self._pools.urgent if live.verb.options.preempts else self._pools.jobs
+        loop = asyncio.get_running_loop()
+        try:
+            result = await loop.run_in_executor(pool, method, live.request, live)
+        except AbandonedError:
+            log.info("operation left to the next start", operation_id=live.operation_id)
+        except ContractError as error:
+            await self._fail(live, error)
+        except Exception as error:  # noqa: BLE001 - the outermost layer of a verb
+            await self._fail(live, _defect(live, error))
+        else:
+            live.message.result.Pack(result)
+            await self._end(live, State.OPERATION_STATE_SUCCEEDED)
+
+    async def _fail(self, live: LiveOperation, error: ContractError) -> None:
+        live.message.error.CopyFrom(record_of(error))
+        cancelled = error.reason == "CANCELLED" and live.message.cancel_requested
+        if live.steps and not live.committed:
+            live.update(state=State.OPERATION_STATE_ROLLING_BACK)
+            await self._roll_back(live)
+        ended = State.OPERATION_STATE_CANCELLED if cancelled else State.OPERATION_STATE_FAILED
+        await self._end(live, ended)
+
+    async def _roll_back(self, live: LiveOperation) -> None:
+        loop = asyncio.get_running_loop()
+        for step in reversed(live.steps):
+            while step.undo is not None:
+                try:
+                    await loop.run_in_executor(self._pools.urgent, self._undo, step.undo)
+                    break
+                except UnreachableError:
+                    live.answered.set()
+                    self.reachable.clear()
+                    await self.reachable.wait()
+                except Exception as error:  # noqa: BLE001 - the other steps are undone all the same
+                    live.message.error.metadata["not_undone"] = step.name
+                    _defect(live, error)
+                    break
+            await asyncio.wrap_future(self._journal.undone(live.operation_id, step.number))
+
+    async def _end(self, live: LiveOperation, state: "State.ValueType") -> None:
+        ended = Operation()
+        ended.CopyFrom(live.message)
+        ended.ended_at.GetCurrentTime()
+        ended.state = state
+        ended.done = True
+        if state == State.OPERATION_STATE_SUCCEEDED:
+            ended.progress_percent = 100
+        try:
+            await asyncio.wrap_future(self._journal.end(ended))
+        except JournalError as error:
+            # It is told all the same; a restart will look at it again.
+            log.error("the end of an operation is not on disk", error=str(error))
+        self._leave(live)
+        live.end(ended)
+
+    def _changed(self, live: LiveOperation, state_changed: bool) -> None:
+        self.book.changed(live.operation_id)
+        if state_changed:
+            self._listener.operation_changed(live.message)
+
+    def _spawn(self, coroutine: "asyncio.coroutines.Coroutine[None, None, None]") -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _new_message(verb: Verb, request: Message, caller: str) -> Operation:
+    message = Operation(
+        operation_id=str(uuid.uuid4()),
+        verb=verb.name,
+        instance_id=getattr(request, "instance_id", ""),
+        request_id=getattr(request, "request_id", ""),
+        state=State.OPERATION_STATE_PENDING,
+        caller=caller,
+    )
+    message.created_at.GetCurrentTime()
+    return message
+
+
+def _recorded_lane(entry: Entry, bindings: Mapping[str, tuple[Verb, Method]]) -> str:
+    binding = bindings.get(entry.operation.verb)
+    if binding is None:
+        return ""
+    return binding[0].lane(binding[0].request_class.FromString(entry.request))
+
+
+def _defect(live: LiveOperation, error: Exception) -> ContractError:
+    incident = str(uuid.uuid4())
+    log.error(
+        "defect in a verb",
+        incident=incident,
+        verb=live.verb.name,
+        operation_id=live.operation_id,
+        exc_info=error,
+    )
+    return internal_error(incident)

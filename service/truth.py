@@ -1,0 +1,172 @@
+"""The instances of the host as last known, in memory: what reads are served from.
+
+The backend's events keep it up to date and every (re)connect lists it anew;
+while the hypervisor is out of reach the facts stay, marked stale. Replies are
+put together from instances that are serialised once per change, so a listing
+costs a join of bytes. Event loop only.
+"""
+
+import time
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from backends.contract import Sample
+from backends.errors import InstanceNotFoundError
+from virtrpc.v1 import instance_pb2
+from virtrpc.v1.instance_pb2 import Instance, InstanceView
+from virtrpc.v1.types_pb2 import Freshness
+
+_FULL_ONLY = ("spec", "effective", "persistent", "shares")
+
+
+class Record:
+    """One instance, and its bytes by view."""
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self._bytes: dict[int, bytes] = {}
+
+    def serialised(self, view: "InstanceView.ValueType") -> bytes:
+        """The instance as field 1 of a reply."""
+        cached = self._bytes.get(view)
+        if cached is None:
+            shown = viewed(self.instance, view)
+            cached = instance_pb2.GetInstanceResponse(instance=shown).SerializeToString()
+            self._bytes[view] = cached
+        return cached
+
+    def touch(self) -> None:
+        """The instance has changed."""
+        self._bytes.clear()
+
+
+def viewed(instance: Instance, view: "InstanceView.ValueType") -> Instance:
+    """What a view shows of an instance."""
+    if view == InstanceView.INSTANCE_VIEW_FULL:
+        return instance
+    if view == InstanceView.INSTANCE_VIEW_NAMES:
+        return Instance(instance_id=instance.instance_id, name=instance.name)
+    shown = Instance()
+    shown.CopyFrom(instance)
+    for field in _FULL_ONLY:
+        shown.ClearField(field)
+    return shown
+
+
+class Truth:
+    """All instances, ordered by id."""
+
+    def __init__(self) -> None:
+        self.stale = True
+        self._records: dict[str, Record] = {}
+        self._ids: list[str] = []
+        self._operations: dict[str, str] = {}
+        self._observed_at_ns = 0
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._ids)
+
+    def get(self, instance_id: str) -> Record:
+        """One instance; raises InstanceNotFoundError."""
+        try:
+            return self._records[instance_id]
+        except KeyError:
+            raise InstanceNotFoundError(instance_id) from None
+
+    def after(self, instance_id: str) -> Iterator[Record]:
+        """Instances whose id follows this one, in order; from the first after ""."""
+        for following in self._ids[bisect_right(self._ids, instance_id) :]:
+            yield self._records[following]
+
+    def all(self) -> Iterable[Instance]:
+        """All instances; not to be kept or changed."""
+        return (record.instance for record in self._records.values())
+
+    def freshness(self) -> Freshness:
+        """How current the facts are now."""
+        freshness = Freshness(stale=self.stale)
+        freshness.observed_at.FromNanoseconds(
+            self._observed_at_ns if self.stale else time.time_ns()
+        )
+        return freshness
+
+    def replace_all(self, instances: Sequence[Instance]) -> None:
+        """The whole truth, read anew."""
+        samples = {i: (r.instance.cpu_time_ns, r.instance.cpu_time_at) for i, r in
+                   self._records.items()}  # fmt: skip
+        self._records = {}
+        for instance in instances:
+            if instance.instance_id in samples and not instance.cpu_time_ns:
+                instance.cpu_time_ns = samples[instance.instance_id][0]
+                instance.cpu_time_at.CopyFrom(samples[instance.instance_id][1])
+            self._with_operation(instance)
+            self._records[instance.instance_id] = Record(instance)
+        self._ids = sorted(self._records)
+
+    def put(self, instance: Instance) -> None:
+        """One instance as just read."""
+        known = self._records.get(instance.instance_id)
+        if known is None:
+            insort(self._ids, instance.instance_id)
+        elif not instance.cpu_time_ns:
+            instance.cpu_time_ns = known.instance.cpu_time_ns
+            instance.cpu_time_at.CopyFrom(known.instance.cpu_time_at)
+        self._with_operation(instance)
+        self._records[instance.instance_id] = Record(instance)
+
+    def patch(self, seen: Instance) -> None:
+        """What an event says of an instance before it is read in full: its power state."""
+        record = self._records.get(seen.instance_id)
+        if record is None:
+            self.put(seen)
+            return
+        record.instance.power_state = seen.power_state
+        record.instance.power_state_reason = seen.power_state_reason
+        record.touch()
+
+    def remove(self, instance_id: str) -> None:
+        """The instance is gone."""
+        if self._records.pop(instance_id, None) is not None:
+            del self._ids[bisect_left(self._ids, instance_id)]
+
+    def set_operation(self, instance_id: str, operation_id: str) -> None:
+        """Which operation changes the instance now; empty: none."""
+        if operation_id:
+            self._operations[instance_id] = operation_id
+        else:
+            self._operations.pop(instance_id, None)
+        record = self._records.get(instance_id)
+        if record is not None:
+            record.instance.operation_id = operation_id
+            record.touch()
+
+    def sampled(self, samples: Sequence[Sample], *, at_ns: int) -> None:
+        """Live counters of all running instances."""
+        for sample in samples:
+            record = self._records.get(sample.instance_id)
+            if record is not None:
+                record.instance.cpu_time_ns = sample.cpu_time_ns
+                record.instance.cpu_time_at.FromNanoseconds(at_ns)
+                record.instance.memory_kib = sample.memory_kib
+                record.touch()
+
+    def connected(self) -> None:
+        """Events keep the facts up to date from now on."""
+        self.stale = False
+
+    def disconnected(self) -> None:
+        """The facts are as old as this moment, until the next connect."""
+        if not self.stale:
+            self.stale = True
+            self._observed_at_ns = time.time_ns()
+
+    def count_by_state(self) -> Mapping[int, int]:
+        """How many instances are in each power state."""
+        counts: dict[int, int] = {}
+        for instance in self.all():
+            counts[instance.power_state] = counts.get(instance.power_state, 0) + 1
+        return counts
+
+    def _with_operation(self, instance: Instance) -> None:
+        instance.operation_id = self._operations.get(instance.instance_id, "")

@@ -1,0 +1,124 @@
+"""Verbs of the contract as the descriptors declare them (protos/virtrpc/v1/options.proto)."""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import virtrpc.v1
+from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor
+from google.protobuf.descriptor_pool import Default as default_pool
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from virtrpc.v1 import options_pb2
+from virtrpc.v1.options_pb2 import Recovery, Role, VerbKind
+
+HOST_LANE = "host"
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One RPC: its names, types and declared behaviour."""
+
+    name: str
+    service: str
+    options: options_pb2.VerbOptions
+    request_class: type[Message]
+    response_class: type[Message]
+    client_streaming: bool
+    server_streaming: bool
+
+    @property
+    def path(self) -> str:
+        """Path on the wire, e.g. "/virtrpc.v1.InstanceService/GetInstance"."""
+        return f"/{self.service}/{self.name}"
+
+    @property
+    def attribute(self) -> str:
+        """Name of the method that implements it, e.g. "get_instance"."""
+        return snake_case(self.name)
+
+    @property
+    def capability(self) -> str:
+        """Name under which GetCapabilities reports it."""
+        return self.options.capability or self.attribute
+
+    @property
+    def kind(self) -> "VerbKind.ValueType":
+        """How it behaves towards its caller."""
+        return self.options.kind
+
+    @property
+    def role(self) -> "Role.ValueType":
+        """The least role that may call it."""
+        return self.options.role
+
+    @property
+    def mutates(self) -> bool:
+        """It is an operation underneath."""
+        return self.kind in (options_pb2.VERB_KIND_MUTATION, options_pb2.VERB_KIND_LONG_RUNNING)
+
+    @property
+    def long_running(self) -> bool:
+        """It replies with its Operation at once."""
+        return self.kind == options_pb2.VERB_KIND_LONG_RUNNING
+
+    @property
+    def resumes(self) -> bool:
+        """After the daemon's death it is run again, not rolled back."""
+        return self.options.recovery == Recovery.RECOVERY_RESUME
+
+    def lane(self, request: Message) -> str:
+        """Key of the lane in which it excludes other mutations; empty: none."""
+        if self.options.concurrent:
+            return ""
+        field = self.options.lane or "instance_id"
+        if field not in self.request_class.DESCRIPTOR.fields_by_name:
+            return HOST_LANE
+        value = str(getattr(request, field))
+        return value if field == "instance_id" else f"{field}:{value}"
+
+
+def snake_case(name: str) -> str:
+    """ "GetVMInfo" → "get_vm_info"."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _verb(method: MethodDescriptor) -> Verb:
+    return Verb(
+        name=method.name,
+        service=method.containing_service.full_name,
+        options=method.GetOptions().Extensions[options_pb2.verb],
+        request_class=_message_class(method.input_type),
+        response_class=_message_class(method.output_type),
+        client_streaming=method.client_streaming,
+        server_streaming=method.server_streaming,
+    )
+
+
+def _message_class(descriptor: Descriptor) -> type[Message]:
+    return GetMessageClass(descriptor)
+
+
+def _files() -> Iterator[FileDescriptor]:
+    for module in pkgutil.iter_modules(virtrpc.v1.__path__, "virtrpc.v1."):
+        if module.name.endswith("_pb2"):
+            yield importlib.import_module(module.name).DESCRIPTOR
+
+
+def service_names() -> list[str]:
+    """Full names of all services of the contract."""
+    return sorted(
+        service.full_name for file in _files() for service in file.services_by_name.values()
+    )
+
+
+def all_verbs() -> Mapping[str, Verb]:
+    """Every verb of the contract by its path on the wire."""
+    verbs = {}
+    for name in service_names():
+        for method in default_pool().FindServiceByName(name).methods:
+            verb = _verb(method)
+            verbs[verb.path] = verb
+    return verbs
