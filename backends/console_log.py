@@ -14,6 +14,8 @@ import contextlib
 import ctypes
 import errno
 import os
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,8 +40,20 @@ class Chunk:
         return self.offset + len(self.data)
 
 
+@dataclass(frozen=True)
+class Extent:
+    """Kept bytes from `start` up to, not including, `end`."""
+
+    start: int
+    end: int
+
+
 class ConsoleLog:
-    """Reads and trims one log; any number of readers, beside the one that appends."""
+    """Reads and trims one log; any number of readers, beside the one that appends.
+
+    Its id is part of the file's name: the log of an instance made anew under an
+    old id is another log.
+    """
 
     def __init__(
         self, path: Path, *, head_bytes: int = HEAD_BYTES, tail_bytes: int = TAIL_BYTES
@@ -47,6 +61,34 @@ class ConsoleLog:
         self.path = path
         self._head_bytes = head_bytes
         self._tail_bytes = tail_bytes
+
+    @classmethod
+    def new(cls, folder: Path) -> "ConsoleLog":
+        """A log in an instance's folder that nothing was written to yet."""
+        return cls(folder / f"console.{uuid.uuid4()}.log")
+
+    @classmethod
+    def found_in(cls, folder: Path) -> "ConsoleLog | None":
+        """The log in an instance's folder, if there is one."""
+        paths = sorted(folder.glob("console.*.log"))
+        return cls(paths[0]) if paths else None
+
+    @property
+    def log_id(self) -> str:
+        """Which log this is, a UUID."""
+        return self.path.name.removeprefix("console.").removesuffix(".log")
+
+    def extents(self) -> list[Extent]:
+        """What is still there, in order: one extent, or head and tail."""
+        kept: list[Extent] = []
+        with self._opened(os.O_RDONLY) as descriptor:
+            end = os.fstat(descriptor).st_size if descriptor is not None else 0
+            start = _next_data(descriptor, 0) if descriptor is not None else 0
+            while descriptor is not None and start < end:
+                stop = _next_hole(descriptor, start)
+                kept.append(Extent(start, stop))
+                start = _next_data(descriptor, stop)
+        return kept
 
     def end(self) -> int:
         """Offset after the last byte ever written; 0 while there is no log."""
@@ -56,26 +98,32 @@ class ConsoleLog:
 
     def read(self, offset: int, *, max_bytes: int) -> Chunk:
         """Reads from `offset`, or from the first byte after it that is kept."""
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return Chunk(offset, b"", 0)
-        try:
+        with self._opened(os.O_RDONLY) as descriptor:
+            if descriptor is None:
+                return Chunk(offset, b"", 0)
             start = _next_data(descriptor, offset)
             length = min(max_bytes, _next_hole(descriptor, start) - start)
             return Chunk(start, os.pread(descriptor, length, start), start - offset)
-        finally:
-            os.close(descriptor)
 
     def trim(self) -> None:
         """Gives back what is neither head nor tail, when that is worth it."""
-        end = self.end()
-        keep_from = (end - self._tail_bytes) // _BLOCK_BYTES * _BLOCK_BYTES
         if self._allocated() <= self._head_bytes + 2 * self._tail_bytes:
             return
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        keep_from = (self.end() - self._tail_bytes) // _BLOCK_BYTES * _BLOCK_BYTES
+        with self._opened(os.O_RDWR) as descriptor:
+            if descriptor is not None:
+                _punch(descriptor, start=self._head_bytes, length=keep_from - self._head_bytes)
+
+    @contextlib.contextmanager
+    def _opened(self, mode: int) -> Iterator[int | None]:
+        """A descriptor of the log; None while there is none."""
         try:
-            _punch(descriptor, start=self._head_bytes, length=keep_from - self._head_bytes)
+            descriptor = os.open(self.path, mode | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            yield descriptor
         finally:
             os.close(descriptor)
 

@@ -110,6 +110,12 @@ class UnsupportedError(ContractError):
         )
 
 
+class OutOfRangeError(ContractError):
+    """Past the end of what there is."""
+
+    reason = "OUT_OF_RANGE"
+
+
 class NoRoomError(ContractError):
     """Memory, disk or another resource of the host does not suffice."""
 

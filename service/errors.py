@@ -52,6 +52,7 @@ _CODES: Mapping[type[errors.ContractError], grpc.StatusCode] = {
     errors.AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.WrongStateError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
+    errors.OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
     errors.NoRoomError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.BusyError: grpc.StatusCode.ABORTED,
     errors.UnreachableError: grpc.StatusCode.UNAVAILABLE,

@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Optional
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from virtrpc.v1.operation_pb2 import Operation, OperationState
 from virtrpc.v1.types_pb2 import Blocker, Error
@@ -206,13 +207,21 @@ def _decode(metadata: Iterable[tuple[str, Any]], error: Error) -> Optional[float
     packed = next((value for key, value in metadata if key == _DETAILS_KEY), None)
     if packed is None or status_pb2 is None:
         return None
-    retry_after_s = None
-    for detail in status_pb2.Status.FromString(packed).details:
-        kind = getattr(error_details_pb2, detail.TypeName().rpartition(".")[2], None)
-        if kind is not None and detail.Is(kind.DESCRIPTOR):
-            delay_s = _merge(error, kind.FromString(detail.value))
-            retry_after_s = delay_s if delay_s is not None else retry_after_s
-    return retry_after_s
+    delays_s = [_merge(error, detail) for detail in _details(packed)]
+    return next((delay_s for delay_s in delays_s if delay_s is not None), None)
+
+
+def _details(packed: bytes) -> list[Any]:
+    """The details in a google.rpc.Status that are of google.rpc; none of a broken one."""
+    found = []
+    try:
+        for detail in status_pb2.Status.FromString(packed).details:
+            kind = getattr(error_details_pb2, detail.TypeName().rpartition(".")[2], None)
+            if kind is not None and detail.Is(kind.DESCRIPTOR):
+                found.append(kind.FromString(detail.value))
+    except DecodeError:  # a proxy's, or a defect: code and message still hold
+        return []
+    return found
 
 
 def _merge(error: Error, detail: Any) -> Optional[float]:

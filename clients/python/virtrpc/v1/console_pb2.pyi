@@ -133,22 +133,25 @@ global___ConsoleCloseReason = ConsoleCloseReason
 
 @typing.final
 class ConsoleRange(google.protobuf.message.Message):
-    """Bytes of a console log by their offsets: from `from` up to, not including,
-    `to`.
+    """Bytes of a console log by their offsets: from `begin` up to, not including,
+    `end`.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
-    FROM_FIELD_NUMBER: builtins.int
-    TO_FIELD_NUMBER: builtins.int
-    to: builtins.int
+    BEGIN_FIELD_NUMBER: builtins.int
+    END_FIELD_NUMBER: builtins.int
+    begin: builtins.int
+    """Offset of the first byte."""
+    end: builtins.int
     """Offset after the last byte."""
     def __init__(
         self,
         *,
-        to: builtins.int = ...,
+        begin: builtins.int = ...,
+        end: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["from", b"from", "to", b"to"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["begin", b"begin", "end", b"end"]) -> None: ...
 
 global___ConsoleRange = ConsoleRange
 
@@ -193,7 +196,7 @@ class ConsoleMoved(google.protobuf.message.Message):
     """Migration that took it there, a UUID."""
     offset: builtins.int
     """Where the log ends here and goes on there: resume there with this offset.
-    What was written before remains readable only while it is retained there.
+    Whether earlier bytes can be read there too, the replies there say.
     """
     def __init__(
         self,
@@ -302,9 +305,9 @@ class GetConsoleOutputRequest(google.protobuf.message.Message):
         max_bytes: builtins.int = ...,
         log_id: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["from", b"from", "offset", b"offset", "tail_bytes", b"tail_bytes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["from", b"from", "instance_id", b"instance_id", "log_id", b"log_id", "max_bytes", b"max_bytes", "offset", b"offset", "tail_bytes", b"tail_bytes"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["from", b"from"]) -> typing.Literal["offset", "tail_bytes"] | None: ...
+    def HasField(self, field_name: typing.Literal["offset", b"offset", "start", b"start", "tail_bytes", b"tail_bytes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["instance_id", b"instance_id", "log_id", b"log_id", "max_bytes", b"max_bytes", "offset", b"offset", "start", b"start", "tail_bytes", b"tail_bytes"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["start", b"start"]) -> typing.Literal["offset", "tail_bytes"] | None: ...
 
 global___GetConsoleOutputRequest = GetConsoleOutputRequest
 
@@ -398,9 +401,9 @@ class StreamConsoleOutputRequest(google.protobuf.message.Message):
         heartbeat: google.protobuf.duration_pb2.Duration | None = ...,
         log_id: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["from", b"from", "heartbeat", b"heartbeat", "now", b"now", "offset", b"offset", "tail_bytes", b"tail_bytes"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["follow", b"follow", "from", b"from", "heartbeat", b"heartbeat", "instance_id", b"instance_id", "log_id", b"log_id", "now", b"now", "offset", b"offset", "tail_bytes", b"tail_bytes"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["from", b"from"]) -> typing.Literal["offset", "tail_bytes", "now"] | None: ...
+    def HasField(self, field_name: typing.Literal["heartbeat", b"heartbeat", "now", b"now", "offset", b"offset", "start", b"start", "tail_bytes", b"tail_bytes"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["follow", b"follow", "heartbeat", b"heartbeat", "instance_id", b"instance_id", "log_id", b"log_id", "now", b"now", "offset", b"offset", "start", b"start", "tail_bytes", b"tail_bytes"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["start", b"start"]) -> typing.Literal["offset", "tail_bytes", "now"] | None: ...
 
 global___StreamConsoleOutputRequest = StreamConsoleOutputRequest
 
@@ -424,7 +427,7 @@ class StreamConsoleOutputResponse(google.protobuf.message.Message):
     @property
     def expired(self) -> global___ConsoleRange:
         """These bytes have expired before they could be sent; what follows begins
-        at `to`.
+        at the end of the range.
         """
 
     @property
@@ -566,7 +569,7 @@ class AttachConsoleResponse(google.protobuf.message.Message):
     @property
     def expired(self) -> global___ConsoleRange:
         """These bytes have expired before they could be sent; what follows begins
-        at `to`.
+        at the end of the range.
         """
 
     @property
@@ -723,7 +726,7 @@ global___GetConsoleRequest = GetConsoleRequest
 
 @typing.final
 class GetConsoleResponse(google.protobuf.message.Message):
-    """Response of GetConsole. Unset as a whole with `validate_only`."""
+    """Response of GetConsole; empty with `validate_only`."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -48,8 +48,9 @@ class ConsoleServiceStub(object):
     role OPERATOR, and console bytes are treated as secrets in logs.
 
     Errors of every RPC here, besides those at InstanceService:
-    FAILED_PRECONDITION / NO_CONSOLE for an instance whose machine has no such
-    device.
+    FAILED_PRECONDITION / NO_CONSOLE     its machine has no such device
+    NOT_FOUND / INSTANCE_NOT_FOUND       with `host_uri` in the metadata where
+    it is known to have migrated there
     """
 
     def __init__(self, channel):
@@ -108,8 +109,9 @@ class ConsoleServiceServicer(object):
     role OPERATOR, and console bytes are treated as secrets in logs.
 
     Errors of every RPC here, besides those at InstanceService:
-    FAILED_PRECONDITION / NO_CONSOLE for an instance whose machine has no such
-    device.
+    FAILED_PRECONDITION / NO_CONSOLE     its machine has no such device
+    NOT_FOUND / INSTANCE_NOT_FOUND       with `host_uri` in the metadata where
+    it is known to have migrated there
     """
 
     def GetConsoleOutput(self, request, context):
@@ -130,7 +132,7 @@ class ConsoleServiceServicer(object):
         """Streams the console log from a retained offset, the tail or now on; with
         `follow` what the guest writes from then on, else up to the end that the log
         had at the call. Bytes come in order and once; every one that cannot come is
-        in an EXPIRED range. Resume with the offset after the last byte received.
+        in an `expired` range. Resume with the offset after the last byte received.
 
         The stream ends with OK when nothing more will come from here: the end was
         reached without `follow`, the console moved to another host (`moved` is the
@@ -260,8 +262,9 @@ class ConsoleService(object):
     role OPERATOR, and console bytes are treated as secrets in logs.
 
     Errors of every RPC here, besides those at InstanceService:
-    FAILED_PRECONDITION / NO_CONSOLE for an instance whose machine has no such
-    device.
+    FAILED_PRECONDITION / NO_CONSOLE     its machine has no such device
+    NOT_FOUND / INSTANCE_NOT_FOUND       with `host_uri` in the metadata where
+    it is known to have migrated there
     """
 
     @staticmethod

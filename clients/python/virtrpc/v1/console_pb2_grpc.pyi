@@ -42,8 +42,9 @@ class ConsoleServiceStub:
     role OPERATOR, and console bytes are treated as secrets in logs.
 
     Errors of every RPC here, besides those at InstanceService:
-    FAILED_PRECONDITION / NO_CONSOLE for an instance whose machine has no such
-    device.
+      FAILED_PRECONDITION / NO_CONSOLE     its machine has no such device
+      NOT_FOUND / INSTANCE_NOT_FOUND       with `host_uri` in the metadata where
+                                           it is known to have migrated there
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -68,7 +69,7 @@ class ConsoleServiceStub:
     """Streams the console log from a retained offset, the tail or now on; with
     `follow` what the guest writes from then on, else up to the end that the log
     had at the call. Bytes come in order and once; every one that cannot come is
-    in an EXPIRED range. Resume with the offset after the last byte received.
+    in an `expired` range. Resume with the offset after the last byte received.
 
     The stream ends with OK when nothing more will come from here: the end was
     reached without `follow`, the console moved to another host (`moved` is the
@@ -159,8 +160,9 @@ class ConsoleServiceAsyncStub:
     role OPERATOR, and console bytes are treated as secrets in logs.
 
     Errors of every RPC here, besides those at InstanceService:
-    FAILED_PRECONDITION / NO_CONSOLE for an instance whose machine has no such
-    device.
+      FAILED_PRECONDITION / NO_CONSOLE     its machine has no such device
+      NOT_FOUND / INSTANCE_NOT_FOUND       with `host_uri` in the metadata where
+                                           it is known to have migrated there
     """
 
     GetConsoleOutput: grpc.aio.UnaryUnaryMultiCallable[
@@ -184,7 +186,7 @@ class ConsoleServiceAsyncStub:
     """Streams the console log from a retained offset, the tail or now on; with
     `follow` what the guest writes from then on, else up to the end that the log
     had at the call. Bytes come in order and once; every one that cannot come is
-    in an EXPIRED range. Resume with the offset after the last byte received.
+    in an `expired` range. Resume with the offset after the last byte received.
 
     The stream ends with OK when nothing more will come from here: the end was
     reached without `follow`, the console moved to another host (`moved` is the
@@ -275,8 +277,9 @@ class ConsoleServiceServicer(metaclass=abc.ABCMeta):
     role OPERATOR, and console bytes are treated as secrets in logs.
 
     Errors of every RPC here, besides those at InstanceService:
-    FAILED_PRECONDITION / NO_CONSOLE for an instance whose machine has no such
-    device.
+      FAILED_PRECONDITION / NO_CONSOLE     its machine has no such device
+      NOT_FOUND / INSTANCE_NOT_FOUND       with `host_uri` in the metadata where
+                                           it is known to have migrated there
     """
 
     @abc.abstractmethod
@@ -304,7 +307,7 @@ class ConsoleServiceServicer(metaclass=abc.ABCMeta):
         """Streams the console log from a retained offset, the tail or now on; with
         `follow` what the guest writes from then on, else up to the end that the log
         had at the call. Bytes come in order and once; every one that cannot come is
-        in an EXPIRED range. Resume with the offset after the last byte received.
+        in an `expired` range. Resume with the offset after the last byte received.
 
         The stream ends with OK when nothing more will come from here: the end was
         reached without `follow`, the console moved to another host (`moved` is the

@@ -564,8 +564,8 @@ class DeferFilteringRequest(google.protobuf.message.Message):
     """Look for blockers only and change nothing."""
     @property
     def timeout(self) -> google.protobuf.duration_pb2.Duration:
-        """After this long the daemon applies by itself, so that a caller that has died
-        holds back nothing for good; unset: 60 s; at most 1 h.
+        """After this long the daemon applies by itself, so that a caller that has
+        died holds back nothing for good; unset: 60 s; at most 1 h.
         """
 
     def __init__(

@@ -162,8 +162,8 @@ class FirewallServiceServicer(object):
         """Removes the rules of an instance from the host, when it has left it; groups
         are kept. The instance need not exist. Idempotent.
 
-        FAILED_PRECONDITION / WRONG_STATE: its machine is not off, and would be left
-        unprotected.
+        FAILED_PRECONDITION / WRONG_STATE: its machine is not off, and would be
+        left unprotected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,10 +171,10 @@ class FirewallServiceServicer(object):
 
     def DeferFiltering(self, request, context):
         """From now on changes of rules are taken and kept, but not applied, until
-        ApplyFiltering, until `timeout` has passed, or until the daemon starts anew.
-        There is one batch for the host: callers share it. New interfaces get their
-        rules at once. Idempotent: calling it again moves the end of the timeout,
-        never to an earlier time.
+        ApplyFiltering, until `timeout` has passed, or until the daemon starts
+        anew. There is one batch for the host: callers share it. New interfaces get
+        their rules at once. Idempotent: calling it again moves the end of the
+        timeout, never to an earlier time.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

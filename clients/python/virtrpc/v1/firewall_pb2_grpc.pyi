@@ -93,8 +93,8 @@ class FirewallServiceStub:
     """Removes the rules of an instance from the host, when it has left it; groups
     are kept. The instance need not exist. Idempotent.
 
-    FAILED_PRECONDITION / WRONG_STATE: its machine is not off, and would be left
-    unprotected.
+    FAILED_PRECONDITION / WRONG_STATE: its machine is not off, and would be
+    left unprotected.
     """
 
     DeferFiltering: grpc.UnaryUnaryMultiCallable[
@@ -102,10 +102,10 @@ class FirewallServiceStub:
         virtrpc.v1.firewall_pb2.DeferFilteringResponse,
     ]
     """From now on changes of rules are taken and kept, but not applied, until
-    ApplyFiltering, until `timeout` has passed, or until the daemon starts anew.
-    There is one batch for the host: callers share it. New interfaces get their
-    rules at once. Idempotent: calling it again moves the end of the timeout,
-    never to an earlier time.
+    ApplyFiltering, until `timeout` has passed, or until the daemon starts
+    anew. There is one batch for the host: callers share it. New interfaces get
+    their rules at once. Idempotent: calling it again moves the end of the
+    timeout, never to an earlier time.
     """
 
     ApplyFiltering: grpc.UnaryUnaryMultiCallable[
@@ -195,8 +195,8 @@ class FirewallServiceAsyncStub:
     """Removes the rules of an instance from the host, when it has left it; groups
     are kept. The instance need not exist. Idempotent.
 
-    FAILED_PRECONDITION / WRONG_STATE: its machine is not off, and would be left
-    unprotected.
+    FAILED_PRECONDITION / WRONG_STATE: its machine is not off, and would be
+    left unprotected.
     """
 
     DeferFiltering: grpc.aio.UnaryUnaryMultiCallable[
@@ -204,10 +204,10 @@ class FirewallServiceAsyncStub:
         virtrpc.v1.firewall_pb2.DeferFilteringResponse,
     ]
     """From now on changes of rules are taken and kept, but not applied, until
-    ApplyFiltering, until `timeout` has passed, or until the daemon starts anew.
-    There is one batch for the host: callers share it. New interfaces get their
-    rules at once. Idempotent: calling it again moves the end of the timeout,
-    never to an earlier time.
+    ApplyFiltering, until `timeout` has passed, or until the daemon starts
+    anew. There is one batch for the host: callers share it. New interfaces get
+    their rules at once. Idempotent: calling it again moves the end of the
+    timeout, never to an earlier time.
     """
 
     ApplyFiltering: grpc.aio.UnaryUnaryMultiCallable[
@@ -305,8 +305,8 @@ class FirewallServiceServicer(metaclass=abc.ABCMeta):
         """Removes the rules of an instance from the host, when it has left it; groups
         are kept. The instance need not exist. Idempotent.
 
-        FAILED_PRECONDITION / WRONG_STATE: its machine is not off, and would be left
-        unprotected.
+        FAILED_PRECONDITION / WRONG_STATE: its machine is not off, and would be
+        left unprotected.
         """
 
     @abc.abstractmethod
@@ -316,10 +316,10 @@ class FirewallServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.firewall_pb2.DeferFilteringResponse, collections.abc.Awaitable[virtrpc.v1.firewall_pb2.DeferFilteringResponse]]:
         """From now on changes of rules are taken and kept, but not applied, until
-        ApplyFiltering, until `timeout` has passed, or until the daemon starts anew.
-        There is one batch for the host: callers share it. New interfaces get their
-        rules at once. Idempotent: calling it again moves the end of the timeout,
-        never to an earlier time.
+        ApplyFiltering, until `timeout` has passed, or until the daemon starts
+        anew. There is one batch for the host: callers share it. New interfaces get
+        their rules at once. Idempotent: calling it again moves the end of the
+        timeout, never to an earlier time.
         """
 
     @abc.abstractmethod

@@ -14,6 +14,7 @@ import google.protobuf.timestamp_pb2
 import sys
 import typing
 import virtrpc.v1.instance_pb2
+import virtrpc.v1.migration_pb2
 import virtrpc.v1.spec_pb2
 import virtrpc.v1.types_pb2
 
@@ -1501,9 +1502,9 @@ class SetMaintenanceModeRequest(google.protobuf.message.Message):
 
     MAINTENANCE_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
-    DESTINATIONS_FIELD_NUMBER: builtins.int
+    DESTINATION_URIS_FIELD_NUMBER: builtins.int
     MAX_PARALLEL_FIELD_NUMBER: builtins.int
-    INSTANCE_TIMEOUT_FIELD_NUMBER: builtins.int
+    OPTIONS_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     maintenance: builtins.bool
@@ -1521,32 +1522,30 @@ class SetMaintenanceModeRequest(google.protobuf.message.Message):
     validate_only: builtins.bool
     """Look for blockers only and change nothing."""
     @property
-    def destinations(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Daemons to migrate to, as "host:port" or "[address]:port". An instance goes
-        to the first that accepts it, beginning with the one that has been given
-        the fewest. Empty: nothing is moved, and instances that are on have the
-        outcome FAILED / NO_DESTINATION; ignored when off.
+    def destination_uris(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """URIs of daemons to migrate to, as LiveMigrateInstance takes them. An
+        instance goes to the first that accepts it, beginning with the one that has
+        been given the fewest. Empty: nothing is moved, and instances that are on
+        have the outcome FAILED / NO_DESTINATION; ignored when off.
         """
 
     @property
-    def instance_timeout(self) -> google.protobuf.duration_pb2.Duration:
-        """How long one migration may take before it is given up; unset: as
-        LiveMigrateInstance has it; 1 s to 7 days.
-        """
+    def options(self) -> virtrpc.v1.migration_pb2.LiveMigrationOptions:
+        """How each is migrated; unset: LiveMigrateInstance's defaults."""
 
     def __init__(
         self,
         *,
         maintenance: builtins.bool = ...,
         reason: builtins.str = ...,
-        destinations: collections.abc.Iterable[builtins.str] | None = ...,
+        destination_uris: collections.abc.Iterable[builtins.str] | None = ...,
         max_parallel: builtins.int = ...,
-        instance_timeout: google.protobuf.duration_pb2.Duration | None = ...,
+        options: virtrpc.v1.migration_pb2.LiveMigrationOptions | None = ...,
         request_id: builtins.str = ...,
         validate_only: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["instance_timeout", b"instance_timeout"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["destinations", b"destinations", "instance_timeout", b"instance_timeout", "maintenance", b"maintenance", "max_parallel", b"max_parallel", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["options", b"options"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["destination_uris", b"destination_uris", "maintenance", b"maintenance", "max_parallel", b"max_parallel", "options", b"options", "reason", b"reason", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
 
 global___SetMaintenanceModeRequest = SetMaintenanceModeRequest
 
@@ -1559,7 +1558,7 @@ class MaintenanceInstance(google.protobuf.message.Message):
     INSTANCE_ID_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
-    DESTINATION_FIELD_NUMBER: builtins.int
+    DESTINATION_URI_FIELD_NUMBER: builtins.int
     OPERATION_ID_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     instance_id: builtins.str
@@ -1568,8 +1567,8 @@ class MaintenanceInstance(google.protobuf.message.Message):
     """Its name."""
     outcome: global___MaintenanceOutcome.ValueType
     """What became of it."""
-    destination: builtins.str
-    """Destination that it went to or was last tried with, as given; empty: none."""
+    destination_uri: builtins.str
+    """URI of the daemon that it went to or was last tried with; empty: none."""
     operation_id: builtins.str
     """The migration, an operation of this host; empty: none was begun."""
     @property
@@ -1582,12 +1581,12 @@ class MaintenanceInstance(google.protobuf.message.Message):
         instance_id: builtins.str = ...,
         name: builtins.str = ...,
         outcome: global___MaintenanceOutcome.ValueType = ...,
-        destination: builtins.str = ...,
+        destination_uri: builtins.str = ...,
         operation_id: builtins.str = ...,
         error: virtrpc.v1.types_pb2.Error | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["error", b"error"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["destination", b"destination", "error", b"error", "instance_id", b"instance_id", "name", b"name", "operation_id", b"operation_id", "outcome", b"outcome"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["destination_uri", b"destination_uri", "error", b"error", "instance_id", b"instance_id", "name", b"name", "operation_id", b"operation_id", "outcome", b"outcome"]) -> None: ...
 
 global___MaintenanceInstance = MaintenanceInstance
 
@@ -1909,7 +1908,8 @@ class ImportInstanceRequest(google.protobuf.message.Message):
     @property
     def spec(self) -> virtrpc.v1.spec_pb2.InstanceSpec:
         """What it is to be recorded as; must agree with the machine where the machine
-        says something. Unset: what the machine says.
+        says something. `guest` is recorded without its secrets and has no effect:
+        the first boot is past. Unset: what the machine says.
         """
 
     def __init__(

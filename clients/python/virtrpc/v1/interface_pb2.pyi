@@ -243,9 +243,9 @@ class UnplugInterfacesRequest(google.protobuf.message.Message):
     """Look for blockers only and change nothing."""
     @property
     def interfaces(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[virtrpc.v1.spec_pb2.InterfaceSpec]:
-        """The interfaces, as they were given when they were put in place; so that they
-        are found where the instance is no more. Empty: all that this host has of
-        the instance.
+        """The interfaces, as they were given when they were put in place; so that
+        they are found where the instance is no more. Empty: all that this host has
+        of the instance.
         """
 
     def __init__(

@@ -111,14 +111,14 @@ class InterfaceServiceServicer(object):
         starts next. On success the device is in place and its host side is wired;
         when the guest makes use of it is the guest's affair.
 
-        Idempotent by identity: the same port, equal but for what was left empty, is
-        returned as it is.
+        Idempotent by identity: the same port, equal but for what was left empty,
+        is returned as it is.
 
         ALREADY_EXISTS / INTERFACE_DIFFERS: the instance has this port in another
         way; detach first.
         FAILED_PRECONDITION / PORT_IN_USE: another instance of the host has it.
-        FAILED_PRECONDITION / NOT_HOT_PLUGGABLE: this kind takes no device while the
-        machine runs; power off first.
+        FAILED_PRECONDITION / NOT_HOT_PLUGGABLE: this kind takes no device while
+        the machine runs; power off first.
         FAILED_PRECONDITION / WRONG_STATE: SUSPENDED, the saved memory belongs to
         the devices as they are.
         RESOURCE_EXHAUSTED / NO_SLOT: the machine has no free slot.
@@ -138,9 +138,9 @@ class InterfaceServiceServicer(object):
 
         DEADLINE_EXCEEDED / DEVICE_NOT_RELEASED: the guest did not react in time.
         FAILED_PRECONDITION / DEVICE_RELEASE_REFUSED: it said that it will not. In
-        both the interface is still attached: repeat, or power off. Should the guest
-        release it later on its own, that is a DEVICE_REMOVED event, and a repeat
-        removes the host side.
+        both the interface is still attached: repeat, or power off. Should the
+        guest release it later on its own, that is a DEVICE_REMOVED event, and a
+        repeat removes the host side.
         FAILED_PRECONDITION / WRONG_STATE: PAUSED, so the guest cannot answer, or
         SUSPENDED.
         """
@@ -173,8 +173,8 @@ class InterfaceServiceServicer(object):
 
     def PrepareNetworks(self, request, context):
         """Makes ready what the interfaces of an instance to come need of the host,
-        before its block devices are mapped: networks are checked, MAC addresses and
-        host devices reserved for it. SpawnInstance takes it over; until then
+        before its block devices are mapped: networks are checked, MAC addresses
+        and host devices reserved for it. SpawnInstance takes it over; until then
         CleanNetworksPreparation or CleanupInstance gives it up. It outlives a
         restart of the daemon. Idempotent.
 

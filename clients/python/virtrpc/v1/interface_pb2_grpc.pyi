@@ -45,14 +45,14 @@ class InterfaceServiceStub:
     starts next. On success the device is in place and its host side is wired;
     when the guest makes use of it is the guest's affair.
 
-    Idempotent by identity: the same port, equal but for what was left empty, is
-    returned as it is.
+    Idempotent by identity: the same port, equal but for what was left empty,
+    is returned as it is.
 
     ALREADY_EXISTS / INTERFACE_DIFFERS: the instance has this port in another
     way; detach first.
     FAILED_PRECONDITION / PORT_IN_USE: another instance of the host has it.
-    FAILED_PRECONDITION / NOT_HOT_PLUGGABLE: this kind takes no device while the
-    machine runs; power off first.
+    FAILED_PRECONDITION / NOT_HOT_PLUGGABLE: this kind takes no device while
+    the machine runs; power off first.
     FAILED_PRECONDITION / WRONG_STATE: SUSPENDED, the saved memory belongs to
     the devices as they are.
     RESOURCE_EXHAUSTED / NO_SLOT: the machine has no free slot.
@@ -72,9 +72,9 @@ class InterfaceServiceStub:
 
     DEADLINE_EXCEEDED / DEVICE_NOT_RELEASED: the guest did not react in time.
     FAILED_PRECONDITION / DEVICE_RELEASE_REFUSED: it said that it will not. In
-    both the interface is still attached: repeat, or power off. Should the guest
-    release it later on its own, that is a DEVICE_REMOVED event, and a repeat
-    removes the host side.
+    both the interface is still attached: repeat, or power off. Should the
+    guest release it later on its own, that is a DEVICE_REMOVED event, and a
+    repeat removes the host side.
     FAILED_PRECONDITION / WRONG_STATE: PAUSED, so the guest cannot answer, or
     SUSPENDED.
     """
@@ -107,8 +107,8 @@ class InterfaceServiceStub:
         virtrpc.v1.interface_pb2.PrepareNetworksResponse,
     ]
     """Makes ready what the interfaces of an instance to come need of the host,
-    before its block devices are mapped: networks are checked, MAC addresses and
-    host devices reserved for it. SpawnInstance takes it over; until then
+    before its block devices are mapped: networks are checked, MAC addresses
+    and host devices reserved for it. SpawnInstance takes it over; until then
     CleanNetworksPreparation or CleanupInstance gives it up. It outlives a
     restart of the daemon. Idempotent.
 
@@ -161,14 +161,14 @@ class InterfaceServiceAsyncStub:
     starts next. On success the device is in place and its host side is wired;
     when the guest makes use of it is the guest's affair.
 
-    Idempotent by identity: the same port, equal but for what was left empty, is
-    returned as it is.
+    Idempotent by identity: the same port, equal but for what was left empty,
+    is returned as it is.
 
     ALREADY_EXISTS / INTERFACE_DIFFERS: the instance has this port in another
     way; detach first.
     FAILED_PRECONDITION / PORT_IN_USE: another instance of the host has it.
-    FAILED_PRECONDITION / NOT_HOT_PLUGGABLE: this kind takes no device while the
-    machine runs; power off first.
+    FAILED_PRECONDITION / NOT_HOT_PLUGGABLE: this kind takes no device while
+    the machine runs; power off first.
     FAILED_PRECONDITION / WRONG_STATE: SUSPENDED, the saved memory belongs to
     the devices as they are.
     RESOURCE_EXHAUSTED / NO_SLOT: the machine has no free slot.
@@ -188,9 +188,9 @@ class InterfaceServiceAsyncStub:
 
     DEADLINE_EXCEEDED / DEVICE_NOT_RELEASED: the guest did not react in time.
     FAILED_PRECONDITION / DEVICE_RELEASE_REFUSED: it said that it will not. In
-    both the interface is still attached: repeat, or power off. Should the guest
-    release it later on its own, that is a DEVICE_REMOVED event, and a repeat
-    removes the host side.
+    both the interface is still attached: repeat, or power off. Should the
+    guest release it later on its own, that is a DEVICE_REMOVED event, and a
+    repeat removes the host side.
     FAILED_PRECONDITION / WRONG_STATE: PAUSED, so the guest cannot answer, or
     SUSPENDED.
     """
@@ -223,8 +223,8 @@ class InterfaceServiceAsyncStub:
         virtrpc.v1.interface_pb2.PrepareNetworksResponse,
     ]
     """Makes ready what the interfaces of an instance to come need of the host,
-    before its block devices are mapped: networks are checked, MAC addresses and
-    host devices reserved for it. SpawnInstance takes it over; until then
+    before its block devices are mapped: networks are checked, MAC addresses
+    and host devices reserved for it. SpawnInstance takes it over; until then
     CleanNetworksPreparation or CleanupInstance gives it up. It outlives a
     restart of the daemon. Idempotent.
 
@@ -279,14 +279,14 @@ class InterfaceServiceServicer(metaclass=abc.ABCMeta):
         starts next. On success the device is in place and its host side is wired;
         when the guest makes use of it is the guest's affair.
 
-        Idempotent by identity: the same port, equal but for what was left empty, is
-        returned as it is.
+        Idempotent by identity: the same port, equal but for what was left empty,
+        is returned as it is.
 
         ALREADY_EXISTS / INTERFACE_DIFFERS: the instance has this port in another
         way; detach first.
         FAILED_PRECONDITION / PORT_IN_USE: another instance of the host has it.
-        FAILED_PRECONDITION / NOT_HOT_PLUGGABLE: this kind takes no device while the
-        machine runs; power off first.
+        FAILED_PRECONDITION / NOT_HOT_PLUGGABLE: this kind takes no device while
+        the machine runs; power off first.
         FAILED_PRECONDITION / WRONG_STATE: SUSPENDED, the saved memory belongs to
         the devices as they are.
         RESOURCE_EXHAUSTED / NO_SLOT: the machine has no free slot.
@@ -308,9 +308,9 @@ class InterfaceServiceServicer(metaclass=abc.ABCMeta):
 
         DEADLINE_EXCEEDED / DEVICE_NOT_RELEASED: the guest did not react in time.
         FAILED_PRECONDITION / DEVICE_RELEASE_REFUSED: it said that it will not. In
-        both the interface is still attached: repeat, or power off. Should the guest
-        release it later on its own, that is a DEVICE_REMOVED event, and a repeat
-        removes the host side.
+        both the interface is still attached: repeat, or power off. Should the
+        guest release it later on its own, that is a DEVICE_REMOVED event, and a
+        repeat removes the host side.
         FAILED_PRECONDITION / WRONG_STATE: PAUSED, so the guest cannot answer, or
         SUSPENDED.
         """
@@ -349,8 +349,8 @@ class InterfaceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.interface_pb2.PrepareNetworksResponse, collections.abc.Awaitable[virtrpc.v1.interface_pb2.PrepareNetworksResponse]]:
         """Makes ready what the interfaces of an instance to come need of the host,
-        before its block devices are mapped: networks are checked, MAC addresses and
-        host devices reserved for it. SpawnInstance takes it over; until then
+        before its block devices are mapped: networks are checked, MAC addresses
+        and host devices reserved for it. SpawnInstance takes it over; until then
         CleanNetworksPreparation or CleanupInstance gives it up. It outlives a
         restart of the daemon. Idempotent.
 

@@ -725,6 +725,7 @@ class BlockDevice(google.protobuf.message.Message):
     DEVICE_TYPE_FIELD_NUMBER: builtins.int
     VOLUME_FIELD_NUMBER: builtins.int
     EPHEMERAL_FIELD_NUMBER: builtins.int
+    TAG_FIELD_NUMBER: builtins.int
     attachment_id: builtins.str
     """Identity of the attachment in the caller's world; empty: the volume's.
     A later detach that names it never hits a newer attachment.
@@ -739,6 +740,8 @@ class BlockDevice(google.protobuf.message.Message):
     """Bus."""
     device_type: global___DiskDeviceType.ValueType
     """What the guest sees it as."""
+    tag: builtins.str
+    """Role by which the guest finds the device in its metadata; may be empty."""
     @property
     def volume(self) -> global___VolumeConnection:
         """A volume that outlives the instance."""
@@ -757,9 +760,10 @@ class BlockDevice(google.protobuf.message.Message):
         device_type: global___DiskDeviceType.ValueType = ...,
         volume: global___VolumeConnection | None = ...,
         ephemeral: global___EphemeralDisk | None = ...,
+        tag: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_boot_index", b"_boot_index", "boot_index", b"boot_index", "ephemeral", b"ephemeral", "source", b"source", "volume", b"volume"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_boot_index", b"_boot_index", "attachment_id", b"attachment_id", "boot_index", b"boot_index", "bus", b"bus", "device_name", b"device_name", "device_type", b"device_type", "ephemeral", b"ephemeral", "source", b"source", "volume", b"volume"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_boot_index", b"_boot_index", "attachment_id", b"attachment_id", "boot_index", b"boot_index", "bus", b"bus", "device_name", b"device_name", "device_type", b"device_type", "ephemeral", b"ephemeral", "source", b"source", "tag", b"tag", "volume", b"volume"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_boot_index", b"_boot_index"]) -> typing.Literal["boot_index"] | None: ...
     @typing.overload
@@ -1019,6 +1023,7 @@ class InterfaceSpec(google.protobuf.message.Message):
     DNS_SERVERS_FIELD_NUMBER: builtins.int
     SECURITY_GROUP_IDS_FIELD_NUMBER: builtins.int
     PORT_SECURITY_DISABLED_FIELD_NUMBER: builtins.int
+    TAG_FIELD_NUMBER: builtins.int
     port_id: builtins.str
     """Identity of the port in the caller's world."""
     mac_address: builtins.str
@@ -1035,6 +1040,8 @@ class InterfaceSpec(google.protobuf.message.Message):
     """The guest sees the cable unplugged."""
     port_security_disabled: builtins.bool
     """The guest may send from any address (no anti-spoofing)."""
+    tag: builtins.str
+    """Role by which the guest finds the device in its metadata; may be empty."""
     @property
     def user(self) -> global___UserModeNetwork:
         """NAT by QEMU itself."""
@@ -1112,9 +1119,10 @@ class InterfaceSpec(google.protobuf.message.Message):
         dns_servers: collections.abc.Iterable[builtins.str] | None = ...,
         security_group_ids: collections.abc.Iterable[builtins.str] | None = ...,
         port_security_disabled: builtins.bool = ...,
+        tag: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["bridge", b"bridge", "host_device", b"host_device", "libvirt_network", b"libvirt_network", "macvtap", b"macvtap", "network", b"network", "open_vswitch", b"open_vswitch", "qos", b"qos", "tap", b"tap", "user", b"user", "vhost_user", b"vhost_user"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "bridge", b"bridge", "dns_servers", b"dns_servers", "gateways", b"gateways", "host_device", b"host_device", "libvirt_network", b"libvirt_network", "link_down", b"link_down", "mac_address", b"mac_address", "macvtap", b"macvtap", "model", b"model", "mtu", b"mtu", "network", b"network", "open_vswitch", b"open_vswitch", "port_id", b"port_id", "port_security_disabled", b"port_security_disabled", "qos", b"qos", "queues", b"queues", "security_group_ids", b"security_group_ids", "tap", b"tap", "user", b"user", "vhost_user", b"vhost_user"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["addresses", b"addresses", "bridge", b"bridge", "dns_servers", b"dns_servers", "gateways", b"gateways", "host_device", b"host_device", "libvirt_network", b"libvirt_network", "link_down", b"link_down", "mac_address", b"mac_address", "macvtap", b"macvtap", "model", b"model", "mtu", b"mtu", "network", b"network", "open_vswitch", b"open_vswitch", "port_id", b"port_id", "port_security_disabled", b"port_security_disabled", "qos", b"qos", "queues", b"queues", "security_group_ids", b"security_group_ids", "tag", b"tag", "tap", b"tap", "user", b"user", "vhost_user", b"vhost_user"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["network", b"network"]) -> typing.Literal["user", "bridge", "libvirt_network", "open_vswitch", "macvtap", "tap", "vhost_user", "host_device"] | None: ...
 
 global___InterfaceSpec = InterfaceSpec

@@ -736,7 +736,7 @@ class DiskSlot(google.protobuf.message.Message):
     device_type: virtrpc.v1.spec_pb2.DiskDeviceType.ValueType
     """What the guest sees it as; unspecified: DISK. A reply always has it."""
     boot_index: builtins.int
-    """Place in the boot order: 0 is the root disk; unset: not booted from."""
+    """Place in the boot order; unset: not booted from."""
     def __init__(
         self,
         *,
@@ -772,7 +772,8 @@ class AssignDeviceNamesRequest(google.protobuf.message.Message):
     @property
     def disks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DiskSlot]:
         """The other disks, in the order in which they are to be named. One whose name
-        is that of a disk of the instance stands for that disk.
+        is that of a disk of the instance stands for that disk. One with a
+        boot_index of 0 is the root disk again and gets its name.
         """
 
     @property

@@ -39,9 +39,10 @@ class VolumeServiceStub(object):
     not touch it.
 
     What holds for every RPC, and the errors that every RPC can give, stand at
-    InstanceService. Besides, for every RPC here that changes a volume:
+    InstanceService. Besides, for every RPC here that changes an instance:
     NOT_FOUND / VOLUME_NOT_ATTACHED      the instance has no such volume, or
-    not by this attachment
+    not by this attachment; to
+    DetachVolume that is a success
     FAILED_PRECONDITION / WRONG_STATE    SUSPENDED: the saved memory belongs
     to the devices as they are
     UNAVAILABLE / STORAGE_UNREACHABLE    the storage's server does not answer
@@ -114,9 +115,10 @@ class VolumeServiceServicer(object):
     not touch it.
 
     What holds for every RPC, and the errors that every RPC can give, stand at
-    InstanceService. Besides, for every RPC here that changes a volume:
+    InstanceService. Besides, for every RPC here that changes an instance:
     NOT_FOUND / VOLUME_NOT_ATTACHED      the instance has no such volume, or
-    not by this attachment
+    not by this attachment; to
+    DetachVolume that is a success
     FAILED_PRECONDITION / WRONG_STATE    SUSPENDED: the saved memory belongs
     to the devices as they are
     UNAVAILABLE / STORAGE_UNREACHABLE    the storage's server does not answer
@@ -251,7 +253,8 @@ class VolumeServiceServicer(object):
         """Deletes a snapshot by merging its overlay with a neighbour, while the guest
         runs: committed down into the file below, or pulled up into the active one.
         What the guest reads does not change. Overlays that the service made are
-        deleted; files of the caller's (`reuse_file`) are released and left. Phases:
+        deleted; the caller's (`reuse_file`) and the volume's own file are released
+        and left. Snapshots whose state is merged away with it go too. Phases:
         "merge", "pivot"; progress is the share merged. Until "pivot" it can be
         cancelled, and the snapshot stays. Result: DeleteVolumeSnapshotResponse.
 
@@ -260,6 +263,8 @@ class VolumeServiceServicer(object):
 
         NOT_FOUND / FILE_NOT_FOUND: a file given is not in the volume's chain.
         FAILED_PRECONDITION / CHAIN_DIFFERS: `base_file` is not below `top_file`.
+        FAILED_PRECONDITION / NOT_NEWEST: PULL without files merges the newest
+        snapshot only, as the active file is always its end; use COMMIT.
         RESOURCE_EXHAUSTED / NO_ROOM: the filesystem is full; the snapshot stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -269,8 +274,8 @@ class VolumeServiceServicer(object):
     def AssignDeviceNames(self, request, context):
         """Names devices as this backend would: the root disk, each disk that has no
         name yet, and the next one after them. Nothing is reserved: a name is taken
-        when a device is attached. An instance that does not exist here (yet) has no
-        names taken.
+        when a device is attached. An instance that does not exist here (yet) has
+        no names taken.
 
         INVALID_ARGUMENT / DEVICE_NAME_TAKEN: two of the disks given have one name.
         INVALID_ARGUMENT / DEVICE_NAME_MISMATCH: a name that the bus does not use,
@@ -358,9 +363,10 @@ class VolumeService(object):
     not touch it.
 
     What holds for every RPC, and the errors that every RPC can give, stand at
-    InstanceService. Besides, for every RPC here that changes a volume:
+    InstanceService. Besides, for every RPC here that changes an instance:
     NOT_FOUND / VOLUME_NOT_ATTACHED      the instance has no such volume, or
-    not by this attachment
+    not by this attachment; to
+    DetachVolume that is a success
     FAILED_PRECONDITION / WRONG_STATE    SUSPENDED: the saved memory belongs
     to the devices as they are
     UNAVAILABLE / STORAGE_UNREACHABLE    the storage's server does not answer

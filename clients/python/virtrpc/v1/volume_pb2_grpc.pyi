@@ -31,9 +31,10 @@ class VolumeServiceStub:
     not touch it.
 
     What holds for every RPC, and the errors that every RPC can give, stand at
-    InstanceService. Besides, for every RPC here that changes a volume:
+    InstanceService. Besides, for every RPC here that changes an instance:
       NOT_FOUND / VOLUME_NOT_ATTACHED      the instance has no such volume, or
-                                           not by this attachment
+                                           not by this attachment; to
+                                           DetachVolume that is a success
       FAILED_PRECONDITION / WRONG_STATE    SUSPENDED: the saved memory belongs
                                            to the devices as they are
       UNAVAILABLE / STORAGE_UNREACHABLE    the storage's server does not answer
@@ -172,7 +173,8 @@ class VolumeServiceStub:
     """Deletes a snapshot by merging its overlay with a neighbour, while the guest
     runs: committed down into the file below, or pulled up into the active one.
     What the guest reads does not change. Overlays that the service made are
-    deleted; files of the caller's (`reuse_file`) are released and left. Phases:
+    deleted; the caller's (`reuse_file`) and the volume's own file are released
+    and left. Snapshots whose state is merged away with it go too. Phases:
     "merge", "pivot"; progress is the share merged. Until "pivot" it can be
     cancelled, and the snapshot stays. Result: DeleteVolumeSnapshotResponse.
 
@@ -181,6 +183,8 @@ class VolumeServiceStub:
 
     NOT_FOUND / FILE_NOT_FOUND: a file given is not in the volume's chain.
     FAILED_PRECONDITION / CHAIN_DIFFERS: `base_file` is not below `top_file`.
+    FAILED_PRECONDITION / NOT_NEWEST: PULL without files merges the newest
+    snapshot only, as the active file is always its end; use COMMIT.
     RESOURCE_EXHAUSTED / NO_ROOM: the filesystem is full; the snapshot stays.
     """
 
@@ -190,8 +194,8 @@ class VolumeServiceStub:
     ]
     """Names devices as this backend would: the root disk, each disk that has no
     name yet, and the next one after them. Nothing is reserved: a name is taken
-    when a device is attached. An instance that does not exist here (yet) has no
-    names taken.
+    when a device is attached. An instance that does not exist here (yet) has
+    no names taken.
 
     INVALID_ARGUMENT / DEVICE_NAME_TAKEN: two of the disks given have one name.
     INVALID_ARGUMENT / DEVICE_NAME_MISMATCH: a name that the bus does not use,
@@ -219,9 +223,10 @@ class VolumeServiceAsyncStub:
     not touch it.
 
     What holds for every RPC, and the errors that every RPC can give, stand at
-    InstanceService. Besides, for every RPC here that changes a volume:
+    InstanceService. Besides, for every RPC here that changes an instance:
       NOT_FOUND / VOLUME_NOT_ATTACHED      the instance has no such volume, or
-                                           not by this attachment
+                                           not by this attachment; to
+                                           DetachVolume that is a success
       FAILED_PRECONDITION / WRONG_STATE    SUSPENDED: the saved memory belongs
                                            to the devices as they are
       UNAVAILABLE / STORAGE_UNREACHABLE    the storage's server does not answer
@@ -359,7 +364,8 @@ class VolumeServiceAsyncStub:
     """Deletes a snapshot by merging its overlay with a neighbour, while the guest
     runs: committed down into the file below, or pulled up into the active one.
     What the guest reads does not change. Overlays that the service made are
-    deleted; files of the caller's (`reuse_file`) are released and left. Phases:
+    deleted; the caller's (`reuse_file`) and the volume's own file are released
+    and left. Snapshots whose state is merged away with it go too. Phases:
     "merge", "pivot"; progress is the share merged. Until "pivot" it can be
     cancelled, and the snapshot stays. Result: DeleteVolumeSnapshotResponse.
 
@@ -368,6 +374,8 @@ class VolumeServiceAsyncStub:
 
     NOT_FOUND / FILE_NOT_FOUND: a file given is not in the volume's chain.
     FAILED_PRECONDITION / CHAIN_DIFFERS: `base_file` is not below `top_file`.
+    FAILED_PRECONDITION / NOT_NEWEST: PULL without files merges the newest
+    snapshot only, as the active file is always its end; use COMMIT.
     RESOURCE_EXHAUSTED / NO_ROOM: the filesystem is full; the snapshot stays.
     """
 
@@ -377,8 +385,8 @@ class VolumeServiceAsyncStub:
     ]
     """Names devices as this backend would: the root disk, each disk that has no
     name yet, and the next one after them. Nothing is reserved: a name is taken
-    when a device is attached. An instance that does not exist here (yet) has no
-    names taken.
+    when a device is attached. An instance that does not exist here (yet) has
+    no names taken.
 
     INVALID_ARGUMENT / DEVICE_NAME_TAKEN: two of the disks given have one name.
     INVALID_ARGUMENT / DEVICE_NAME_MISMATCH: a name that the bus does not use,
@@ -406,9 +414,10 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
     not touch it.
 
     What holds for every RPC, and the errors that every RPC can give, stand at
-    InstanceService. Besides, for every RPC here that changes a volume:
+    InstanceService. Besides, for every RPC here that changes an instance:
       NOT_FOUND / VOLUME_NOT_ATTACHED      the instance has no such volume, or
-                                           not by this attachment
+                                           not by this attachment; to
+                                           DetachVolume that is a success
       FAILED_PRECONDITION / WRONG_STATE    SUSPENDED: the saved memory belongs
                                            to the devices as they are
       UNAVAILABLE / STORAGE_UNREACHABLE    the storage's server does not answer
@@ -560,7 +569,8 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
         """Deletes a snapshot by merging its overlay with a neighbour, while the guest
         runs: committed down into the file below, or pulled up into the active one.
         What the guest reads does not change. Overlays that the service made are
-        deleted; files of the caller's (`reuse_file`) are released and left. Phases:
+        deleted; the caller's (`reuse_file`) and the volume's own file are released
+        and left. Snapshots whose state is merged away with it go too. Phases:
         "merge", "pivot"; progress is the share merged. Until "pivot" it can be
         cancelled, and the snapshot stays. Result: DeleteVolumeSnapshotResponse.
 
@@ -569,6 +579,8 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
 
         NOT_FOUND / FILE_NOT_FOUND: a file given is not in the volume's chain.
         FAILED_PRECONDITION / CHAIN_DIFFERS: `base_file` is not below `top_file`.
+        FAILED_PRECONDITION / NOT_NEWEST: PULL without files merges the newest
+        snapshot only, as the active file is always its end; use COMMIT.
         RESOURCE_EXHAUSTED / NO_ROOM: the filesystem is full; the snapshot stays.
         """
 
@@ -580,8 +592,8 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[virtrpc.v1.volume_pb2.AssignDeviceNamesResponse, collections.abc.Awaitable[virtrpc.v1.volume_pb2.AssignDeviceNamesResponse]]:
         """Names devices as this backend would: the root disk, each disk that has no
         name yet, and the next one after them. Nothing is reserved: a name is taken
-        when a device is attached. An instance that does not exist here (yet) has no
-        names taken.
+        when a device is attached. An instance that does not exist here (yet) has
+        no names taken.
 
         INVALID_ARGUMENT / DEVICE_NAME_TAKEN: two of the disks given have one name.
         INVALID_ARGUMENT / DEVICE_NAME_MISMATCH: a name that the bus does not use,

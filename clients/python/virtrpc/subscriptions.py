@@ -1,0 +1,95 @@
+"""What has come of a stream, and how to ask for the rest: events, consoles, operations.
+
+Pure bookkeeping over messages; `resume` does the calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from virtrpc.v1.console_pb2 import StreamConsoleOutputRequest, StreamConsoleOutputResponse
+from virtrpc.v1.event_pb2 import Event, EventType, WatchEventsRequest, WatchEventsResponse
+from virtrpc.v1.operation_pb2 import Operation, WatchOperationRequest, WatchOperationResponse
+
+
+class EventSubscription:
+    """WatchEvents, resumed after the last event that was passed on.
+
+    A snapshot that broke off is asked for again as a whole: until its end, and
+    after a GAP that calls for one, the cursor stays where it was.
+    """
+
+    def __init__(self, request: WatchEventsRequest, *, heartbeats: bool = False) -> None:
+        self.ended = False
+        self._request = request
+        self._heartbeats = heartbeats
+        self._snapshot_due = request.snapshot and not request.HasField("after")
+
+    def request(self) -> WatchEventsRequest:
+        """The request with the cursor of the last event."""
+        return self._request
+
+    def accept(self, message: WatchEventsResponse) -> Iterable[Event]:
+        """The event, unless it is a heartbeat that nobody wants."""
+        event = message.event
+        if event.type == EventType.EVENT_TYPE_GAP:
+            self._snapshot_due = self._request.snapshot
+        elif event.type == EventType.EVENT_TYPE_SNAPSHOT_END:
+            self._snapshot_due = False
+        if not self._snapshot_due and event.HasField("cursor"):
+            self._request.after.CopyFrom(event.cursor)
+        if self._heartbeats or event.type != EventType.EVENT_TYPE_HEARTBEAT:
+            yield event
+
+
+class ConsoleSubscription:
+    """StreamConsoleOutput, resumed after the last byte that was passed on."""
+
+    def __init__(self, request: StreamConsoleOutputRequest) -> None:
+        self.ended = False
+        self._request = request
+
+    def request(self) -> StreamConsoleOutputRequest:
+        """The request with the offset after the last byte, as far as it is known."""
+        return self._request
+
+    def accept(
+        self, message: StreamConsoleOutputResponse
+    ) -> Iterable[StreamConsoleOutputResponse]:
+        """The message, unless it is a heartbeat."""
+        self._request.log_id = message.log_id or self._request.log_id
+        kind = message.WhichOneof("message")
+        if kind == "heartbeat":
+            self._place(message.heartbeat.end_offset)
+            return
+        if kind == "data":
+            self._request.offset = message.data.offset + len(message.data.data)
+        elif kind == "expired":
+            self._request.offset = message.expired.to
+        self.ended = kind == "moved" or self.ended
+        yield message
+
+    def _place(self, end_offset: int) -> None:
+        """Turns a start relative to the end of the log into an offset."""
+        start = self._request.WhichOneof("from")
+        if start == "now":
+            self._request.offset = end_offset
+        elif start == "tail_bytes":
+            self._request.offset = max(0, end_offset - self._request.tail_bytes)
+
+
+class OperationSubscription:
+    """WatchOperation, which begins anew with the operation as it stands."""
+
+    def __init__(self, operation_id: str) -> None:
+        self.ended = False
+        self._request = WatchOperationRequest(operation_id=operation_id)
+
+    def request(self) -> WatchOperationRequest:
+        """The request; there is nothing to resume from."""
+        return self._request
+
+    def accept(self, message: WatchOperationResponse) -> Iterable[Operation]:
+        """The operation; the last one has `done`."""
+        self.ended = message.operation.done
+        yield message.operation
