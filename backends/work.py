@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from google.protobuf.message import Message
+
 from backends.errors import ContractError
 
 
@@ -31,7 +33,15 @@ class Undo:
 
 
 class Validated(Exception):  # noqa: N818 - not an error: the good end of a validate_only call
-    """Raised by `Work.ready` to end a verb that was only to look for blockers."""
+    """Raised by `Work.ready` to end a verb that was only to look for blockers.
+
+    A few verbs answer a check with what they would do: they raise it themselves
+    with that reply.
+    """
+
+    def __init__(self, reply: Message | None = None) -> None:
+        super().__init__()
+        self.reply = reply
 
 
 class Work(Protocol):

@@ -13,30 +13,32 @@ answered UNIMPLEMENTED before anything else of the request is looked at.
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import structlog
 from google.protobuf.message import Message
 from grpc_status import rpc_status
 
-from backends.contract import Facet
-from backends.errors import ContractError, TimedOutError, UnreachableError, UnsupportedError
+from backends.errors import ContractError, UnreachableError
 from backends.work import Validated
 from service.admission import Admission
+from service.bindings import Bindings
 from service.errors import RecordedError, internal_error, status_of
 from service.identity import Identity
 from service.metrics import RpcMetrics
 from service.operations.operation import Checks
 from service.operations.runner import Method, Operations
+from service.pools import Pools
 from service.validation import parse
 from service.verbs import Verb
-from virtrpc.v1 import types_pb2
+from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, Operation
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Reply = Message | bytes
 log = structlog.get_logger()
 
 
@@ -47,61 +49,6 @@ class Call:
     identity: Identity
     remaining_s: float | None
     """Until the caller's deadline; None: it has none."""
-
-
-@dataclass(frozen=True)
-class Pools:
-    """Worker threads: a class of verbs never waits for another's."""
-
-    reads: ThreadPoolExecutor
-    jobs: ThreadPoolExecutor
-    urgent: ThreadPoolExecutor
-
-    @classmethod
-    def make(cls) -> "Pools":
-        """Pools of the usual sizes. Waiting for a guest occupies a thread of `jobs`."""
-        return cls(
-            ThreadPoolExecutor(8, "reads"),
-            ThreadPoolExecutor(32, "jobs"),
-            ThreadPoolExecutor(8, "urgent"),
-        )
-
-    def shutdown(self) -> None:
-        """Takes no more work; threads that still hang in a call are left behind."""
-        for pool in (self.reads, self.jobs, self.urgent):
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-class Bindings:
-    """What carries out each verb."""
-
-    def __init__(self, *, own: Iterable[object], facets: Iterable[Facet]) -> None:
-        self._own = tuple(own)
-        self._facets = tuple(facets)
-        self.missing: Mapping[str, str] = {}
-        """Capabilities that the start-up probe found missing, and why."""
-
-    def own(self, verb: Verb) -> Callable[..., Any] | None:
-        """The daemon's own method for a verb."""
-        return _method(self._own, verb)
-
-    def backend(self, verb: Verb) -> Callable[..., Any] | None:
-        """The backend's method for a verb."""
-        return _method(self._facets, verb)
-
-    def why_missing(self, verb: Verb) -> str | None:
-        """Why a verb is not supported here; None: it is."""
-        if verb.capability in self.missing:
-            return self.missing[verb.capability]
-        if self.own(verb) is None and self.backend(verb) is None:
-            return "this backend does not implement it"
-        return None
-
-    def require(self, verb: Verb) -> None:
-        """Raises UnsupportedError where the verb is not supported."""
-        why = self.why_missing(verb)
-        if why is not None:
-            raise UnsupportedError(verb.capability, why=why)
 
 
 class Dispatcher:
@@ -136,97 +83,53 @@ class Dispatcher:
 
     def _handler(self, verb: Verb) -> grpc.RpcMethodHandler[Any, Any]:
         """Requests come as bytes, so that a caller who is denied costs no parsing."""
-        if verb.client_streaming and verb.server_streaming:
-            return grpc.stream_stream_rpc_method_handler(self._stream_of_stream(verb))
-        if verb.client_streaming:
-            return grpc.stream_unary_rpc_method_handler(self._unary_of_stream(verb))
         if verb.server_streaming:
-            return grpc.unary_stream_rpc_method_handler(self._stream(verb))
-        return grpc.unary_unary_rpc_method_handler(self._unary(verb))
+            stream = self._streaming(verb)
+            if verb.client_streaming:
+                return grpc.stream_stream_rpc_method_handler(stream)
+            return grpc.unary_stream_rpc_method_handler(stream)
+        if verb.client_streaming:
+            return grpc.stream_unary_rpc_method_handler(self._replying(verb))
+        return grpc.unary_unary_rpc_method_handler(self._replying(verb))
 
-    def _unary(self, verb: Verb) -> Callable[[bytes, Context], Awaitable[bytes]]:
-        carry_out = self._carrier(verb)
-
-        async def handle(raw: bytes, context: Context) -> bytes:
-            started = time.perf_counter()
-            code = grpc.StatusCode.OK
-            try:
+    def _replying(self, verb: Verb) -> Callable[..., Any]:
+        async def handle(incoming: Any, context: Context) -> bytes:
+            async with self._answering(verb, context):
                 call = self._admitted(verb, context)
-                request = parse(verb, raw)
+                request = _request(verb, incoming)
                 with self._admission.enter(verb):
-                    reply = await carry_out(request, call)
-                return reply if isinstance(reply, bytes) else reply.SerializeToString()
-            except asyncio.CancelledError:
-                code = grpc.StatusCode.CANCELLED
-                raise
-            except Exception as error:  # noqa: BLE001 - the outermost layer of a request
-                code = await _refuse(context, verb, error)
-                raise AssertionError("abort returned") from error
-            finally:
-                self._metrics.observe(verb, code, time.perf_counter() - started)
+                    return _serialised(await self._carry_out(verb, request, call))
+            raise AssertionError("unreachable: an error has ended the call")
 
         return handle
 
-    def _stream(self, verb: Verb) -> Callable[[bytes, Context], AsyncIterator[bytes]]:
-        def open_stream(raw: bytes, call: Call) -> AsyncIterator[Message | bytes]:
-            own = self._bindings.own(verb)
-            assert own is not None, f"{verb.name} has no servicer"  # noqa: S101
-            stream: AsyncIterator[Message | bytes] = own(parse(verb, raw), call)
-            return stream
-
-        return self._streaming(verb, open_stream)
-
-    def _stream_of_stream(self, verb: Verb) -> Callable[[Any, Context], AsyncIterator[bytes]]:
-        def open_stream(raws: AsyncIterator[bytes], call: Call) -> AsyncIterator[Message | bytes]:
-            own = self._bindings.own(verb)
-            assert own is not None, f"{verb.name} has no servicer"  # noqa: S101
-            stream: AsyncIterator[Message | bytes] = own(_parsed(verb, raws), call)
-            return stream
-
-        return self._streaming(verb, open_stream)
-
-    def _streaming(
-        self, verb: Verb, open_stream: Callable[[Any, Call], AsyncIterator[Message | bytes]]
-    ) -> Callable[[Any, Context], AsyncIterator[bytes]]:
+    def _streaming(self, verb: Verb) -> Callable[..., Any]:
         async def handle(incoming: Any, context: Context) -> AsyncIterator[bytes]:
-            started = time.perf_counter()
-            code = grpc.StatusCode.OK
-            try:
+            async with self._answering(verb, context):
                 call = self._admitted(verb, context)
+                request = _request(verb, incoming)
                 with self._admission.enter(verb):
-                    async for reply in open_stream(incoming, call):
-                        yield reply if isinstance(reply, bytes) else reply.SerializeToString()
-            except (asyncio.CancelledError, GeneratorExit):
-                code = grpc.StatusCode.CANCELLED
-                raise
-            except Exception as error:  # noqa: BLE001 - the outermost layer of a request
-                code = await _refuse(context, verb, error)
-            finally:
-                self._metrics.observe(verb, code, time.perf_counter() - started)
+                    async for reply in self._own(verb)(request, call):
+                        yield _serialised(reply)
 
         return handle
 
-    def _unary_of_stream(self, verb: Verb) -> Callable[[Any, Context], Awaitable[bytes]]:
-        async def handle(raws: AsyncIterator[bytes], context: Context) -> bytes:
-            started = time.perf_counter()
-            code = grpc.StatusCode.OK
-            try:
-                call = self._admitted(verb, context)
-                own = self._bindings.own(verb)
-                assert own is not None, f"{verb.name} has no servicer"  # noqa: S101
-                with self._admission.enter(verb):
-                    reply: Message = await own(_parsed(verb, raws), call)
-                return reply.SerializeToString()
-            except asyncio.CancelledError:
-                code = grpc.StatusCode.CANCELLED
-                raise
-            except Exception as error:  # noqa: BLE001 - the outermost layer of a request
-                code = await _refuse(context, verb, error)
-                raise AssertionError("abort returned") from error
-            finally:
-                self._metrics.observe(verb, code, time.perf_counter() - started)
-
-        return handle
+    @asynccontextmanager
+    async def _answering(self, verb: Verb, context: Context) -> AsyncIterator[None]:
+        """Turns whatever goes wrong inside into a status, and counts the call."""
+        started = time.perf_counter()
+        code = grpc.StatusCode.OK
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception as error:  # noqa: BLE001 - the outermost layer of a request
+            status = rpc_status.to_status(status_of(_told(verb, error)))
+            code = status.code
+            await context.abort_with_status(status)
+        finally:
+            self._metrics.observe(verb, code, time.perf_counter() - started)
 
     def _admitted(self, verb: Verb, context: Context) -> Call:
         """The stations before the request itself is looked at."""
@@ -235,23 +138,21 @@ class Dispatcher:
         self._bindings.require(verb)
         return Call(identity, context.time_remaining())
 
-    def _carrier(self, verb: Verb) -> Callable[[Message, Call], Awaitable[Message | bytes]]:
-        """What carries a verb out: looked up at each call, as probing may have changed it."""
+    def _own(self, verb: Verb) -> Callable[..., Any]:
+        own = self._bindings.own(verb)
+        assert own is not None, f"no servicer for the stream {verb.name}"  # noqa: S101
+        return own
 
-        async def carry_out(request: Message, call: Call) -> Message | bytes:
-            own = self._bindings.own(verb)
-            if own is not None:
-                reply: Message | bytes = await own(request, call)
-                return reply
-            method = self._bindings.backend(verb)
-            assert method is not None, f"{verb.name} is not bound"  # noqa: S101
-            if verb.mutates:
-                return await self._mutate(verb, request, method, call)
-            loop = asyncio.get_running_loop()
-            read: Message = await loop.run_in_executor(self._pools.reads, method, request)
-            return read
-
-        return carry_out
+    async def _carry_out(self, verb: Verb, request: Any, call: Call) -> Reply:
+        own = self._bindings.own(verb)
+        if own is not None:
+            return cast(Reply, await own(request, call))
+        method = self._bindings.backend(verb)
+        assert method is not None, f"{verb.name} is not bound"  # noqa: S101
+        if verb.mutates:
+            return await self._mutate(verb, request, method, call)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pools.reads, method, request)
 
     async def _mutate(self, verb: Verb, request: Message, method: Method, call: Call) -> Message:
         if not self._operations.reachable.is_set():
@@ -270,53 +171,45 @@ class Dispatcher:
 
     async def _check(self, verb: Verb, request: Message, method: Method, call: Call) -> Message:
         """Only the checks; outside any lane, and not an operation."""
-        work = Checks(call.identity.name)
         loop = asyncio.get_running_loop()
+        reply = verb.response_class()
         try:
+            work = Checks(call.identity.name)
             await loop.run_in_executor(self._pools.reads, method, request, work)
-        except Validated:
-            pass
-        if verb.long_running:
-            return _validated_operation(verb, request, call)
-        return verb.response_class()
+        except Validated as validated:
+            reply = validated.reply or reply
+        if not verb.long_running:
+            return reply
+        return Operation(
+            verb=verb.name,
+            instance_id=getattr(request, "instance_id", ""),
+            state=OPERATION_STATE_SUCCEEDED,
+            done=True,
+            progress_percent=100,
+            caller=call.identity.name,
+        )
 
 
-def _validated_operation(verb: Verb, request: Message, call: Call) -> Message:
-    from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, Operation
+def _request(verb: Verb, incoming: Any) -> Any:
+    """The parsed request, or a stream of parsed ones."""
+    if not verb.client_streaming:
+        return parse(verb, incoming)
 
-    return Operation(
-        verb=verb.name,
-        instance_id=getattr(request, "instance_id", ""),
-        state=OPERATION_STATE_SUCCEEDED,
-        done=True,
-        progress_percent=100,
-        caller=call.identity.name,
-    )
+    async def parsed() -> AsyncIterator[Message]:
+        async for raw in incoming:
+            yield parse(verb, raw)
 
-
-def _method(objects: Iterable[object], verb: Verb) -> Callable[..., Any] | None:
-    for thing in objects:
-        method: Callable[..., Any] | None = getattr(thing, verb.attribute, None)
-        if method is not None:
-            return method
-    return None
+    return parsed()
 
 
-async def _parsed(verb: Verb, raws: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-    async for raw in raws:
-        yield parse(verb, raw)
+def _serialised(reply: Reply) -> bytes:
+    return reply if isinstance(reply, bytes) else reply.SerializeToString()
 
 
-async def _refuse(context: Context, verb: Verb, error: Exception) -> grpc.StatusCode:
-    """Ends the call with the status of an error; of a defect the caller learns an id only."""
-    if isinstance(error, (ContractError, types_pb2.Error)):
-        known = error
-    elif isinstance(error, TimeoutError):
-        known = TimedOutError("the daemon gave up waiting")
-    else:
-        incident = str(uuid.uuid4())
-        log.error("defect in a request", incident=incident, verb=verb.name, exc_info=error)
-        known = internal_error(incident)
-    status = rpc_status.to_status(status_of(known))
-    await context.abort_with_status(status)
-    return status.code
+def _told(verb: Verb, error: Exception) -> ContractError:
+    """What the caller is told of an error: of a defect an id, the rest is in the log."""
+    if isinstance(error, ContractError):
+        return error
+    incident = str(uuid.uuid4())
+    log.error("defect in a request", incident=incident, verb=verb.name, exc_info=error)
+    return internal_error(incident)

@@ -1,6 +1,6 @@
 """Who calls, and what that identity may do: the first two stations of the road."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from virtrpc.v1 import options_pb2
@@ -35,17 +35,30 @@ class Identity:
             )
 
 
+def identifier(*, insecure: bool) -> Callable[[str], Identity]:
+    """How callers are identified; with `insecure` everybody is the administrator."""
+    if insecure:
+        return lambda peer: _local(peer) or Identity("anonymous", options_pb2.ROLE_ADMIN)
+    return identify
+
+
 def identify(peer: str) -> Identity:
     """Identity of a transport's peer, as gRPC names it ("unix:…", "ipv4:127.0.0.1:…").
 
     The Unix socket is only open to its owner and loopback only to this host:
     both are its administrator. Raises UnauthenticatedError for any other.
     """
+    identity = _local(peer)
+    if identity is None:
+        raise UnauthenticatedError("who calls is not known on this listener")
+    return identity
+
+
+def _local(peer: str) -> Identity | None:
     kind, _, rest = peer.partition(":")
     if kind == "unix":
         return Identity("local:unix", options_pb2.ROLE_ADMIN)
-    if kind == "ipv4" and rest.startswith("127."):
+    loopback = rest.startswith("127.") if kind == "ipv4" else rest.startswith(("[::1]", "%5B::1"))
+    if kind in ("ipv4", "ipv6") and loopback:
         return Identity("local:tcp", options_pb2.ROLE_ADMIN)
-    if kind == "ipv6" and rest.startswith(("[::1]", "%5B::1%5D")):
-        return Identity("local:tcp", options_pb2.ROLE_ADMIN)
-    raise UnauthenticatedError("who calls is not known on this listener")
+    return None

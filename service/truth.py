@@ -7,8 +7,8 @@ costs a join of bytes. Event loop only.
 """
 
 import time
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping, Sequence
 
 from backends.contract import Sample
 from backends.errors import InstanceNotFoundError
@@ -24,6 +24,9 @@ class Record:
 
     def __init__(self, instance: Instance) -> None:
         self.instance = instance
+        self.instance_id = instance.instance_id
+        self.hidden = instance.HasField("reclaim_at")
+        """Soft-deleted: not in listings."""
         self._bytes: dict[int, bytes] = {}
 
     def serialised(self, view: "InstanceView.ValueType") -> bytes:
@@ -67,6 +70,10 @@ class Truth:
         """How many there are."""
         return len(self._ids)
 
+    def __contains__(self, instance_id: str) -> bool:
+        """Whether there is an instance of that id."""
+        return instance_id in self._records
+
     def get(self, instance_id: str) -> Record:
         """One instance; raises InstanceNotFoundError."""
         try:
@@ -74,10 +81,9 @@ class Truth:
         except KeyError:
             raise InstanceNotFoundError(instance_id) from None
 
-    def after(self, instance_id: str) -> Iterator[Record]:
-        """Instances whose id follows this one, in order; from the first after ""."""
-        for following in self._ids[bisect_right(self._ids, instance_id) :]:
-            yield self._records[following]
+    def ordered(self) -> list[Record]:
+        """All instances, by id."""
+        return [self._records[instance_id] for instance_id in self._ids]
 
     def all(self) -> Iterable[Instance]:
         """All instances; not to be kept or changed."""

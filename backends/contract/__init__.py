@@ -7,13 +7,11 @@ daemon calls them on its worker threads, mutations with a `Work`, reads without.
 """
 
 from backends.contract.backend import Backend, Facet, HypervisorFacts, Observer, Sample
-from backends.contract.facets import Consoles, Host, InstanceFiles, Lifecycle, Power
+from backends.contract.facets import InstanceFiles, Lifecycle, Power
 
 __all__ = [
     "Backend",
-    "Consoles",
     "Facet",
-    "Host",
     "HypervisorFacts",
     "InstanceFiles",
     "Lifecycle",

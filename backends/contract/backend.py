@@ -23,8 +23,10 @@ class HypervisorFacts:
     """E.g. "QEMU", or "fake"."""
     hypervisor_version: str
     """E.g. "7.2.22"."""
+    library: str
+    """Library by which it is driven, e.g. "libvirt"; empty where none is."""
     library_version: str
-    """Version of the library spoken to, e.g. libvirt's "9.0.0"; empty where none is."""
+    """Its version, e.g. "9.0.0"."""
     connection: str
     """Kind of the connection, e.g. "qemu:///embed"."""
     virt_type: str
@@ -32,9 +34,9 @@ class HypervisorFacts:
     virt_type_reason: str
     """Why that and not another, one sentence."""
     missing: Mapping[str, str]
-    """Capability (verb in snake case, or a feature's name) → why it is missing here."""
-    features: Mapping[str, bool]
-    """Features beyond verbs, e.g. "uefi", "vtpm"."""
+    """Capabilities of verbs that a facet implements and the probe found missing → why."""
+    features: Mapping[str, str]
+    """Features beyond verbs, e.g. "uefi" → why it is missing here; "": it is there."""
 
 
 @dataclass(frozen=True, kw_only=True)

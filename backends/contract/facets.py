@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 from backends.contract.backend import Facet
 from backends.work import Work
-from virtrpc.v1 import host_pb2, instance_pb2
+from virtrpc.v1 import instance_pb2
 
 
 class Lifecycle(Facet):
@@ -83,11 +83,3 @@ class Power(Facet):
         self, request: instance_pb2.UnpauseInstanceRequest, work: Work
     ) -> instance_pb2.UnpauseInstanceResponse:
         """See InstanceService.UnpauseInstance."""
-
-
-class Host(Facet):
-    """The host's own facts."""
-
-    @abstractmethod
-    def get_host(self, request: host_pb2.GetHostRequest) -> host_pb2.GetHostResponse:
-        """See HostService.GetHost; the daemon adds its own state."""

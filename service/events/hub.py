@@ -125,19 +125,19 @@ class Hub:
         """Sequence of the oldest event that can be replayed."""
         return await self._in_thread(self._log.oldest)
 
-    async def replay(self, *, after: int) -> AsyncIterator[Published]:
-        """Logged events after a sequence, until the last one delivered has been reached."""
-        while after < self.delivered:
+    async def replay(self, *, after: int, through: int) -> AsyncIterator[Published]:
+        """Logged events that follow one sequence, up to another one that was delivered."""
+        while after < through:
             rows = await self._in_thread(
                 lambda start=after: self._log.read(after=start, limit=_REPLAY_EVENTS)
             )
-            if not rows:
-                return
             for sequence, response in rows:
-                if sequence <= self.delivered:
+                if sequence <= through:
                     event = event_pb2.WatchEventsResponse.FromString(response).event
                     yield Published(sequence, event, response)
                 after = sequence
+            if not rows:
+                return
 
     async def close(self) -> None:
         """Delivers what is pending and ends every watcher's stream."""

@@ -57,9 +57,13 @@ class Operations:
         pools: Pools,
         undo: Callable[[Undo], None],
         listener: Listener,
+        reachable: asyncio.Event,
     ) -> None:
         self.book = book
-        self.reachable = asyncio.Event()
+        self.closing = False
+        """The daemon stops: nothing more is accepted."""
+        self.reachable = reachable
+        """Set while the hypervisor can be reached."""
         self._journal = journal
         self._pools = pools
         self._undo = undo
@@ -67,7 +71,6 @@ class Operations:
         self._live: dict[str, LiveOperation] = {}
         self._lanes: dict[str, LiveOperation] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closing = False
 
     async def start(
         self, verb: Verb, request: Message, method: Method, *, caller: str
@@ -93,6 +96,15 @@ class Operations:
             await live.answered.wait()
         return operation
 
+    def cancellable(self, operation_id: str) -> bool:
+        """Whether an operation can be stopped; raises NotFoundError."""
+        live = self._live.get(self.book.get(operation_id).operation_id)
+        return live is None or not live.verb.options.preempts
+
+    def live_count(self) -> int:
+        """How many have not ended."""
+        return len(self._live)
+
     def cancel(self, operation_id: str) -> Operation:
         """Asks an operation to stop; raises NotFoundError."""
         operation = self.book.get(operation_id)
@@ -115,11 +127,13 @@ class Operations:
 
     async def drain(self, grace_s: float) -> None:
         """Accepts no more and lets the live ones end; what has not by then is left to recovery."""
-        self._closing = True
+        self.closing = True
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=grace_s)
         for live in list(self._live.values()):
             live.abandon()
+            live.answered.set()
+            self.book.changed(live.operation_id)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2)
 
@@ -131,7 +145,7 @@ class Operations:
         if not verb.options.preempts:
             raise BusyError(
                 f"{holder.verb.name} is running",
-                reason="HOST_BUSY" if lane == HOST_LANE else None,
+                reason=f"{_lane_kind(lane)}_BUSY",
                 metadata={"operation_id": holder.operation_id, "verb": holder.verb.name},
             )
         if not holder.verb.options.preempts:
@@ -164,7 +178,7 @@ class Operations:
         return live
 
     def _refuse_if_full(self) -> None:
-        if self._closing:
+        if self.closing:
             raise ShuttingDownError("the daemon stops")
         if len(self._live) >= MAX_LIVE_OPERATIONS:
             raise OverloadedError(
@@ -294,6 +308,14 @@ def _new_message(verb: Verb, request: Message, caller: str) -> Operation:
     )
     message.created_at.GetCurrentTime()
     return message
+
+
+def _lane_kind(lane: str) -> str:
+    """ "HOST", "IMAGE", "AGGREGATE", …; lanes of instances are plain ids."""
+    field, named, _ = lane.partition(":")
+    if lane == HOST_LANE:
+        return "HOST"
+    return field.removesuffix("_id").upper() if named else "INSTANCE"
 
 
 def _recorded_lane(entry: Entry, bindings: Mapping[str, tuple[Verb, Method]]) -> str:

@@ -12,8 +12,8 @@ import os
 import struct
 from pathlib import Path
 
-from datafs import make_data_filesystem
-from debs import run
+from tests.guest.datafs import make_data_filesystem
+from tests.guest.debs import run
 
 MIB = 1 << 20
 SECTOR = 512

@@ -35,7 +35,7 @@ class Deb:
 def run(*command: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
     """Run a command and return its standard output; raises BuildError with its last error line."""
     environment = {**os.environ, "LC_ALL": "C", **(env or {})}
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:

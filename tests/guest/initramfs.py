@@ -14,22 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from datafs import make_data_filesystem
-from debs import BuildError, run
+from tests.guest.datafs import make_data_filesystem
+from tests.guest.debs import BuildError, run
 
 HERE = Path(__file__).resolve().parent
-FOLDERS = "dev proc sys run tmp root mnt/data mnt/config var/lib".split()
+MODULES = HERE / "modules.txt"
+FOLDERS = ("dev", "proc", "sys", "run", "tmp", "root", "mnt/data", "mnt/config", "var/lib")
 RAM_DISK_MIB = 4  # rd_size in init.sh
-# Modules that the kernel has built in or does not offer are skipped.
-MODULES = """
-    virtio_pci virtio_blk virtio_scsi virtio_net virtio_console virtio_balloon virtio_rng
-    virtio_mem virtio_input virtiofs vmw_vsock_virtio_transport
-    sd_mod sr_mod sg ahci ata_piix ata_generic nvme
-    xhci_pci ehci_pci uhci_hcd usb_storage uas usbhid hid_generic
-    e1000 e1000e 8139cp
-    ext4 vfat isofs nls_cp437 nls_ascii nls_utf8 9p 9pnet_virtio crc32c_generic brd
-    button evdev i6300esb iTCO_wdt tpm_tis tpm_crb pvpanic_pci pvpanic_mmio qemu_fw_cfg
-""".split()
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,7 @@ def _add_agent(debs: Path, root: Path) -> None:
 
 
 def _add_modules(kernel: Kernel, busybox: Path, root: Path) -> None:
-    """Add MODULES and what they depend on, and an index for modprobe."""
+    """Add the modules listed in MODULES and what they depend on, and an index for modprobe."""
     run(busybox, "depmod", "-b", kernel.root, kernel.release)
     target = root / "lib/modules" / kernel.release
     for name in _with_dependencies(kernel):
@@ -122,7 +113,8 @@ def _with_dependencies(kernel: Kernel) -> set[str]:
         for path, dependencies in (line.split(":") for line in index.splitlines())
     }
     path_of = {Path(path).stem.replace("-", "_"): path for path in needs}
-    wanted = [path_of[name] for name in MODULES if name in path_of]
+    names = re.sub(r"^#.*", "", MODULES.read_text(), flags=re.M).split()
+    wanted = [path_of[name] for name in names if name in path_of]
     return {path for name in wanted for path in (name, *needs[name])}
 
 

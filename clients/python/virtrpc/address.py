@@ -46,11 +46,11 @@ class Address:
             return _unix(text, path=text)
         scheme, colon, rest = text.partition(":")
         if colon and scheme == "unix":
-            return _unix(text, path=rest[2:] if rest.startswith("///") else rest)
+            return _unix(text, path=_after("//", rest))
         if colon and scheme in {"grpc", "grpcs"} and rest.startswith("//"):
             return _tcp(text, authority=rest[2:], secure=scheme == "grpcs")
         if colon and scheme == "dns":
-            return _tcp(text, authority=rest[3:] if rest.startswith("///") else rest, resolver="dns")
+            return _tcp(text, authority=_after("///", rest), resolver="dns")
         return _tcp(text, authority=text)
 
     @property
@@ -96,12 +96,23 @@ def default_socket() -> str:
     return f"unix:{folder / SOCKET_NAME}"
 
 
+def parsed(address: str | Address | None) -> Address:
+    """The address that is noted or given; None: this user's local daemon."""
+    if isinstance(address, Address):
+        return address
+    return Address.parse(address or default_socket())
+
+
 def _unix(text: str, *, path: str) -> Address:
     if not path or "\0" in path:
         raise ValueError(f"{text!r} is not an address: the socket's path is missing")
     if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
-        raise ValueError(f"{text!r} is longer than the {SOCKET_PATH_BYTES} bytes of a socket's path")
+        raise ValueError(f"{text!r} is longer than a socket's path of {SOCKET_PATH_BYTES} bytes")
     return Address(socket_path=path)
+
+
+def _after(prefix: str, text: str) -> str:
+    return text[len(prefix) :] if text.startswith(prefix) else text
 
 
 def _tcp(text: str, *, authority: str, secure: bool = False, resolver: str = "") -> Address:

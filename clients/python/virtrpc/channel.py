@@ -9,7 +9,7 @@ is grpc's own. Whatever else grpc offers on calls and multi-callables (`future`,
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
-from typing import Any, Optional
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -41,17 +41,17 @@ class _Wrapper:
 
 
 class _Unary(_Wrapper):
-    def __init__(self, inner: Any, timeout_s: Optional[float]) -> None:
+    def __init__(self, inner: Any, timeout_s: float | None) -> None:
         super().__init__(inner)
         self._timeout_s = timeout_s
 
-    def __call__(self, request: Any, timeout: Optional[float] = None, **kwargs: Any) -> Any:
+    def __call__(self, request: Any, timeout: float | None = None, **kwargs: Any) -> Any:
         try:
             return self._inner(request, timeout=self._deadline_s(timeout), **kwargs)
         except grpc.RpcError as error:
             raise errors.from_grpc(error) from error
 
-    def _deadline_s(self, timeout: Optional[float]) -> Optional[float]:
+    def _deadline_s(self, timeout: float | None) -> float | None:
         return self._timeout_s if timeout is None else timeout
 
 
@@ -72,7 +72,7 @@ class _Stream(_Wrapper):
 
 
 class _AsyncUnary(_Unary):
-    def __call__(self, request: Any, timeout: Optional[float] = None, **kwargs: Any) -> _AsyncCall:
+    def __call__(self, request: Any, timeout: float | None = None, **kwargs: Any) -> _AsyncCall:
         return _AsyncCall(self._inner(request, timeout=self._deadline_s(timeout), **kwargs))
 
 
@@ -109,10 +109,10 @@ async def _typed(awaitable: Awaitable[Any]) -> Any:
 class TypedChannel(_Wrapper):
     """A grpc.Channel. Unary calls without a deadline of their own get `timeout_s`."""
 
-    _unary: Callable[[Any, Optional[float]], Any] = _Unary
+    _unary: Callable[[Any, float | None], Any] = _Unary
     _streaming: Callable[[Any], Any] = _Streaming
 
-    def __init__(self, inner: Any, *, timeout_s: Optional[float]) -> None:
+    def __init__(self, inner: Any, *, timeout_s: float | None) -> None:
         super().__init__(inner)
         self._timeout_s = timeout_s
 
@@ -143,10 +143,11 @@ class AsyncTypedChannel(TypedChannel):
 def connect(
     address: Address,
     *,
-    credentials: Optional[grpc.ChannelCredentials],
-    timeout_s: Optional[float],
+    credentials: grpc.ChannelCredentials | None,
+    timeout_s: float | None,
 ) -> TypedChannel:
     """A blocking channel; connects when first used."""
+    credentials = _credentials(address, credentials)
     if credentials is None:
         inner = grpc.insecure_channel(address.target, options=OPTIONS)
     else:
@@ -157,12 +158,21 @@ def connect(
 def connect_async(
     address: Address,
     *,
-    credentials: Optional[grpc.ChannelCredentials],
-    timeout_s: Optional[float],
+    credentials: grpc.ChannelCredentials | None,
+    timeout_s: float | None,
 ) -> AsyncTypedChannel:
     """An asyncio channel; connects when first used. Made inside a running loop."""
+    credentials = _credentials(address, credentials)
     if credentials is None:
         inner = grpc.aio.insecure_channel(address.target, options=OPTIONS)
     else:
         inner = grpc.aio.secure_channel(address.target, credentials, options=OPTIONS)
     return AsyncTypedChannel(inner, timeout_s=timeout_s)
+
+
+def _credentials(
+    address: Address, given: grpc.ChannelCredentials | None
+) -> grpc.ChannelCredentials | None:
+    if given is None and address.secure:
+        return grpc.ssl_channel_credentials()
+    return given

@@ -14,7 +14,7 @@ googleapis-common-protos. Without it an error has its code and message only.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Optional
+from typing import Any, ClassVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -25,7 +25,7 @@ from virtrpc.v1.types_pb2 import Blocker, Error
 try:
     from google.rpc import error_details_pb2, status_pb2
 except ImportError:  # the base package does without
-    error_details_pb2 = status_pb2 = None  # type: ignore[assignment]
+    error_details_pb2 = status_pb2 = None
 
 _DETAILS_KEY = "grpc-status-details-bin"
 
@@ -38,7 +38,7 @@ class ServiceError(Exception):
     where the service said nothing of it.
     """
 
-    def __init__(self, error: Error, *, retry_after_s: Optional[float] = None) -> None:
+    def __init__(self, error: Error, *, retry_after_s: float | None = None) -> None:
         super().__init__(error.message)
         self.error = error
         self.retry_after_s = retry_after_s
@@ -83,7 +83,7 @@ class OperationError(ServiceError):
 class RpcError(ServiceError, grpc.RpcError):
     """A call ended with a status other than OK."""
 
-    handles: ClassVar[Optional[grpc.StatusCode]] = None
+    handles: ClassVar[grpc.StatusCode | None] = None
 
     @property
     def transient(self) -> bool:
@@ -196,13 +196,13 @@ def from_grpc(call: grpc.RpcError) -> RpcError:
     return made(error, retry_after_s=retry_after_s)
 
 
-def made(error: Error, *, retry_after_s: Optional[float] = None) -> RpcError:
+def made(error: Error, *, retry_after_s: float | None = None) -> RpcError:
     """An error of the class that goes with the code of `error`."""
     cls = _CLASSES.get(_STATUS.get(error.code), RpcError)
     return cls(error, retry_after_s=retry_after_s)
 
 
-def _decode(metadata: Iterable[tuple[str, Any]], error: Error) -> Optional[float]:
+def _decode(metadata: Iterable[tuple[str, Any]], error: Error) -> float | None:
     """Fills `error` from a google.rpc.Status among trailing metadata; returns RetryInfo's delay."""
     packed = next((value for key, value in metadata if key == _DETAILS_KEY), None)
     if packed is None or status_pb2 is None:
@@ -224,7 +224,7 @@ def _details(packed: bytes) -> list[Any]:
     return found
 
 
-def _merge(error: Error, detail: Any) -> Optional[float]:
+def _merge(error: Error, detail: Any) -> float | None:
     """Adds one detail to `error`; returns the delay of a RetryInfo."""
     name = detail.DESCRIPTOR.name
     if name == "ErrorInfo":

@@ -15,11 +15,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Optional, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from virtrpc.errors import RpcError
 
 Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
 # Told of a break that will be mended: the error, and the pause before the next try in seconds.
 OnRetry = Callable[[RpcError, float], None]
 
@@ -42,7 +43,7 @@ class Backoff:
             yield min(self.longest_s, self.first_s * 2**power)
 
 
-class Subscription(Protocol[Item]):
+class Subscription(Protocol[Item_co]):
     """What is asked of a stream, and what has come of it."""
 
     ended: bool
@@ -50,14 +51,14 @@ class Subscription(Protocol[Item]):
     def request(self) -> Any:
         """The request that brings what has not come yet."""
 
-    def accept(self, message: Any) -> Iterable[Item]:
+    def accept(self, message: Any) -> Iterable[Item_co]:
         """Takes note of a message; returns what of it is passed on."""
 
 
 class Retries:
     """Decides whether and when a broken call is repeated."""
 
-    def __init__(self, backoff: Backoff, on_retry: Optional[OnRetry]) -> None:
+    def __init__(self, backoff: Backoff, on_retry: OnRetry | None) -> None:
         self._backoff = backoff
         self._on_retry = on_retry
         self._pauses_s: Iterator[float] = iter(())

@@ -8,7 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from virtrpc.v1.console_pb2 import StreamConsoleOutputRequest, StreamConsoleOutputResponse
-from virtrpc.v1.event_pb2 import Event, EventType, WatchEventsRequest, WatchEventsResponse
+from virtrpc.v1.event_pb2 import (
+    Event,
+    EventCursor,
+    EventType,
+    WatchEventsRequest,
+    WatchEventsResponse,
+)
 from virtrpc.v1.operation_pb2 import Operation, WatchOperationRequest, WatchOperationResponse
 
 
@@ -19,11 +25,21 @@ class EventSubscription:
     after a GAP that calls for one, the cursor stays where it was.
     """
 
-    def __init__(self, request: WatchEventsRequest, *, heartbeats: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        after: EventCursor | None = None,
+        snapshot: bool = False,
+        instance_ids: Iterable[str] = (),
+        types: Iterable[EventType.ValueType] = (),
+        heartbeats: bool = False,
+    ) -> None:
         self.ended = False
-        self._request = request
+        self._request = WatchEventsRequest(
+            after=after, snapshot=snapshot, instance_ids=instance_ids, types=types
+        )
         self._heartbeats = heartbeats
-        self._snapshot_due = request.snapshot and not request.HasField("after")
+        self._snapshot_due = snapshot and after is None
 
     def request(self) -> WatchEventsRequest:
         """The request with the cursor of the last event."""
@@ -45,17 +61,23 @@ class EventSubscription:
 class ConsoleSubscription:
     """StreamConsoleOutput, resumed after the last byte that was passed on."""
 
-    def __init__(self, request: StreamConsoleOutputRequest) -> None:
+    def __init__(
+        self, instance_id: str, *, offset: int | None = None, tail_bytes: int | None = None
+    ) -> None:
         self.ended = False
-        self._request = request
+        self._request = StreamConsoleOutputRequest(instance_id=instance_id, follow=True)
+        if offset is not None:
+            self._request.offset = offset
+        elif tail_bytes is not None:
+            self._request.tail_bytes = tail_bytes
+        else:
+            self._request.now = True
 
     def request(self) -> StreamConsoleOutputRequest:
         """The request with the offset after the last byte, as far as it is known."""
         return self._request
 
-    def accept(
-        self, message: StreamConsoleOutputResponse
-    ) -> Iterable[StreamConsoleOutputResponse]:
+    def accept(self, message: StreamConsoleOutputResponse) -> Iterable[StreamConsoleOutputResponse]:
         """The message, unless it is a heartbeat."""
         self._request.log_id = message.log_id or self._request.log_id
         kind = message.WhichOneof("message")
@@ -65,13 +87,13 @@ class ConsoleSubscription:
         if kind == "data":
             self._request.offset = message.data.offset + len(message.data.data)
         elif kind == "expired":
-            self._request.offset = message.expired.to
+            self._request.offset = message.expired.end
         self.ended = kind == "moved" or self.ended
         yield message
 
     def _place(self, end_offset: int) -> None:
         """Turns a start relative to the end of the log into an offset."""
-        start = self._request.WhichOneof("from")
+        start = self._request.WhichOneof("start")
         if start == "now":
             self._request.offset = end_offset
         elif start == "tail_bytes":

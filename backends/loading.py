@@ -1,0 +1,42 @@
+"""Finds backends by name, among the entry points `virtrpc.backends`."""
+
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from backends.contract import Backend
+
+
+class UnknownBackendError(Exception):
+    """No backend of that name is installed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendOptions:
+    """What the daemon tells a backend of its settings."""
+
+    state_dir: Path
+    """Where it keeps what is its own; exists."""
+    image_dir: Path
+    """The image store; exists."""
+    libvirt_uri: str = "qemu:///embed"
+    virt_type: str = "auto"
+    fake_faults: str = ""
+
+
+def load_backend(name: str, options: BackendOptions) -> Backend:
+    """Makes the backend of a name; it is not opened yet."""
+    found = entry_points(group="virtrpc.backends")
+    if name not in found.names:
+        raise UnknownBackendError(
+            f"no backend {name!r}; there are: {', '.join(sorted(found.names))}"
+        )
+    try:
+        backend_class = found[name].load()
+    except ImportError as error:
+        raise UnknownBackendError(
+            f"backend {name!r} needs a package that is not installed ({error.name}):"
+            f" pip install 'virtrpcd[{name}]'"
+        ) from error
+    backend: Backend = backend_class(options)
+    return backend

@@ -1,0 +1,65 @@
+"""Wakes those who follow console logs, by inotify; and keeps all logs within their bounds."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from inotify_simple import INotify, flags
+
+_MASK = flags.MODIFY | flags.CREATE | flags.DELETE
+
+
+class ConsoleWatch:
+    """One inotify descriptor on the event loop for all followers. Event loop only."""
+
+    def __init__(self) -> None:
+        self._inotify = INotify(nonblocking=True)
+        self._followers: dict[Path, set[asyncio.Event]] = {}
+        self._descriptors: dict[int, Path] = {}
+        asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._read)
+
+    def close(self) -> None:
+        """Wakes everyone and watches no more."""
+        asyncio.get_running_loop().remove_reader(self._inotify.fileno())
+        self.wake_all()
+        self._inotify.close()
+
+    def wake_all(self) -> None:
+        """Makes every follower look again: at its log, and whether it ends."""
+        for events in self._followers.values():
+            for event in events:
+                event.set()
+
+    @contextmanager
+    def watching(self, path: Path) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the log changes, or its folder does.
+
+        The folder is watched, so that a log may appear later, or go.
+        """
+        changed = asyncio.Event()
+        folder = path.parent
+        followers = self._followers.setdefault(folder, set())
+        if not followers and folder.is_dir():
+            self._descriptors[self._inotify.add_watch(folder, _MASK)] = folder
+        followers.add(changed)
+        try:
+            yield changed
+        finally:
+            followers.discard(changed)
+            if not followers:
+                self._forget(folder)
+
+    def _forget(self, folder: Path) -> None:
+        self._followers.pop(folder, None)
+        for descriptor, watched in list(self._descriptors.items()):
+            if watched == folder:
+                del self._descriptors[descriptor]
+                if folder.is_dir():
+                    self._inotify.rm_watch(descriptor)
+
+    def _read(self) -> None:
+        for event in self._inotify.read(timeout=0):
+            folder = self._descriptors.get(event.wd)
+            for changed in self._followers.get(folder, ()) if folder else ():
+                changed.set()

@@ -1,0 +1,273 @@
+"""The daemon put together: start, serve, stop.
+
+    state lock ─▶ journal, event log ─▶ server up ─▶ backend open ─▶ recovery ─▶ READY
+    SIGTERM ─▶ NOT_SERVING ─▶ streams end with a cursor ─▶ operations drain ─▶ closed
+
+The server answers before the backend is open: reads are stale then, mutations
+UNAVAILABLE, until the hypervisor is in reach.
+"""
+
+import asyncio
+import signal
+import time
+from importlib.metadata import version
+
+import grpc
+import structlog
+from grpc_reflection.v1alpha import reflection
+from prometheus_client import CollectorRegistry
+
+from backends.contract import Lifecycle
+from backends.errors import ContractError
+from backends.loading import BackendOptions, UnknownBackendError, load_backend
+from service.admission import Admission
+from service.bindings import Bindings
+from service.console_watch import ConsoleWatch
+from service.dispatcher import Dispatcher
+from service.events.hub import Hub
+from service.events.log import EventLog
+from service.health import Health
+from service.identity import identifier
+from service.listeners import Listeners, ListenError
+from service.metrics import DaemonMetrics, InstanceMetrics, RpcMetrics
+from service.metrics import serve as serve_metrics
+from service.observer import HostObserver
+from service.operations.book import OperationBook
+from service.operations.journal import Journal, JournalError
+from service.operations.runner import Operations
+from service.own.consoles import ConsoleVerbs
+from service.own.events import EventVerbs
+from service.own.host import DaemonState, HostVerbs
+from service.own.instances import InstanceReads
+from service.own.operations import OperationVerbs
+from service.pools import Pools
+from service.settings import Settings
+from service.state_dir import StateDir, StateInUseError
+from service.truth import Truth
+from service.verbs import all_verbs, service_names
+from virtrpc.v1 import host_pb2
+
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+_RETRY_S = 2.0
+_TRIM_S = 1.0
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The daemon cannot start; the message says why and what to do."""
+
+
+async def serve(settings: Settings) -> None:
+    """Runs a daemon until SIGTERM or SIGINT."""
+    try:
+        daemon = Daemon(settings)
+    except (StateInUseError, JournalError, UnknownBackendError, OSError) as error:
+        raise StartError(str(error)) from error
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await daemon.start()
+    except (ListenError, OSError) as error:
+        raise StartError(str(error)) from error
+    await stop.wait()
+    await daemon.stop()
+
+
+class Daemon:
+    """One daemon. Make it on the event loop on which it is to run."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._state_dir = StateDir(settings.state_dir)
+        settings.image_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._backend = load_backend(
+            settings.backend,
+            BackendOptions(
+                state_dir=self._state_dir.path,
+                image_dir=settings.image_dir.resolve(),
+                libvirt_uri=settings.libvirt_uri,
+                virt_type=settings.virt_type,
+                fake_faults=settings.fake_faults,
+            ),
+        )
+        self._journal = Journal(self._state_dir.journal)
+        self._hub = Hub(EventLog(self._state_dir.events))
+        self._truth = Truth()
+        self._pools = Pools.make()
+        self._console_watch = ConsoleWatch()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._state = DaemonState(
+            backend=settings.backend,
+            version=version("virtrpcd"),
+            host_id=self._state_dir.host_id,
+        )
+        self._verbs = all_verbs()
+        self._reachable = asyncio.Event()
+        self._observer = HostObserver(
+            truth=self._truth,
+            hub=self._hub,
+            daemon=self._state,
+            consoles=self._console_watch,
+            reachable=self._reachable,
+        )
+        self._operations = Operations(
+            journal=self._journal,
+            book=OperationBook(),
+            pools=self._pools,
+            undo=self._backend.undo,
+            listener=self._observer,
+            reachable=self._reachable,
+        )
+        self._bindings = Bindings(own=self._own_verbs(), facets=self._backend.facets())
+        self._bindings.add_own(
+            HostVerbs(
+                daemon=self._state,
+                bindings=self._bindings,
+                verbs=self._verbs.values(),
+                truth=self._truth,
+            )
+        )
+        self._registry = CollectorRegistry()
+        self._server = self._make_server()
+        self._listeners = Listeners(self._server, insecure=settings.insecure)
+        self._health = Health(self._server, service_names())
+
+    async def start(self) -> None:
+        """Serves; the backend is opened beside it."""
+        bound = self._listeners.bind(self._settings.listen)
+        self._serve_metrics()
+        await self._health.report(connected=False)
+        await self._server.start()
+        self._tasks.append(asyncio.ensure_future(self._open_backend()))
+        log.info("serving", addresses=bound, backend=self._settings.backend)
+
+    async def stop(self) -> None:
+        """Ends streams with a cursor, lets operations end within the grace, closes everything."""
+        log.info("stopping")
+        self._state.state = host_pb2.DAEMON_STATE_DRAINING
+        await self._health.drain()
+        self._operations.closing = True
+        self._console_watch.close()
+        await self._operations.drain(self._settings.grace_s)
+        await self._hub.close()
+        await self._server.stop(grace=2)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.get_running_loop().run_in_executor(self._pools.urgent, self._backend.close)
+        self._pools.shutdown()
+        self._journal.close()
+        self._listeners.release()
+        self._state_dir.release()
+        log.info("stopped")
+
+    def _own_verbs(self) -> list[object]:
+        lifecycle = next((f for f in self._backend.facets() if isinstance(f, Lifecycle)), None)
+        return [
+            InstanceReads(self._truth, lifecycle=lifecycle, pools=self._pools),
+            OperationVerbs(self._operations),
+            EventVerbs(self._hub, self._truth),
+            ConsoleVerbs(
+                console_log=self._backend.console_log,
+                watch=self._console_watch,
+                exists=self._truth.__contains__,
+                closing=lambda: self._operations.closing,
+            ),
+        ]
+
+    def _make_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(options=_OPTIONS)
+        dispatcher = Dispatcher(
+            bindings=self._bindings,
+            operations=self._operations,
+            pools=self._pools,
+            metrics=RpcMetrics(self._registry),
+            identify=identifier(insecure=self._settings.insecure),
+            admission=Admission(),
+        )
+        server.add_generic_rpc_handlers(tuple(dispatcher.handlers(self._verbs.values())))
+        names = (*service_names(), "grpc.health.v1.Health", reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server)
+        return server
+
+    def _serve_metrics(self) -> None:
+        DaemonMetrics(
+            self._registry,
+            version=self._state.version,
+            backend=self._state.backend,
+            connected=self._reachable.is_set,
+            live_operations=self._operations.live_count,
+            watchers=lambda: len(self._hub.watchers),
+        )
+        self._registry.register(InstanceMetrics(lambda: list(self._truth.all())))
+        if self._settings.metrics:
+            host, _, port = self._settings.metrics.rpartition(":")
+            serve_metrics(self._registry, host=host, port=int(port))
+
+    async def _open_backend(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                facts = await loop.run_in_executor(
+                    self._pools.urgent, self._backend.open, self._observer
+                )
+                break
+            except ContractError as error:
+                log.warning("hypervisor not reached", reason=str(error), retry_in_s=_RETRY_S)
+                self._state.connection_error = str(error)
+                await asyncio.sleep(_RETRY_S)
+        self._state.facts = facts
+        self._state.probed_at.GetCurrentTime()
+        self._bindings.missing = facts.missing
+        self._operations.recover(self._journal.load(), self._mutations())
+        self._state.state = host_pb2.DAEMON_STATE_READY
+        for work in (self._report_health, self._sample, self._trim_consoles):
+            self._tasks.append(asyncio.ensure_future(work()))
+
+    def _mutations(self) -> dict[str, tuple[object, object]]:
+        return {
+            verb.name: (verb, method)
+            for verb in self._verbs.values()
+            if verb.mutates and (method := self._bindings.backend(verb)) is not None
+        }
+
+    async def _report_health(self) -> None:
+        connected = None
+        while True:
+            if connected != self._reachable.is_set():
+                connected = self._reachable.is_set()
+                await self._health.report(connected=connected)
+            await asyncio.sleep(0.2)
+
+    async def _sample(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._reachable.wait()
+            try:
+                samples = await loop.run_in_executor(self._pools.reads, self._backend.sample)
+                self._truth.sampled(samples, at_ns=time.time_ns())
+            except ContractError as error:
+                log.warning("counters not sampled", reason=str(error))
+            await asyncio.sleep(self._settings.sample_interval_s)
+
+    async def _trim_consoles(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            running = [instance.instance_id for instance in self._truth.all()]
+            await loop.run_in_executor(self._pools.reads, self._trim, running)
+            await asyncio.sleep(_TRIM_S)
+
+    def _trim(self, instance_ids: list[str]) -> None:
+        for instance_id in instance_ids:
+            try:
+                self._backend.console_log(instance_id).trim()
+            except (ContractError, OSError) as error:
+                log.debug("console not trimmed", instance_id=instance_id, reason=str(error))

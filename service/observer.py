@@ -1,0 +1,127 @@
+"""Takes in what the backend tells, on the event loop: truth, events and connection."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import structlog
+from virtrpc.v1 import event_pb2, host_pb2
+from virtrpc.v1.event_pb2 import EventType
+from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.operation_pb2 import Operation
+
+from service.console_watch import ConsoleWatch
+from service.events.hub import Hub
+from service.own.host import DaemonState
+from service.truth import Truth
+
+log = structlog.get_logger()
+
+
+class HostObserver:
+    """A backends.contract.Observer and an operations.runner.Listener.
+
+    The backend calls it on its own threads; everything is handed to the loop, in
+    order, so that facts told before a verb returns are seen before its reply.
+    """
+
+    def __init__(
+        self,
+        *,
+        truth: Truth,
+        hub: Hub,
+        daemon: DaemonState,
+        consoles: ConsoleWatch,
+        reachable: asyncio.Event,
+    ) -> None:
+        self._truth = truth
+        self._hub = hub
+        self._daemon = daemon
+        self._consoles = consoles
+        self._reachable = reachable
+        self._loop = asyncio.get_running_loop()
+
+    # Called by the backend, on any thread.
+
+    def instances_listed(self, instances: Sequence[Instance]) -> None:
+        """See Observer."""
+        self._hand_over(lambda: self._listed(instances))
+
+    def instance_changed(self, instance: Instance) -> None:
+        """See Observer."""
+        self._hand_over(lambda: self._truth.put(instance))
+
+    def instance_gone(self, instance_id: str) -> None:
+        """See Observer."""
+        self._hand_over(lambda: self._gone(instance_id))
+
+    def event(
+        self, kind: "EventType.ValueType", *, instance: Instance | None = None, detail: str = ""
+    ) -> None:
+        """See Observer."""
+        self._hand_over(lambda: self._event(kind, instance, detail))
+
+    def connected(self) -> None:
+        """See Observer."""
+        self._hand_over(self._connected)
+
+    def disconnected(self, reason: str) -> None:
+        """See Observer."""
+        self._hand_over(lambda: self._disconnected(reason))
+
+    # Called by the operations, on the loop.
+
+    def operation_changed(self, operation: Operation) -> None:
+        """See Listener."""
+        if operation.instance_id:
+            running = "" if operation.done else operation.operation_id
+            self._truth.set_operation(operation.instance_id, running)
+        told = Operation()
+        told.CopyFrom(operation)
+        told.ClearField("steps")
+        told.ClearField("result")
+        self._hub.publish(
+            event_pb2.Event(
+                type=EventType.EVENT_TYPE_OPERATION,
+                instance_id=operation.instance_id,
+                operation=told,
+            )
+        )
+
+    def _hand_over(self, call: Callable[[], None]) -> None:
+        self._loop.call_soon_threadsafe(call)
+
+    def _listed(self, instances: Sequence[Instance]) -> None:
+        self._truth.replace_all(instances)
+        self._hub.publish(event_pb2.Event(type=EventType.EVENT_TYPE_RESYNC))
+        self._consoles.wake_all()
+
+    def _gone(self, instance_id: str) -> None:
+        self._truth.remove(instance_id)
+        self._consoles.wake_all()
+
+    def _event(
+        self, kind: "EventType.ValueType", instance: Instance | None, detail: str
+    ) -> None:
+        event = event_pb2.Event(type=kind, detail=detail)
+        if instance is not None:
+            event.instance_id, event.instance_name = instance.instance_id, instance.name
+            event.power_state = instance.power_state
+            if kind != EventType.EVENT_TYPE_DELETED:
+                self._truth.patch(instance)
+        self._hub.publish(event)
+
+    def _connected(self) -> None:
+        log.info("hypervisor connected")
+        self._truth.connected()
+        self._daemon.connection_is(host_pb2.HYPERVISOR_CONNECTION_STATE_CONNECTED)
+        self._hub.publish(event_pb2.Event(type=EventType.EVENT_TYPE_HYPERVISOR_CONNECTED))
+        self._reachable.set()
+
+    def _disconnected(self, reason: str) -> None:
+        log.warning("hypervisor lost", reason=reason)
+        self._reachable.clear()
+        self._truth.disconnected()
+        self._daemon.connection_is(host_pb2.HYPERVISOR_CONNECTION_STATE_LOST, error=reason)
+        self._hub.publish(
+            event_pb2.Event(type=EventType.EVENT_TYPE_HYPERVISOR_DISCONNECTED, detail=reason)
+        )

@@ -1,0 +1,1 @@
+"""Verbs that the daemon carries out itself: from the truth, the book, the hub and the logs."""

@@ -1,0 +1,114 @@
+"""EventService: snapshot, replay and follow, joined without a gap."""
+
+from collections.abc import AsyncIterator, Callable
+
+from service.dispatcher import Call
+from service.events.hub import Hub, Watcher
+from service.truth import Truth, viewed
+from virtrpc.v1 import event_pb2 as pb
+from virtrpc.v1.event_pb2 import EventType
+from virtrpc.v1.instance_pb2 import InstanceView
+
+_DEFAULT_HEARTBEAT_S = 10.0
+
+
+class EventVerbs:
+    """WatchEvents."""
+
+    def __init__(self, hub: Hub, truth: Truth) -> None:
+        self._hub = hub
+        self._truth = truth
+
+    async def watch_events(
+        self, request: pb.WatchEventsRequest, _call: Call
+    ) -> AsyncIterator[pb.WatchEventsResponse | bytes]:
+        """See EventService.WatchEvents.
+
+        The watcher receives from its first moment; what was delivered before it
+        is replayed from the log, what comes twice is dropped by sequence.
+        """
+        wants = wanted_by(request)
+        with Watcher(self._hub, wants=wants) as watcher:
+            joined_at = self._hub.delivered
+            sent = joined_at
+            gap = None
+            if request.HasField("after"):
+                gap = await self._gap(request.after)
+                sent = request.after.sequence if gap is None else joined_at
+                if gap is not None:
+                    yield self._response(gap, joined_at)
+            if request.snapshot and (gap is not None or not request.HasField("after")):
+                for event in self._snapshot():
+                    if wants(event):
+                        yield self._response(event, joined_at)
+            async for published in self._hub.replay(after=sent, through=joined_at):
+                sent = published.sequence
+                if wants(published.event):
+                    yield published.response
+            async for response in self._follow(watcher, request, sent=max(sent, joined_at)):
+                yield response
+
+    async def _follow(
+        self, watcher: Watcher, request: pb.WatchEventsRequest, *, sent: int
+    ) -> AsyncIterator[pb.WatchEventsResponse | bytes]:
+        heartbeat_s = _DEFAULT_HEARTBEAT_S
+        if request.HasField("heartbeat"):
+            heartbeat_s = request.heartbeat.ToNanoseconds() / 1e9
+        while True:
+            published = await watcher.next(sent=sent, timeout_s=heartbeat_s)
+            if published is None:
+                sent = max(sent, self._hub.delivered)
+                yield self._response(pb.Event(type=EventType.EVENT_TYPE_HEARTBEAT), sent)
+            elif published.sequence > sent:
+                sent = published.sequence
+                yield published.response
+
+    async def _gap(self, cursor: pb.EventCursor) -> pb.Event | None:
+        """The GAP that a cursor begins with; None where nothing was lost."""
+        event = pb.Event(type=EventType.EVENT_TYPE_GAP)
+        if cursor.epoch != self._hub.epoch or cursor.sequence > self._hub.delivered:
+            event.detail = "another epoch"
+            return event
+        oldest = await self._hub.oldest()
+        if cursor.sequence >= oldest - 1:
+            return None
+        event.detail = "expired"
+        event.lost = self._hub.delivered - cursor.sequence
+        return event
+
+    def _snapshot(self) -> list[pb.Event]:
+        events = [
+            pb.Event(
+                type=EventType.EVENT_TYPE_SNAPSHOT,
+                instance_id=instance.instance_id,
+                instance_name=instance.name,
+                power_state=instance.power_state,
+                instance=viewed(instance, InstanceView.INSTANCE_VIEW_BASIC),
+            )
+            for instance in self._truth.all()
+        ]
+        return [*events, pb.Event(type=EventType.EVENT_TYPE_SNAPSHOT_END)]
+
+    def _response(self, event: pb.Event, sequence: int) -> pb.WatchEventsResponse:
+        """An event of the stream itself: it has the cursor of what was sent before it."""
+        event.cursor.epoch = self._hub.epoch
+        event.cursor.sequence = sequence
+        event.time.GetCurrentTime()
+        return pb.WatchEventsResponse(event=event)
+
+
+def wanted_by(request: pb.WatchEventsRequest) -> Callable[[pb.Event], bool]:
+    """Which events a watcher asked for; those of the stream itself always are."""
+    types = frozenset(request.types)
+    instance_ids = frozenset(i.lower() for i in request.instance_ids)
+
+    def wants(event: pb.Event) -> bool:
+        if event.type >= EventType.EVENT_TYPE_RESYNC and not event.instance_id:
+            return True
+        if instance_ids and event.instance_id and event.instance_id not in instance_ids:
+            return False
+        return not types or event.type in types or event.type >= EventType.EVENT_TYPE_RESYNC
+
+    return wants
+
+

@@ -1,0 +1,120 @@
+"""GetHost and GetCapabilities: the backend's facts with the daemon's own."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from backends.contract import HypervisorFacts
+from backends.host_facts import host_facts
+from google.protobuf.timestamp_pb2 import Timestamp
+from service.bindings import Bindings
+from service.dispatcher import Call
+from service.truth import Truth
+from service.verbs import Verb
+from virtrpc.v1 import host_pb2 as pb
+
+
+@dataclass
+class DaemonState:
+    """What the daemon knows of itself and of its hypervisor. Event loop only."""
+
+    backend: str
+    version: str
+    host_id: str
+    state: "pb.DaemonState.ValueType" = pb.DAEMON_STATE_STARTING
+    connection: "pb.HypervisorConnectionState.ValueType" = (
+        pb.HYPERVISOR_CONNECTION_STATE_CONNECTING
+    )
+    connection_error: str = ""
+    facts: HypervisorFacts | None = None
+    started_at: Timestamp = field(default_factory=Timestamp)
+    connection_since: Timestamp = field(default_factory=Timestamp)
+    probed_at: Timestamp = field(default_factory=Timestamp)
+
+    def __post_init__(self) -> None:
+        self.started_at.GetCurrentTime()
+        self.connection_since.GetCurrentTime()
+
+    def connection_is(
+        self, connection: "pb.HypervisorConnectionState.ValueType", *, error: str = ""
+    ) -> None:
+        """The connection to the hypervisor has changed."""
+        self.connection = connection
+        self.connection_error = error
+        self.connection_since.GetCurrentTime()
+
+
+class HostVerbs:
+    """Verbs about this host and daemon."""
+
+    def __init__(
+        self, *, daemon: DaemonState, bindings: Bindings, verbs: Iterable[Verb], truth: Truth
+    ) -> None:
+        self._daemon = daemon
+        self._bindings = bindings
+        self._verbs = sorted(verbs, key=lambda verb: verb.capability)
+        self._truth = truth
+
+    async def get_host(self, _request: pb.GetHostRequest, _call: Call) -> pb.GetHostResponse:
+        """See HostService.GetHost."""
+        host = host_facts()
+        daemon = self._daemon
+        host.host_id = daemon.host_id
+        host.backend, host.daemon_version = daemon.backend, daemon.version
+        host.daemon_state = daemon.state
+        host.daemon_started_at.CopyFrom(daemon.started_at)
+        host.enabled = True
+        host.connection.state = daemon.connection
+        host.connection.error = daemon.connection_error
+        host.connection.since.CopyFrom(daemon.connection_since)
+        if daemon.facts is not None:
+            host.connection.uri = daemon.facts.connection
+            host.hypervisor.CopyFrom(hypervisor_info(daemon.facts))
+        return pb.GetHostResponse(host=host, freshness=self._truth.freshness())
+
+    async def get_capabilities(
+        self, _request: pb.GetCapabilitiesRequest, _call: Call
+    ) -> pb.GetCapabilitiesResponse:
+        """See HostService.GetCapabilities."""
+        reply = pb.GetCapabilitiesResponse(backend=self._daemon.backend)
+        reply.capabilities.extend(self._verb_capabilities())
+        facts = self._daemon.facts
+        if facts is None:
+            return reply
+        reply.hypervisor.CopyFrom(hypervisor_info(facts))
+        reply.connection_kind = facts.connection
+        reply.virt_type, reply.virt_type_reason = facts.virt_type, facts.virt_type_reason
+        reply.probed_at.CopyFrom(self._daemon.probed_at)
+        for name, why in sorted(facts.features.items()):
+            reply.capabilities.add(
+                name=name,
+                supported=not why,
+                reason="PROBE_FAILED" if why else "",
+                message=why,
+            )
+        return reply
+
+    def _verb_capabilities(self) -> list[pb.Capability]:
+        by_name: dict[str, pb.Capability] = {}
+        for verb in self._verbs:
+            why = self._bindings.why_missing(verb)
+            probed = verb.capability in self._bindings.missing
+            capability = by_name.setdefault(verb.capability, pb.Capability(name=verb.capability))
+            capability.supported = why is None
+            if why is not None:
+                capability.reason = "PROBE_FAILED" if probed else "NOT_IMPLEMENTED"
+                capability.message = why
+            capability.rpcs.append(f"{verb.service}.{verb.name}")
+        return list(by_name.values())
+
+
+def hypervisor_info(facts: HypervisorFacts) -> pb.HypervisorInfo:
+    """The hypervisor and its versions."""
+    numbers = [int(part) for part in facts.hypervisor_version.split(".") if part.isdigit()]
+    major, minor, patch = (*numbers, 0, 0, 0)[:3]
+    return pb.HypervisorInfo(
+        type=facts.hypervisor_type,
+        version=facts.hypervisor_version,
+        version_number=major * 1_000_000 + minor * 1_000 + patch,
+        library=facts.library,
+        library_version=facts.library_version,
+    )
