@@ -68,7 +68,9 @@ def include_folder() -> Path:
         run(tool_python(), "-m", "pip", "download", "-q", "--no-deps",
             "--no-binary", ":all:", "-d", CACHE, VALIDATE_SDIST)  # fmt: skip
         with tarfile.open(next(CACHE.glob("protovalidate-*.tar.gz"))) as archive:
-            member = next(m for m in archive if m.name.endswith("proto/buf/validate/validate.proto"))
+            member = next(
+                m for m in archive if m.name.endswith("proto/buf/validate/validate.proto")
+            )
             source = archive.extractfile(member)
             assert source is not None  # noqa: S101 - a regular file
             target = include / "buf/validate/validate.proto"

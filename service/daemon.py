@@ -16,6 +16,7 @@ import grpc
 import structlog
 from grpc_reflection.v1alpha import reflection
 from prometheus_client import CollectorRegistry
+from virtrpc.v1 import host_pb2
 
 from backends.contract import Lifecycle
 from backends.errors import ContractError
@@ -28,7 +29,7 @@ from service.events.hub import Hub
 from service.events.log import EventLog
 from service.health import Health
 from service.identity import identifier
-from service.listeners import Listeners, ListenError
+from service.listeners import ListenError, Listeners
 from service.metrics import DaemonMetrics, InstanceMetrics, RpcMetrics
 from service.metrics import serve as serve_metrics
 from service.observer import HostObserver
@@ -45,7 +46,6 @@ from service.settings import Settings
 from service.state_dir import StateDir, StateInUseError
 from service.truth import Truth
 from service.verbs import all_verbs, service_names
-from virtrpc.v1 import host_pb2
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),

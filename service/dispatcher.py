@@ -10,6 +10,8 @@ the backend's facets. What neither has, or the start-up probe found missing, is
 answered UNIMPLEMENTED before anything else of the request is looked at.
 """
 
+from __future__ import annotations
+
 import asyncio
 import time
 import uuid
@@ -22,6 +24,7 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 from grpc_status import rpc_status
+from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, Operation
 
 from backends.errors import ContractError, UnreachableError
 from backends.work import Validated
@@ -35,9 +38,8 @@ from service.operations.runner import Method, Operations
 from service.pools import Pools
 from service.validation import parse
 from service.verbs import Verb
-from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, Operation
 
-Context = grpc.aio.ServicerContext[Any, Any]
+Context = grpc.aio.ServicerContext  # type: ignore[type-arg]
 Reply = Message | bytes
 log = structlog.get_logger()
 

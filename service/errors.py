@@ -6,9 +6,9 @@ import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
+from virtrpc.v1 import types_pb2
 
 from backends import errors
-from virtrpc.v1 import types_pb2
 
 DOMAIN = "virtrpc.dev"
 _MAX_MESSAGE_BYTES = 1024  # longer details make HTTP/2 trailers that clients refuse

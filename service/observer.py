@@ -99,9 +99,7 @@ class HostObserver:
         self._truth.remove(instance_id)
         self._consoles.wake_all()
 
-    def _event(
-        self, kind: "EventType.ValueType", instance: Instance | None, detail: str
-    ) -> None:
+    def _event(self, kind: "EventType.ValueType", instance: Instance | None, detail: str) -> None:
         event = event_pb2.Event(type=kind, detail=detail)
         if instance is not None:
             event.instance_id, event.instance_name = instance.instance_id, instance.name

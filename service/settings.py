@@ -1,5 +1,6 @@
 """What the daemon can be told: flags, `VIRTRPC_*` variables, a TOML file, in that order."""
 
+import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,8 +33,6 @@ class Settings:
 
 
 def _default_state_dir() -> Path:
-    import os
-
     if os.geteuid() == 0:
         return Path("/var/lib/virtrpc")
     base = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
@@ -118,9 +117,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
 
     def run(*, image_dir: Path | None, state_dir: Path, **values: Any) -> None:
         command(
-            Settings(
-                state_dir=state_dir, image_dir=image_dir or state_dir / "images", **values
-            )
+            Settings(state_dir=state_dir, image_dir=image_dir or state_dir / "images", **values)
         )
 
     run.__doc__ = command.__doc__

@@ -10,11 +10,12 @@ import time
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 
-from backends.contract import Sample
-from backends.errors import InstanceNotFoundError
 from virtrpc.v1 import instance_pb2
 from virtrpc.v1.instance_pb2 import Instance, InstanceView
 from virtrpc.v1.types_pb2 import Freshness
+
+from backends.contract import Sample
+from backends.errors import InstanceNotFoundError
 
 _FULL_ONLY = ("spec", "effective", "persistent", "shares")
 
@@ -115,10 +116,7 @@ class Truth:
         known = self._records.get(instance.instance_id)
         if known is None:
             insort(self._ids, instance.instance_id)
-        elif not instance.cpu_time_ns:
-            instance.cpu_time_ns = known.instance.cpu_time_ns
-            instance.cpu_time_at.CopyFrom(known.instance.cpu_time_at)
-        self._with_operation(instance)
+        self._completed(instance, known)
         self._records[instance.instance_id] = Record(instance)
 
     def patch(self, seen: Instance) -> None:
@@ -174,5 +172,9 @@ class Truth:
             counts[instance.power_state] = counts.get(instance.power_state, 0) + 1
         return counts
 
-    def _with_operation(self, instance: Instance) -> None:
+    def _completed(self, instance: Instance, known: Record | None) -> None:
+        """Adds what only the daemon knows: the running operation and the last sample."""
         instance.operation_id = self._operations.get(instance.instance_id, "")
+        if known is not None and not instance.cpu_time_ns and known.instance.cpu_time_ns:
+            instance.cpu_time_ns = known.instance.cpu_time_ns
+            instance.cpu_time_at.CopyFrom(known.instance.cpu_time_at)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import virtrpc.v1
 from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor
-from google.protobuf.descriptor_pool import Default as default_pool
+from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from virtrpc.v1 import options_pb2
@@ -118,7 +118,7 @@ def all_verbs() -> Mapping[str, Verb]:
     """Every verb of the contract by its path on the wire."""
     verbs = {}
     for name in service_names():
-        for method in default_pool().FindServiceByName(name).methods:
+        for method in descriptor_pool.Default().FindServiceByName(name).methods:
             verb = _verb(method)
             verbs[verb.path] = verb
     return verbs

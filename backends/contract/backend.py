@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from backends.console_log import ConsoleLog
-from backends.work import Undo
 from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
+
+from backends.console_log import ConsoleLog
+from backends.work import Undo
 
 
 class Facet(ABC):  # noqa: B024 - the verbs are its subclasses' abstract methods

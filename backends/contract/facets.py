@@ -2,9 +2,10 @@
 
 from abc import abstractmethod
 
+from virtrpc.v1 import instance_pb2
+
 from backends.contract.backend import Facet
 from backends.work import Work
-from virtrpc.v1 import instance_pb2
 
 
 class Lifecycle(Facet):

@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+from virtrpc.v1 import event_pb2
+
 from service.errors import OverloadedError, ShuttingDownError
 from service.events.log import EventLog
-from virtrpc.v1 import event_pb2
 
 T = TypeVar("T")
 QUEUE_EVENTS = 1024

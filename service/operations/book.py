@@ -11,12 +11,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from backends.errors import InvalidArgumentError, NotFoundError
 from google.protobuf.message import Message
-from service.operations.journal import RETAINED_OPERATIONS
-from service.redaction import redacted
-from service.verbs import Verb
 from virtrpc.v1.operation_pb2 import Operation
+
+from backends.errors import InvalidArgumentError, NotFoundError
+from backends.redaction import redacted
+from service.operations.journal import RETAINED_OPERATIONS
+from service.verbs import Verb
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.work import Undo
 from virtrpc.v1.operation_pb2 import Operation
+
+from backends.work import Undo
 
 SCHEMA_VERSION = 1
 RETAINED_OPERATIONS = 10_000

@@ -11,12 +11,13 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 
+from google.protobuf.message import Message
+from virtrpc.v1 import operation_pb2
+
 from backends.errors import BlockedError, CancelledError, ContractError
 from backends.work import Undo, Validated
-from google.protobuf.message import Message
 from service.operations.journal import Journal, Step
 from service.verbs import Verb
-from virtrpc.v1 import operation_pb2
 
 State = operation_pb2.OperationState
 _ENDED = (State.OPERATION_STATE_SUCCEEDED, State.OPERATION_STATE_FAILED,

@@ -11,15 +11,16 @@ from concurrent.futures import Executor
 from typing import Protocol
 
 import structlog
+from google.protobuf.message import Message
+from virtrpc.v1.operation_pb2 import Operation
+
 from backends.errors import BusyError, ContractError, NoRoomError, UnreachableError
 from backends.work import Undo, Work
-from google.protobuf.message import Message
 from service.errors import OverloadedError, ShuttingDownError, internal_error, record_of
 from service.operations.book import OperationBook, recorded_request
 from service.operations.journal import Entry, Journal, JournalError
 from service.operations.operation import AbandonedError, LiveOperation, State
 from service.verbs import HOST_LANE, Verb
-from virtrpc.v1.operation_pb2 import Operation
 
 MAX_LIVE_OPERATIONS = 256
 Method = Callable[[Message, Work], Message]
@@ -113,7 +114,9 @@ class Operations:
             live.cancel()
         return operation
 
-    def recover(self, entries: Sequence[Entry], bindings: Mapping[str, tuple[Verb, Method]]) -> None:
+    def recover(
+        self, entries: Sequence[Entry], bindings: Mapping[str, tuple[Verb, Method]]
+    ) -> None:
         """Takes up what an earlier run of the daemon left; call when the backend is open.
 
         `bindings` are the verbs by name, with what carries them out.
@@ -161,9 +164,7 @@ class Operations:
         recorded = recorded_request(request)
         self._enter(live, recorded)
         try:
-            await asyncio.shield(
-                asyncio.wrap_future(self._journal.accept(live.message, recorded))
-            )
+            await asyncio.shield(asyncio.wrap_future(self._journal.accept(live.message, recorded)))
         except JournalError as error:
             self._leave(live)
             self.book.remove(live.operation_id)

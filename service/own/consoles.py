@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
+from virtrpc.v1 import console_pb2 as pb
+
 from backends.console_log import ConsoleLog
 from backends.errors import InstanceNotFoundError, OutOfRangeError
 from service.console_watch import ConsoleWatch
 from service.dispatcher import Call
 from service.errors import ShuttingDownError
-from virtrpc.v1 import console_pb2 as pb
 
 _DEFAULT_READ_BYTES = 64 * 1024
 _STREAM_READ_BYTES = 64 * 1024  # the cost of a stream is per message

@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator, Callable
 
-from service.dispatcher import Call
-from service.events.hub import Hub, Watcher
-from service.truth import Truth, viewed
 from virtrpc.v1 import event_pb2 as pb
 from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import InstanceView
+
+from service.dispatcher import Call
+from service.events.hub import Hub, Watcher
+from service.truth import Truth, viewed
 
 _DEFAULT_HEARTBEAT_S = 10.0
 
@@ -110,5 +111,3 @@ def wanted_by(request: pb.WatchEventsRequest) -> Callable[[pb.Event], bool]:
         return not types or event.type in types or event.type >= EventType.EVENT_TYPE_RESYNC
 
     return wants
-
-

@@ -3,14 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from google.protobuf.timestamp_pb2 import Timestamp
+from virtrpc.v1 import host_pb2 as pb
+
 from backends.contract import HypervisorFacts
 from backends.host_facts import host_facts
-from google.protobuf.timestamp_pb2 import Timestamp
 from service.bindings import Bindings
 from service.dispatcher import Call
 from service.truth import Truth
 from service.verbs import Verb
-from virtrpc.v1 import host_pb2 as pb
 
 
 @dataclass
@@ -21,9 +22,7 @@ class DaemonState:
     version: str
     host_id: str
     state: "pb.DaemonState.ValueType" = pb.DAEMON_STATE_STARTING
-    connection: "pb.HypervisorConnectionState.ValueType" = (
-        pb.HYPERVISOR_CONNECTION_STATE_CONNECTING
-    )
+    connection: "pb.HypervisorConnectionState.ValueType" = pb.HYPERVISOR_CONNECTION_STATE_CONNECTING
     connection_error: str = ""
     facts: HypervisorFacts | None = None
     started_at: Timestamp = field(default_factory=Timestamp)

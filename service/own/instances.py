@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Callable
 
+from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1.instance_pb2 import InstanceView
+
 from backends.contract import Lifecycle
 from service.dispatcher import Call
 from service.own.paging import last_id, page_size, page_token
 from service.pools import Pools
 from service.truth import Record, Truth
-from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1.instance_pb2 import InstanceView
 
 
 class InstanceReads:

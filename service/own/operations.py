@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from itertools import dropwhile, islice
 
+from virtrpc.v1 import operation_pb2 as pb
+
 from backends.errors import WrongStateError
 from service.dispatcher import Call
 from service.errors import ShuttingDownError
 from service.operations.runner import Operations
 from service.own.paging import last_id, page_size, page_token
-from virtrpc.v1 import operation_pb2 as pb
 
 _DEFAULT_WAIT_S = 60.0
 _MARGIN_S = 0.2  # before the caller's deadline, so that the reply still reaches it

@@ -2,9 +2,10 @@
 
 import hashlib
 
-from backends.errors import InvalidArgumentError
 from google.protobuf.message import Message
 from virtrpc.v1.types_pb2 import PageRequest
+
+from backends.errors import InvalidArgumentError
 
 MAX_PAGE = 1000
 

@@ -26,13 +26,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))  # run as a script, this is not part of a package
+# Run as a script, this file is not part of a package.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.guest.bootdisk import make_disk
 from tests.guest.debs import BuildError, Deb, fetch, resolve, unpack
 from tests.guest.initramfs import HERE, assemble, find_kernel, pack
 
+REPOSITORY = HERE.parent.parent
 TOOLS = {"apt-get": "apt", "dpkg-deb": "dpkg", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils"}
 KERNELS = {"cloud": "linux-image-cloud-amd64", "generic": "linux-image-amd64"}
 PACKAGES = ("busybox-static", "mtools", "qemu-guest-agent", "syslinux", "syslinux-common")

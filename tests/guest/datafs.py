@@ -4,7 +4,6 @@ from pathlib import Path
 
 from tests.guest.debs import run
 
-
 UUID = "6f0d3c5e-8a41-4b7e-9d55-2f1e7c3b9a10"  # a fixed one makes builds repeatable
 
 

@@ -89,7 +89,7 @@ mount_data() {
 watch_power_button() {
     [ "$noacpi" = 1 ] && return
     acpid -l /run/acpid.log -p /run/acpid.pid
-    for try in 1 2 3 4 5 6 7 8 9; do
+    for _ in 1 2 3 4 5 6 7 8 9; do
         [ -e /run/acpid.pid ] && break
         usleep 20000
     done

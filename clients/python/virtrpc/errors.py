@@ -231,19 +231,22 @@ def _merge(error: Error, detail: Any) -> float | None:
         error.reason = detail.reason
         error.metadata.update(detail.metadata)
     elif name == "BadRequest":
-        error.blockers.extend(
-            # FieldViolation.reason is younger than the oldest supported package.
-            Blocker(reason=getattr(v, "reason", ""), field=v.field, message=v.description)
-            for v in detail.field_violations
-        )
+        # FieldViolation.reason is younger than the oldest supported package.
+        found = detail.field_violations
+        _block(error, ((getattr(v, "reason", ""), v.field, v.description) for v in found))
     elif name == "PreconditionFailure":
-        error.blockers.extend(
-            Blocker(reason=v.type, field=v.subject, message=v.description)
-            for v in detail.violations
-        )
+        _block(error, ((v.type, v.subject, v.description) for v in detail.violations))
     elif name == "RetryInfo":
         return float(detail.retry_delay.seconds + detail.retry_delay.nanos / 1e9)
     return None
+
+
+def _block(error: Error, found: Iterable[tuple[str, str, str]]) -> None:
+    """Adds blockers (reason, field, message); one told as both kinds of detail counts once."""
+    for reason, field, message in found:
+        blocker = Blocker(reason=reason, field=field, message=message)
+        if blocker not in error.blockers:
+            error.blockers.append(blocker)
 
 
 def _error_of(operation: Operation) -> Error:

@@ -1,0 +1,78 @@
+"""The fake backend as a whole."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+
+from backends.console_log import ConsoleLog
+from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
+from backends.errors import InstanceNotFoundError
+from backends.fake.faults import parse_rules
+from backends.fake.host import FakeHost
+from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
+from backends.fake.power import FakePower
+from backends.images import ImageStore
+from backends.loading import BackendOptions
+from backends.work import Undo
+
+
+class FakeBackend(Backend):
+    """See backends.fake."""
+
+    name = "fake"
+
+    def __init__(self, options: BackendOptions) -> None:
+        self._host = FakeHost(options.state_dir / "fake", parse_rules(options.fake_faults))
+        images = ImageStore(options.image_dir)
+        self._facets = (
+            FakeLifecycle(self._host, images),
+            FakeInstanceFiles(self._host),
+            FakePower(self._host),
+        )
+        self._undo: Mapping[str, Callable[[str], None]] = {
+            "remove_files": lambda instance_id: shutil.rmtree(
+                self._host.instance_folder(instance_id), ignore_errors=True
+            ),
+            "undefine": self._host.undefine,
+            "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
+        }
+
+    def open(self, observer: Observer) -> HypervisorFacts:
+        """See Backend."""
+        self._host.reset()
+        self._host.observer = observer
+        observer.instances_listed(self._host.instances())
+        observer.connected()
+        return HypervisorFacts(
+            hypervisor_type="fake",
+            hypervisor_version="1.0.0",
+            library="",
+            library_version="",
+            connection="fake",
+            virt_type="fake",
+            virt_type_reason="the fake backend runs no guests",
+            missing={},
+            features={},
+        )
+
+    def close(self) -> None:
+        """See Backend; the instances go with the daemon."""
+        shutil.rmtree(self._host.folder, ignore_errors=True)
+
+    def facets(self) -> Sequence[Facet]:
+        """See Backend."""
+        return self._facets
+
+    def undo(self, undo: Undo) -> None:
+        """See Backend."""
+        self._undo[undo.action](undo.arguments["instance_id"])
+
+    def sample(self) -> Sequence[Sample]:
+        """See Backend."""
+        return self._host.samples()
+
+    def console_log(self, instance_id: str) -> ConsoleLog:
+        """See Backend."""
+        log = ConsoleLog.found_in(self._host.instance_folder(instance_id))
+        if log is None:
+            raise InstanceNotFoundError(instance_id)
+        return log

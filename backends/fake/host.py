@@ -1,0 +1,220 @@
+"""The fake hypervisor: its instances, their power states and consoles.
+
+SHUTDOWN ──start──▶ RUNNING ──pause──▶ PAUSED
+    ▲                 │  ▲                │
+    ╰────── off ──────╯  ╰───unpause──────╯
+"""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from virtrpc.v1.event_pb2 import EventType
+from virtrpc.v1.instance_pb2 import AttachedDisk, AttachedInterface, Instance, MachineState
+from virtrpc.v1.spec_pb2 import InstanceSpec
+from virtrpc.v1.types_pb2 import PowerState
+
+from backends.console_log import ConsoleLog
+from backends.contract import Observer, Sample
+from backends.errors import ContractError, InstanceNotFoundError, WrongStateError
+from backends.fake.faults import FaultyWork
+from backends.redaction import redacted
+from backends.specification import instance_name, require_managed
+from backends.work import Work
+
+MACHINE_TYPE = "fake-q35"
+
+
+class FakeHost:
+    """All instances. Callable from any thread; changes are made under one lock."""
+
+    def __init__(self, folder: Path, rules: dict[str, str]) -> None:
+        self.folder = folder
+        self.rules = rules
+        self.observer: Observer | None = None
+        self._lock = threading.RLock()
+        self._instances: dict[str, Instance] = {}
+        self._started_ns: dict[str, int] = {}
+
+    def reset(self) -> None:
+        """An empty host."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def instances(self) -> list[Instance]:
+        """All instances, as copies."""
+        with self._lock:
+            return [_copy(instance) for instance in self._instances.values()]
+
+    def find(self, instance_id: str) -> Instance | None:
+        """A copy of an instance, if there is one."""
+        with self._lock:
+            instance = self._instances.get(instance_id)
+            return None if instance is None else _copy(instance)
+
+    def get(self, instance_id: str) -> Instance:
+        """A copy of an instance; raises InstanceNotFoundError."""
+        return require_managed(self.find(instance_id), instance_id)
+
+    def faulty(self, work: Work, verb: str, instance: Instance | None) -> FaultyWork:
+        """The Work of a verb with the faults that were asked for."""
+        labels = instance.labels if instance is not None else {}
+        return FaultyWork(work, verb, self.rules, dict(labels))
+
+    def instance_folder(self, instance_id: str) -> Path:
+        """Where the files of an instance are."""
+        return self.folder / instance_id
+
+    def define(self, instance_id: str, spec: InstanceSpec) -> None:
+        """Makes an instance known; it is off."""
+        instance = new_instance(instance_id, spec)
+        with self._lock:
+            self._instances[instance_id] = instance
+        self._changed(instance_id, EventType.EVENT_TYPE_CREATED)
+
+    def undefine(self, instance_id: str) -> None:
+        """Forgets an instance; nothing where there is none."""
+        with self._lock:
+            instance = self._instances.pop(instance_id, None)
+        if instance is not None and self.observer is not None:
+            self.observer.event(EventType.EVENT_TYPE_DELETED, instance=instance)
+            self.observer.instance_gone(instance_id)
+
+    def start(self, instance_id: str) -> None:
+        """Boots an instance: its console says so."""
+        with self._changing(instance_id, EventType.EVENT_TYPE_STARTED, "booted") as instance:
+            instance.power_state = PowerState.POWER_STATE_RUNNING
+            instance.power_state_reason = "booted"
+            instance.started_at.GetCurrentTime()
+            instance.effective.CopyFrom(instance.persistent)
+            self._started_ns[instance_id] = time.monotonic_ns()
+        self.print_boot(instance_id)
+
+    def stop(self, instance_id: str, reason: str) -> None:
+        """Switches an instance off; nothing where it is."""
+        with self._lock:
+            instance = self._instances.get(instance_id)
+            if instance is None or instance.power_state == PowerState.POWER_STATE_SHUTDOWN:
+                return
+        with self._changing(instance_id, EventType.EVENT_TYPE_STOPPED, reason) as instance:
+            instance.power_state = PowerState.POWER_STATE_SHUTDOWN
+            instance.power_state_reason = reason
+            instance.ClearField("started_at")
+            instance.ClearField("effective")
+
+    def pause(self, instance_id: str) -> None:
+        """Stops the vCPUs."""
+        with self._changing(instance_id, EventType.EVENT_TYPE_PAUSED, "user") as instance:
+            instance.power_state = PowerState.POWER_STATE_PAUSED
+            instance.power_state_reason = "user"
+
+    def unpause(self, instance_id: str) -> None:
+        """Lets the vCPUs run on."""
+        with self._changing(instance_id, EventType.EVENT_TYPE_RESUMED, "unpaused") as instance:
+            instance.power_state = PowerState.POWER_STATE_RUNNING
+            instance.power_state_reason = "unpaused"
+
+    def reset_machine(self, instance_id: str) -> None:
+        """Restarts a running guest in its machine."""
+        with self._changing(instance_id, EventType.EVENT_TYPE_REBOOTED, "reset") as instance:
+            instance.power_state = PowerState.POWER_STATE_RUNNING
+        self.print_boot(instance_id)
+
+    def print_boot(self, instance_id: str) -> None:
+        """What a guest prints when it boots."""
+        instance = self.get(instance_id)
+        folder = self.instance_folder(instance_id)
+        log = ConsoleLog.found_in(folder) or ConsoleLog.new(folder)
+        with log.path.open("ab") as console:
+            console.write(f"virtrpc fake guest {instance.name} booting\r\n".encode())
+            console.write(f"virtrpc guest ready {instance.name} uptime=0.00\r\n".encode())
+
+    def samples(self) -> list[Sample]:
+        """Counters of running instances: a vCPU is busy for 1 % of the time."""
+        now = time.monotonic_ns()
+        return [
+            Sample(
+                instance_id=instance.instance_id,
+                cpu_time_ns=(now - self._started_ns[instance.instance_id]) // 100,
+                memory_kib=instance.memory_kib,
+            )
+            for instance in self.instances()
+            if instance.power_state == PowerState.POWER_STATE_RUNNING
+        ]
+
+    @contextmanager
+    def _changing(
+        self, instance_id: str, kind: "EventType.ValueType", detail: str
+    ) -> Iterator[Instance]:
+        with self._lock:
+            instance = self._instances.get(instance_id)
+            if instance is None:
+                raise InstanceNotFoundError(instance_id)
+            yield instance
+        self._changed(instance_id, kind, detail)
+
+    def _changed(self, instance_id: str, kind: "EventType.ValueType", detail: str = "") -> None:
+        instance = self.find(instance_id)
+        if instance is not None and self.observer is not None:
+            self.observer.instance_changed(instance)
+            self.observer.event(kind, instance=_copy(instance), detail=detail)
+
+
+def power_blockers(instance: Instance, *allowed: "PowerState.ValueType") -> list[ContractError]:
+    """That the instance is in one of these power states."""
+    if instance.power_state in allowed:
+        return []
+    state = PowerState.Name(instance.power_state).removeprefix("POWER_STATE_")
+    return [
+        WrongStateError(f"instance is {state}", metadata={"power_state": state}),
+    ]
+
+
+def new_instance(instance_id: str, spec: InstanceSpec) -> Instance:
+    """An instance as it is made from a specification: known, and off."""
+    machine = _machine(spec)
+    instance = Instance(
+        instance_id=instance_id,
+        name=instance_name(instance_id, spec),
+        power_state=PowerState.POWER_STATE_SHUTDOWN,
+        max_memory_kib=machine.max_memory_kib,
+        memory_kib=machine.memory_kib,
+        vcpus=spec.flavor.vcpus,
+        labels=spec.labels,
+        metadata=spec.metadata,
+        bootable=True,
+        managed=True,
+        spec=redacted(spec),
+        persistent=machine,
+        virt_type="fake",
+    )
+    instance.created_at.GetCurrentTime()
+    return instance
+
+
+def _machine(spec: InstanceSpec) -> MachineState:
+    kib = spec.flavor.memory_mib * 1024
+    machine = MachineState(
+        max_memory_kib=kib, memory_kib=kib, vcpus=spec.flavor.vcpus, machine_type=MACHINE_TYPE
+    )
+    if spec.image.image_id:
+        machine.disks.append(AttachedDisk(device_name="vda", role="root"))
+    for number, interface in enumerate(spec.interfaces):
+        machine.interfaces.append(
+            AttachedInterface(
+                port_id=interface.port_id,
+                mac_address=interface.mac_address or f"52:54:00:00:00:{number:02x}",
+                model=interface.model or "virtio",
+                type=interface.WhichOneof("network"),
+            )
+        )
+    return machine
+
+
+def _copy(instance: Instance) -> Instance:
+    copy = Instance()
+    copy.CopyFrom(instance)
+    return copy

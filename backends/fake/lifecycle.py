@@ -1,0 +1,134 @@
+"""Spawn, destroy and what is left on the host, on the fake."""
+
+import shutil
+
+from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1.spec_pb2 import InstanceSpec
+from virtrpc.v1.types_pb2 import PowerState
+
+from backends.contract import InstanceFiles, Lifecycle
+from backends.errors import ContractError, WrongStateError
+from backends.fake.host import FakeHost
+from backends.images import ImageStore
+from backends.specification import SpecImages, boot_source_blockers, existing, instance_name
+from backends.work import Undo, Work
+
+BUILTIN_IMAGE = "demo"
+
+
+class FakeLifecycle(Lifecycle):
+    """Beginning and end of instances."""
+
+    def __init__(self, host: FakeHost, images: ImageStore) -> None:
+        self._host = host
+        self._images = images
+
+    def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
+        """See Lifecycle."""
+        instance_id, spec = request.instance_id, request.spec
+        same = existing(instance_id, spec, self._host.instances())
+        if same is not None:
+            work.ready()
+            return same
+        faulty = self._host.faulty(work, "spawn_instance", pb.Instance(labels=spec.labels))
+        faulty.ready([*self._image_blockers(spec), *boot_source_blockers(spec)])
+        faulty.phase("disks", percent=10)
+        faulty.step("files", Undo("remove_files", {"instance_id": instance_id}))
+        self._host.instance_folder(instance_id).mkdir(exist_ok=True)
+        faulty.phase("define", percent=60, message=instance_name(instance_id, spec))
+        faulty.step("define", Undo("undefine", {"instance_id": instance_id}))
+        self._host.define(instance_id, spec)
+        faulty.phase("start", percent=80)
+        faulty.step("start", Undo("stop", {"instance_id": instance_id}))
+        self._host.start(instance_id)
+        faulty.commit()
+        return self._host.get(instance_id)
+
+    def get_instance(self, request: pb.GetInstanceRequest) -> pb.GetInstanceResponse:
+        """See Lifecycle."""
+        instance = self._host.get(request.instance_id)
+        for sample in self._host.samples():
+            if sample.instance_id == request.instance_id:
+                instance.cpu_time_ns = sample.cpu_time_ns
+                instance.cpu_time_at.GetCurrentTime()
+        return pb.GetInstanceResponse(instance=instance)
+
+    def destroy_instance(
+        self, request: pb.DestroyInstanceRequest, work: Work
+    ) -> pb.DestroyInstanceResponse:
+        """See Lifecycle."""
+        instance = self._host.find(request.instance_id)
+        faulty = self._host.faulty(work, "destroy_instance", instance)
+        faulty.ready()
+        faulty.step("stop")
+        self._host.stop(request.instance_id, "destroyed")
+        faulty.step("undefine")
+        self._host.undefine(request.instance_id)
+        faulty.step("files")
+        if request.destroy_disks:
+            _remove(self._host, request.instance_id)
+        return pb.DestroyInstanceResponse(already_gone=instance is None)
+
+    def _image_blockers(self, spec: InstanceSpec) -> list[ContractError]:
+        """Images that are not in the store; the built-in one always is."""
+        blockers = SpecImages(spec, self._images).blockers
+        if spec.image.image_id != BUILTIN_IMAGE:
+            return blockers
+        return [blocker for blocker in blockers if blocker.field != "spec.image.image_id"]
+
+
+class FakeInstanceFiles(InstanceFiles):
+    """Folders that instances leave behind."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+
+    def cleanup_instance(
+        self, request: pb.CleanupInstanceRequest, work: Work
+    ) -> pb.CleanupInstanceResponse:
+        """See InstanceFiles."""
+        instance = self._host.find(request.instance_id)
+        faulty = self._host.faulty(work, "cleanup_instance", instance)
+        faulty.ready(_not_running(instance))
+        faulty.step("files")
+        if instance is not None or not request.destroy_disks:
+            return pb.CleanupInstanceResponse()
+        return pb.CleanupInstanceResponse(removed=_remove(self._host, request.instance_id))
+
+    def delete_instance_files(
+        self, request: pb.DeleteInstanceFilesRequest, work: Work
+    ) -> pb.DeleteInstanceFilesResponse:
+        """See InstanceFiles."""
+        instance = self._host.find(request.instance_id)
+        faulty = self._host.faulty(work, "delete_instance_files", instance)
+        faulty.ready(_not_defined(instance))
+        faulty.step("files")
+        _remove(self._host, request.instance_id)
+        return pb.DeleteInstanceFilesResponse(gone=True)
+
+    def check_instance_on_disk(
+        self, request: pb.CheckInstanceOnDiskRequest
+    ) -> pb.CheckInstanceOnDiskResponse:
+        """See InstanceFiles."""
+        folder = self._host.instance_folder(request.instance_id)
+        return pb.CheckInstanceOnDiskResponse(on_disk=folder.exists())
+
+
+def _remove(host: FakeHost, instance_id: str) -> list[str]:
+    folder = host.instance_folder(instance_id)
+    if not folder.exists():
+        return []
+    shutil.rmtree(folder, ignore_errors=True)
+    return [str(folder)]
+
+
+def _not_running(instance: pb.Instance | None) -> list[ContractError]:
+    if instance is None or instance.power_state == PowerState.POWER_STATE_SHUTDOWN:
+        return []
+    return [WrongStateError("the instance is running")]
+
+
+def _not_defined(instance: pb.Instance | None) -> list[ContractError]:
+    if instance is None:
+        return []
+    return [WrongStateError("the instance is still defined here")]

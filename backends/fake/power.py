@@ -1,0 +1,95 @@
+"""Running, paused, off, on the fake."""
+
+from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1.types_pb2 import PowerState
+
+from backends.contract import Power
+from backends.errors import ContractError, WrongStateError
+from backends.fake.host import FakeHost, power_blockers
+from backends.work import Work
+
+_RUNNING = PowerState.POWER_STATE_RUNNING
+_PAUSED = PowerState.POWER_STATE_PAUSED
+_SHUTDOWN = PowerState.POWER_STATE_SHUTDOWN
+
+
+class FakePower(Power):
+    """A guest that obeys at once."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+
+    def power_on_instance(
+        self, request: pb.PowerOnInstanceRequest, work: Work
+    ) -> pb.PowerOnInstanceResponse:
+        """See Power."""
+        instance = self._host.get(request.instance_id)
+        faulty = self._host.faulty(work, "power_on_instance", instance)
+        faulty.ready(
+            [*power_blockers(instance, _RUNNING, _SHUTDOWN), *_bootable_blockers(instance)]
+        )
+        if instance.power_state == _SHUTDOWN:
+            faulty.step("start")
+            self._host.start(request.instance_id)
+        return pb.PowerOnInstanceResponse(instance=self._host.get(request.instance_id))
+
+    def power_off_instance(
+        self, request: pb.PowerOffInstanceRequest, work: Work
+    ) -> pb.PowerOffInstanceResponse:
+        """See Power."""
+        instance = self._host.get(request.instance_id)
+        faulty = self._host.faulty(work, "power_off_instance", instance)
+        faulty.ready()
+        forced = request.HasField("timeout") and request.timeout.ToNanoseconds() == 0
+        if instance.power_state != _SHUTDOWN:
+            faulty.step("stop")
+            self._host.stop(request.instance_id, "destroyed" if forced else "shutdown")
+        return pb.PowerOffInstanceResponse(
+            forced=forced and instance.power_state != _SHUTDOWN,
+            instance=self._host.get(request.instance_id),
+        )
+
+    def reboot_instance(
+        self, request: pb.RebootInstanceRequest, work: Work
+    ) -> pb.RebootInstanceResponse:
+        """See Power."""
+        instance = self._host.get(request.instance_id)
+        faulty = self._host.faulty(work, "reboot_instance", instance)
+        faulty.ready(_bootable_blockers(instance))
+        faulty.step("reboot")
+        if instance.power_state == _RUNNING and request.type == pb.REBOOT_TYPE_SOFT:
+            self._host.reset_machine(request.instance_id)
+        else:
+            self._host.stop(request.instance_id, "destroyed")
+            self._host.start(request.instance_id)
+        return pb.RebootInstanceResponse(instance=self._host.get(request.instance_id))
+
+    def pause_instance(
+        self, request: pb.PauseInstanceRequest, work: Work
+    ) -> pb.PauseInstanceResponse:
+        """See Power."""
+        instance = self._host.get(request.instance_id)
+        faulty = self._host.faulty(work, "pause_instance", instance)
+        faulty.ready(power_blockers(instance, _RUNNING, _PAUSED))
+        if instance.power_state == _RUNNING:
+            faulty.step("pause")
+            self._host.pause(request.instance_id)
+        return pb.PauseInstanceResponse(instance=self._host.get(request.instance_id))
+
+    def unpause_instance(
+        self, request: pb.UnpauseInstanceRequest, work: Work
+    ) -> pb.UnpauseInstanceResponse:
+        """See Power."""
+        instance = self._host.get(request.instance_id)
+        faulty = self._host.faulty(work, "unpause_instance", instance)
+        faulty.ready(power_blockers(instance, _RUNNING, _PAUSED))
+        if instance.power_state == _PAUSED:
+            faulty.step("unpause")
+            self._host.unpause(request.instance_id)
+        return pb.UnpauseInstanceResponse(instance=self._host.get(request.instance_id))
+
+
+def _bootable_blockers(instance: pb.Instance) -> list[ContractError]:
+    if instance.bootable:
+        return []
+    return [WrongStateError("the instance may not be powered on", reason="NOT_BOOTABLE")]

@@ -1,0 +1,31 @@
+"""The command line `virtrpc`: one module for each noun, pieces that they share beside them.
+
+    root         the command itself: global options, nouns by name, exit codes
+    session      what a verb works with: client, output, notes
+    command      the classes of nouns and verbs, and options that verbs share
+    output       documents and streams as tables, JSON and YAML     (tables, words)
+    failure      errors as text and as exit codes
+    parameters   types of arguments: sizes, key=value, interfaces, enums
+    naming       instances by name or UUID
+    progress     operations, followed to their end
+    instance, spawn, specification, console, event, operation, host, completion
+
+A further noun is a module with a `noun` in it and a line in `root.NOUNS`.
+"""
+
+import os
+import sys
+from importlib import import_module
+
+
+def main() -> None:
+    """Runs the command line and ends the process with its exit code."""
+    # grpc reports a refused connection in a log of its own; ours says it better.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        root = import_module("virtrpc.cli.root")
+    except ModuleNotFoundError as error:
+        sys.exit(f"virtrpc: the command line needs {error.name}: pip install 'virtrpc[cli]'")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(root.run(sys.argv[1:]))

@@ -1,0 +1,5 @@
+"""`python -m virtrpc.cli`."""
+
+from virtrpc.cli import main
+
+main()

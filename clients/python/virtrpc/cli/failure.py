@@ -1,0 +1,78 @@
+"""Errors of the service: one readable block, or one object for programs, and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import grpc
+import yaml
+
+from virtrpc.address import Address
+from virtrpc.cli.structure import structure
+from virtrpc.errors import OperationError, RpcError, ServiceError
+
+# Exit codes of failures begin here; gRPC's codes are 1 to 16.
+FIRST_EXIT_CODE = 64
+
+
+def exit_code(error: ServiceError) -> int:
+    """64 + the error's gRPC code, e.g. 69 for NOT_FOUND."""
+    return FIRST_EXIT_CODE + int(error.status.value[0])
+
+
+def rendered_error(error: ServiceError, *, format: str, address: Address) -> str:  # noqa: A002 - click's word
+    """The error in the format of the output, to be written to standard error."""
+    if format == "json":
+        return json.dumps(_facts(error))
+    if format == "yaml":
+        return yaml.safe_dump(_facts(error), sort_keys=False).rstrip()
+    if _nobody_answered(error):
+        return "\n".join(_connection_block(error, address))
+    return "\n".join(_block(error))
+
+
+def _facts(error: ServiceError) -> Mapping[str, Any]:
+    facts = {"status": error.status.name, **structure(error.error)}
+    if error.retry_after_s is not None:
+        facts["retry_after_s"] = error.retry_after_s
+    if isinstance(error, OperationError):
+        facts["operation_id"] = error.operation.operation_id
+    return facts
+
+
+def _block(error: ServiceError) -> Iterator[str]:
+    yield f"error: {error}"
+    for blocker in error.blockers:
+        # A lone one often says what the error itself says.
+        if blocker.field or blocker.message != error.message:
+            subject = f"{blocker.field}: " if blocker.field else ""
+            reason = f" ({blocker.reason})" if blocker.reason else ""
+            yield f"  {subject}{blocker.message}{reason}"
+    for key, value in sorted(error.metadata.items()):
+        yield f"  {key}: {value}"
+    if isinstance(error, OperationError):
+        yield f"  operation: {error.operation.operation_id}"
+    if error.retry_after_s is not None:
+        yield f"  try again in {error.retry_after_s:g} s"
+
+
+def _nobody_answered(error: ServiceError) -> bool:
+    """The transport failed: a daemon that refuses gives a reason."""
+    unavailable = error.status == grpc.StatusCode.UNAVAILABLE
+    return isinstance(error, RpcError) and unavailable and not error.reason
+
+
+def _connection_block(error: ServiceError, address: Address) -> Iterator[str]:
+    yield f"error: no daemon answers at {address} ({error.status.name})"
+    path = address.socket_path
+    if path and os.path.exists(path) and not os.access(path, os.W_OK):  # noqa: PTH110 - a socket
+        yield "  you may not open its socket: be its owner, or use an address that demands TLS"
+    elif path:
+        yield f"  start it: systemctl start virtrpcd, or: virtrpcd --listen {address}"
+    else:
+        yield f"  start it on that host: virtrpcd --listen {address}"
+    yield "  another daemon: --address, or VIRTRPC_ADDRESS"
+    yield f"  cause: {error.message}"
