@@ -104,9 +104,11 @@ class UnsupportedError(ContractError):
 
     reason = "CAPABILITY_MISSING"
 
-    def __init__(self, capability: str, *, why: str) -> None:
+    def __init__(self, capability: str, *, why: str, field: str = "") -> None:
         super().__init__(
-            f"{capability} is not supported here: {why}", metadata={"capability": capability}
+            f"{capability} is not supported here: {why}",
+            field=field,
+            metadata={"capability": capability},
         )
 
 

@@ -1,7 +1,8 @@
 """Takes secrets out of messages by what their descriptors say, never by hand."""
 
+from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -27,16 +28,16 @@ def _clear(message: Message) -> None:
         if _is_secret(field):
             message.ClearField(field.name)
         elif field.message_type is not None and _holds_secret(field.message_type):
-            for part in _parts(field, value):
+            for part in _parts(value):
                 _clear(part)
 
 
-def _parts(field: FieldDescriptor, value: object) -> list[Message]:
+def _parts(value: object) -> list[Message]:
     if isinstance(value, Message):
         return [value]
-    if field.message_type.GetOptions().map_entry:
-        return list(value.values())  # type: ignore[attr-defined]
-    return list(value)  # type: ignore[call-overload, no-any-return]
+    if isinstance(value, Mapping):
+        return list(value.values())
+    return list(cast(Iterable[Message], value))
 
 
 @cache

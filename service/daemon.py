@@ -35,7 +35,7 @@ from service.metrics import serve as serve_metrics
 from service.observer import HostObserver
 from service.operations.book import OperationBook
 from service.operations.journal import Journal, JournalError
-from service.operations.runner import Operations
+from service.operations.runner import Method, Operations
 from service.own.consoles import ConsoleVerbs
 from service.own.events import EventVerbs
 from service.own.host import DaemonState, HostVerbs
@@ -45,7 +45,7 @@ from service.pools import Pools
 from service.settings import Settings
 from service.state_dir import StateDir, StateInUseError
 from service.truth import Truth
-from service.verbs import all_verbs, service_names
+from service.verbs import Verb, all_verbs, service_names
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),
@@ -67,7 +67,7 @@ async def serve(settings: Settings) -> None:
     """Runs a daemon until SIGTERM or SIGINT."""
     try:
         daemon = Daemon(settings)
-    except (StateInUseError, JournalError, UnknownBackendError, OSError) as error:
+    except (StateInUseError, JournalError, UnknownBackendError, ContractError, OSError) as error:
         raise StartError(str(error)) from error
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -135,6 +135,7 @@ class Daemon:
                 truth=self._truth,
             )
         )
+        self._operations.load(self._journal.load(), self._mutations())
         self._registry = CollectorRegistry()
         self._server = self._make_server()
         self._listeners = Listeners(self._server, insecure=settings.insecure)
@@ -209,8 +210,7 @@ class Daemon:
         )
         self._registry.register(InstanceMetrics(lambda: list(self._truth.all())))
         if self._settings.metrics:
-            host, _, port = self._settings.metrics.rpartition(":")
-            serve_metrics(self._registry, host=host, port=int(port))
+            serve_metrics(self._registry, self._settings.metrics)
 
     async def _open_backend(self) -> None:
         loop = asyncio.get_running_loop()
@@ -227,12 +227,12 @@ class Daemon:
         self._state.facts = facts
         self._state.probed_at.GetCurrentTime()
         self._bindings.missing = facts.missing
-        self._operations.recover(self._journal.load(), self._mutations())
+        self._operations.recover()
         self._state.state = host_pb2.DAEMON_STATE_READY
         for work in (self._report_health, self._sample, self._trim_consoles):
             self._tasks.append(asyncio.ensure_future(work()))
 
-    def _mutations(self) -> dict[str, tuple[object, object]]:
+    def _mutations(self) -> dict[str, tuple[Verb, Method]]:
         return {
             verb.name: (verb, method)
             for verb in self._verbs.values()

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import structlog
@@ -39,7 +39,8 @@ from service.pools import Pools
 from service.validation import parse
 from service.verbs import Verb
 
-Context = grpc.aio.ServicerContext  # type: ignore[type-arg]
+if TYPE_CHECKING:
+    Context = grpc.aio.ServicerContext[Any, Any]
 Reply = Message | bytes
 log = structlog.get_logger()
 
@@ -73,7 +74,7 @@ class Dispatcher:
         self._identify = identify
         self._admission = admission
 
-    def handlers(self, verbs: Iterable[Verb]) -> list[grpc.GenericRpcHandler[Any, Any]]:
+    def handlers(self, verbs: Iterable[Verb]) -> list[grpc.GenericRpcHandler]:
         """Handlers to add to a server, one for each service."""
         by_service: dict[str, dict[str, grpc.RpcMethodHandler[Any, Any]]] = {}
         for verb in verbs:
@@ -167,6 +168,11 @@ class Dispatcher:
         await self._operations.outcome(operation)
         if operation.HasField("error"):
             raise RecordedError(operation.error)
+        if not operation.done:
+            raise UnreachableError(
+                "the operation is not done yet and goes on by itself: repeat with the request_id",
+                metadata={"operation_id": operation.operation_id},
+            )
         response = verb.response_class()
         operation.result.Unpack(response)
         return response

@@ -22,7 +22,8 @@ def main(settings: Settings) -> None:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     configure_logs(settings.log_format, settings.log_level)
-    from service.daemon import StartError, serve
+    # gRPC reads its settings when it is imported.
+    from service.daemon import StartError, serve  # noqa: PLC0415
 
     try:
         asyncio.run(serve(settings))

@@ -11,9 +11,11 @@ import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from virtrpc.address import Address
 from virtrpc.v1 import types_pb2
 from virtrpc.v1.instance_pb2 import Instance
 
+from service.listeners import ListenError
 from service.verbs import Verb
 
 _BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 2.5, 10, 60)
@@ -53,9 +55,9 @@ class DaemonMetrics:
         *,
         version: str,
         backend: str,
-        connected: Callable[[], bool],
-        live_operations: Callable[[], int],
-        watchers: Callable[[], int],
+        connected: Callable[[], float],
+        live_operations: Callable[[], float],
+        watchers: Callable[[], float],
     ) -> None:
         info = Gauge(
             "virtrpc_info", "The daemon; always 1.", ("version", "backend"), registry=registry
@@ -66,7 +68,7 @@ class DaemonMetrics:
             ("virtrpc_operations_live", "Operations that have not ended.", live_operations),
             ("virtrpc_event_watchers", "Open event streams.", watchers),
         ):
-            Gauge(name, text, registry=registry).set_function(lambda read=read: float(read()))
+            Gauge(name, text, registry=registry).set_function(read)
 
 
 class InstanceMetrics(Collector):
@@ -120,7 +122,14 @@ def _domains(instances: list[Instance]) -> Iterator[Metric]:
     yield from (cpu, memory, maximum, vcpus)
 
 
-def serve(registry: CollectorRegistry, *, host: str, port: int) -> WSGIServer:
-    """Serves `/metrics` on a thread of its own until the server is shut down."""
-    server, _thread = start_http_server(port, addr=host, registry=registry)
+def serve(registry: CollectorRegistry, address: str) -> WSGIServer:
+    """Serves `/metrics` on a thread of its own until the server is shut down.
+
+    Raises ListenError where the address is none, or is taken.
+    """
+    try:
+        place = Address.parse(address)
+        server, _thread = start_http_server(place.port, addr=place.host, registry=registry)
+    except (ValueError, OSError) as error:
+        raise ListenError(f"cannot serve metrics on {address}: {error}") from error
     return server

@@ -104,8 +104,6 @@ class HostObserver:
         if instance is not None:
             event.instance_id, event.instance_name = instance.instance_id, instance.name
             event.power_state = instance.power_state
-            if kind != EventType.EVENT_TYPE_DELETED:
-                self._truth.patch(instance)
         self._hub.publish(event)
 
     def _connected(self) -> None:

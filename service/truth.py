@@ -17,8 +17,6 @@ from virtrpc.v1.types_pb2 import Freshness
 from backends.contract import Sample
 from backends.errors import InstanceNotFoundError
 
-_FULL_ONLY = ("spec", "effective", "persistent", "shares")
-
 
 class Record:
     """One instance, and its bytes by view."""
@@ -52,8 +50,10 @@ def viewed(instance: Instance, view: "InstanceView.ValueType") -> Instance:
         return Instance(instance_id=instance.instance_id, name=instance.name)
     shown = Instance()
     shown.CopyFrom(instance)
-    for field in _FULL_ONLY:
-        shown.ClearField(field)
+    shown.ClearField("spec")
+    shown.ClearField("effective")
+    shown.ClearField("persistent")
+    shown.ClearField("shares")
     return shown
 
 
@@ -100,14 +100,9 @@ class Truth:
 
     def replace_all(self, instances: Sequence[Instance]) -> None:
         """The whole truth, read anew."""
-        samples = {i: (r.instance.cpu_time_ns, r.instance.cpu_time_at) for i, r in
-                   self._records.items()}  # fmt: skip
-        self._records = {}
+        known, self._records = self._records, {}
         for instance in instances:
-            if instance.instance_id in samples and not instance.cpu_time_ns:
-                instance.cpu_time_ns = samples[instance.instance_id][0]
-                instance.cpu_time_at.CopyFrom(samples[instance.instance_id][1])
-            self._with_operation(instance)
+            self._completed(instance, known.get(instance.instance_id))
             self._records[instance.instance_id] = Record(instance)
         self._ids = sorted(self._records)
 
@@ -118,16 +113,6 @@ class Truth:
             insort(self._ids, instance.instance_id)
         self._completed(instance, known)
         self._records[instance.instance_id] = Record(instance)
-
-    def patch(self, seen: Instance) -> None:
-        """What an event says of an instance before it is read in full: its power state."""
-        record = self._records.get(seen.instance_id)
-        if record is None:
-            self.put(seen)
-            return
-        record.instance.power_state = seen.power_state
-        record.instance.power_state_reason = seen.power_state_reason
-        record.touch()
 
     def remove(self, instance_id: str) -> None:
         """The instance is gone."""

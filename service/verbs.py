@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import virtrpc.v1
-from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor
 from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import Descriptor, FileDescriptor, MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from virtrpc.v1 import options_pb2

@@ -65,7 +65,9 @@ class Observer(Protocol):
     def event(
         self, kind: "EventType.ValueType", *, instance: Instance | None = None, detail: str = ""
     ) -> None:
-        """Something happened; `instance` has at least its id, name and new power state."""
+        """Something happened, and its facts were told before; `instance` has at least its id,
+        its name and, where it is concerned, its new power state.
+        """
 
     def connected(self) -> None:
         """The hypervisor is in reach; `instances_listed` was called before."""

@@ -19,7 +19,7 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.console_log import ConsoleLog
 from backends.contract import Observer, Sample
-from backends.errors import ContractError, InstanceNotFoundError, WrongStateError
+from backends.errors import InstanceNotFoundError
 from backends.fake.faults import FaultyWork
 from backends.redaction import redacted
 from backends.specification import instance_name, require_managed
@@ -163,16 +163,6 @@ class FakeHost:
             self.observer.event(kind, instance=_copy(instance), detail=detail)
 
 
-def power_blockers(instance: Instance, *allowed: "PowerState.ValueType") -> list[ContractError]:
-    """That the instance is in one of these power states."""
-    if instance.power_state in allowed:
-        return []
-    state = PowerState.Name(instance.power_state).removeprefix("POWER_STATE_")
-    return [
-        WrongStateError(f"instance is {state}", metadata={"power_state": state}),
-    ]
-
-
 def new_instance(instance_id: str, spec: InstanceSpec) -> Instance:
     """An instance as it is made from a specification: known, and off."""
     machine = _machine(spec)
@@ -208,7 +198,7 @@ def _machine(spec: InstanceSpec) -> MachineState:
                 port_id=interface.port_id,
                 mac_address=interface.mac_address or f"52:54:00:00:00:{number:02x}",
                 model=interface.model or "virtio",
-                type=interface.WhichOneof("network"),
+                type=interface.WhichOneof("network") or "",
             )
         )
     return machine

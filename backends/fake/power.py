@@ -4,8 +4,8 @@ from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Power
-from backends.errors import ContractError, WrongStateError
-from backends.fake.host import FakeHost, power_blockers
+from backends.fake.host import FakeHost
+from backends.power_states import bootable_blockers, power_blockers
 from backends.work import Work
 
 _RUNNING = PowerState.POWER_STATE_RUNNING
@@ -25,9 +25,7 @@ class FakePower(Power):
         """See Power."""
         instance = self._host.get(request.instance_id)
         faulty = self._host.faulty(work, "power_on_instance", instance)
-        faulty.ready(
-            [*power_blockers(instance, _RUNNING, _SHUTDOWN), *_bootable_blockers(instance)]
-        )
+        faulty.ready([*power_blockers(instance, _RUNNING, _SHUTDOWN), *bootable_blockers(instance)])
         if instance.power_state == _SHUTDOWN:
             faulty.step("start")
             self._host.start(request.instance_id)
@@ -55,7 +53,7 @@ class FakePower(Power):
         """See Power."""
         instance = self._host.get(request.instance_id)
         faulty = self._host.faulty(work, "reboot_instance", instance)
-        faulty.ready(_bootable_blockers(instance))
+        faulty.ready(bootable_blockers(instance))
         faulty.step("reboot")
         if instance.power_state == _RUNNING and request.type == pb.REBOOT_TYPE_SOFT:
             self._host.reset_machine(request.instance_id)
@@ -87,9 +85,3 @@ class FakePower(Power):
             faulty.step("unpause")
             self._host.unpause(request.instance_id)
         return pb.UnpauseInstanceResponse(instance=self._host.get(request.instance_id))
-
-
-def _bootable_blockers(instance: pb.Instance) -> list[ContractError]:
-    if instance.bootable:
-        return []
-    return [WrongStateError("the instance may not be powered on", reason="NOT_BOOTABLE")]

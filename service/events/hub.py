@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from virtrpc.v1 import event_pb2
@@ -129,9 +130,7 @@ class Hub:
     async def replay(self, *, after: int, through: int) -> AsyncIterator[Published]:
         """Logged events that follow one sequence, up to another one that was delivered."""
         while after < through:
-            rows = await self._in_thread(
-                lambda start=after: self._log.read(after=start, limit=_REPLAY_EVENTS)
-            )
+            rows = await self._in_thread(partial(self._log.read, after=after, limit=_REPLAY_EVENTS))
             for sequence, response in rows:
                 if sequence <= through:
                     event = event_pb2.WatchEventsResponse.FromString(response).event
@@ -155,7 +154,7 @@ class Hub:
             batch = list(self._pending)
             self._pending.clear()
             rows = [(published.sequence, published.response) for published in batch]
-            await self._in_thread(lambda rows=rows: self._log.append(rows))
+            await self._in_thread(partial(self._log.append, rows))
             for published in batch:
                 self.delivered = published.sequence
                 for watcher in self.watchers:

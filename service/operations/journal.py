@@ -105,7 +105,8 @@ class Journal:
         """A change of the host is about to begin."""
         undo = step.undo and json.dumps([step.undo.action, dict(step.undo.arguments)])
         return self._submit(
-            "INSERT INTO steps (operation_id, number, name, undo) VALUES (?, ?, ?, ?)",
+            # Numbers of steps that were undone are given again by a later run.
+            "INSERT OR REPLACE INTO steps (operation_id, number, name, undo) VALUES (?, ?, ?, ?)",
             (operation_id, step.number, step.name, undo),
         )
 

@@ -10,13 +10,15 @@ and hands every change over.
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 from google.protobuf.message import Message
 from virtrpc.v1 import operation_pb2
 
-from backends.errors import BlockedError, CancelledError, ContractError
+from backends.errors import BlockedError, CancelledError, ContractError, NoRoomError
 from backends.work import Undo, Validated
-from service.operations.journal import Journal, Step
+from service.errors import record_of
+from service.operations.journal import Journal, JournalError, Step
 from service.verbs import Verb
 
 State = operation_pb2.OperationState
@@ -28,6 +30,19 @@ class AbandonedError(CancelledError):
     """The daemon stops: the operation is left to the next start, as after a crash."""
 
     reason = "ABANDONED"
+
+
+def unwritable(error: JournalError) -> NoRoomError:
+    """What a caller is told of a journal that cannot be written."""
+    return NoRoomError(str(error), reason="JOURNAL_UNWRITABLE")
+
+
+def _written(write: "Future[None]") -> None:
+    """Waits until a write is on disk."""
+    try:
+        write.result()
+    except JournalError as error:
+        raise unwritable(error) from error
 
 
 class Checks:
@@ -43,7 +58,7 @@ class Checks:
         raise_blockers(blockers)
         raise Validated
 
-    def step(self, name: str, undo: Undo | None = None) -> None:
+    def step(self, name: str, undo: Undo | None = None) -> None:  # noqa: ARG002 - see Work
         """Not reached by a verb that keeps its contract."""
         raise AssertionError(f"step {name!r} before ready()")
 
@@ -92,6 +107,10 @@ class LiveOperation:
         self.lane = lane
         self.steps: list[Step] = []
         self.committed = False
+        self.accepted = asyncio.Event()
+        """It is on disk, or was refused."""
+        self.refusal: ContractError | None = None
+        """Why it was not accepted."""
         self.answered = asyncio.Event()
         """It has ended, or cannot go on for now: whoever waits may be answered."""
         self.ended = asyncio.Event()
@@ -126,7 +145,7 @@ class LiveOperation:
         """See Work.step."""
         self.checkpoint()
         step = Step(self.steps[-1].number + 1 if self.steps else 0, name, undo)
-        self._journal.step(self.operation_id, step).result()
+        _written(self._journal.step(self.operation_id, step))
         self.steps.append(step)
         self._hand_over(lambda: self._add_step(name))
 
@@ -136,7 +155,7 @@ class LiveOperation:
 
     def commit(self) -> None:
         """See Work.commit."""
-        self._journal.commit(self.operation_id).result()
+        _written(self._journal.commit(self.operation_id))
         self.committed = True
 
     def checkpoint(self) -> None:
@@ -162,6 +181,16 @@ class LiveOperation:
         """Makes the verb stop because the daemon does; nothing is undone or ended."""
         self._stop = AbandonedError("the daemon stops")
         self._stopping.set()
+
+    def refuse(self, error: ContractError) -> None:
+        """It was never accepted: everyone who knows of it already is told so."""
+        self.refusal = error
+        self.message.error.CopyFrom(record_of(error))
+        self.message.state, self.message.done = State.OPERATION_STATE_FAILED, True
+        self._changed(self, False)
+        self.accepted.set()
+        self.answered.set()
+        self.ended.set()
 
     def update(self, **fields: object) -> None:
         """Changes fields of the message and tells the watchers."""

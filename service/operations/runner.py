@@ -6,23 +6,24 @@ or that their deadline passes, changes nothing here.
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Protocol
 
 import structlog
 from google.protobuf.message import Message
 from virtrpc.v1.operation_pb2 import Operation
 
-from backends.errors import BusyError, ContractError, NoRoomError, UnreachableError
+from backends.errors import BusyError, ContractError, UnreachableError
 from backends.work import Undo, Work
 from service.errors import OverloadedError, ShuttingDownError, internal_error, record_of
 from service.operations.book import OperationBook, recorded_request
 from service.operations.journal import Entry, Journal, JournalError
-from service.operations.operation import AbandonedError, LiveOperation, State
+from service.operations.operation import AbandonedError, LiveOperation, State, unwritable
+from service.pools import Pools
 from service.verbs import HOST_LANE, Verb
 
 MAX_LIVE_OPERATIONS = 256
+RETRY_S = 1.0
 Method = Callable[[Message, Work], Message]
 log = structlog.get_logger()
 
@@ -32,13 +33,6 @@ class Listener(Protocol):
 
     def operation_changed(self, operation: Operation) -> None:
         """An operation was accepted, changed its state, or ended."""
-
-
-class Pools(Protocol):
-    """Worker threads."""
-
-    jobs: Executor
-    urgent: Executor
 
 
 class Interrupted(ContractError):  # noqa: N818 - reads as what happened
@@ -72,6 +66,8 @@ class Operations:
         self._live: dict[str, LiveOperation] = {}
         self._lanes: dict[str, LiveOperation] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._left: list[tuple[LiveOperation, Method]] = []
+        self._recovered = False
 
     async def start(
         self, verb: Verb, request: Message, method: Method, *, caller: str
@@ -79,16 +75,22 @@ class Operations:
         """Accepts a mutation, or finds the operation that its request_id began before.
 
         Returns when the operation is on disk. Raises BusyError where its lane is
-        taken, OverloadedError where too many are live.
+        taken, OverloadedError where too many are live, NoRoomError where the
+        journal cannot be written.
         """
         lane = verb.lane(request)
         while True:
             known = self.book.repeated(verb, lane, request)
             if known is not None:
-                return self.book.get(known)
+                return await self._on_disk(known)
             if not await self._pre_empted(verb, lane):
                 break
-        return (await self._accept(verb, request, method, lane=lane, caller=caller)).message
+        self._refuse_if_full()
+        live = self._live_operation(_new_message(verb, request, caller), verb, request, lane)
+        recorded = recorded_request(request)
+        self._enter(live, recorded)
+        self._spawn(self._accept(live, recorded, method))
+        return await self._on_disk(live.operation_id)
 
     async def outcome(self, operation: Operation) -> Operation:
         """Waits until the operation has ended, or cannot go on for now."""
@@ -114,19 +116,33 @@ class Operations:
             live.cancel()
         return operation
 
-    def recover(
+    def load(
         self, entries: Sequence[Entry], bindings: Mapping[str, tuple[Verb, Method]]
     ) -> None:
-        """Takes up what an earlier run of the daemon left; call when the backend is open.
+        """Knows again what earlier runs of the daemon did; call before anything is served.
 
         `bindings` are the verbs by name, with what carries them out.
         """
         for entry in entries:
+            binding = bindings.get(entry.operation.verb)
+            if entry.live and binding is not None:
+                self._left.append((self._left_over(entry, binding[0]), binding[1]))
+                continue
             if entry.live:
-                self._take_up(entry, bindings.get(entry.operation.verb))
+                log.error("operation of an unknown verb is left alone", verb=entry.operation.verb)
+            lane = _recorded_lane(entry, bindings)
+            self.book.add(entry.operation, lane=lane, recorded=entry.request)
+
+    def recover(self) -> None:
+        """Takes up what an earlier run of the daemon left; call when the backend is open."""
+        self._recovered = True
+        for live, method in self._left:
+            if live.verb.resumes or live.committed:
+                self._spawn(self._run(live, method))
             else:
-                lane = _recorded_lane(entry, bindings)
-                self.book.add(entry.operation, lane=lane, recorded=entry.request)
+                error = Interrupted("the daemon was restarted while this ran; it was rolled back")
+                self._spawn(self._fail(live, error))
+        self._left.clear()
 
     async def drain(self, grace_s: float) -> None:
         """Accepts no more and lets the live ones end; what has not by then is left to recovery."""
@@ -153,34 +169,44 @@ class Operations:
             )
         if not holder.verb.options.preempts:
             holder.cancel()
-        await holder.ended.wait()
+        await holder.answered.wait()
+        if not holder.ended.is_set():
+            raise self._cannot_go_on()
         return True
 
-    async def _accept(
-        self, verb: Verb, request: Message, method: Method, *, lane: str, caller: str
-    ) -> LiveOperation:
-        self._refuse_if_full()
-        live = self._live_operation(_new_message(verb, request, caller), verb, request, lane)
-        recorded = recorded_request(request)
-        self._enter(live, recorded)
+    def _cannot_go_on(self) -> ContractError:
+        if self.closing:
+            return ShuttingDownError("the daemon stops")
+        return UnreachableError("the operation before it goes on when the hypervisor returns")
+
+    async def _on_disk(self, operation_id: str) -> Operation:
+        """The operation, as soon as it is on disk; raises what it was refused with."""
+        operation = self.book.get(operation_id)
+        live = self._live.get(operation_id)
+        if live is not None:
+            await live.accepted.wait()
+            if live.refusal is not None:
+                raise live.refusal
+        return operation
+
+    async def _accept(self, live: LiveOperation, recorded: bytes, method: Method) -> None:
+        """Belongs to the daemon from its first write on: the caller may go at any time."""
         try:
-            await asyncio.shield(asyncio.wrap_future(self._journal.accept(live.message, recorded)))
+            await asyncio.wrap_future(self._journal.accept(live.message, recorded))
         except JournalError as error:
             self._leave(live)
             self.book.remove(live.operation_id)
-            live.ended.set()
-            raise NoRoomError(str(error), reason="JOURNAL_UNWRITABLE") from error
-        except asyncio.CancelledError:
-            # The caller has gone while the journal wrote: accepted is accepted.
-            self._spawn(self._run(live, method))
-            raise
+            live.refuse(unwritable(error))
+            return
+        live.accepted.set()
         self._listener.operation_changed(live.message)
-        self._spawn(self._run(live, method))
-        return live
+        await self._run(live, method)
 
     def _refuse_if_full(self) -> None:
         if self.closing:
             raise ShuttingDownError("the daemon stops")
+        if not self._recovered:
+            raise UnreachableError("the daemon is starting; nothing was begun")
         if len(self._live) >= MAX_LIVE_OPERATIONS:
             raise OverloadedError(
                 f"{MAX_LIVE_OPERATIONS} operations are live already",
@@ -211,30 +237,22 @@ class Operations:
         if self._lanes.get(live.lane) is live:
             del self._lanes[live.lane]
 
-    def _take_up(self, entry: Entry, binding: tuple[Verb, Method] | None) -> None:
-        if binding is None:
-            log.error("operation of an unknown verb is left alone", verb=entry.operation.verb)
-            return
-        verb, method = binding
+    def _left_over(self, entry: Entry, verb: Verb) -> LiveOperation:
+        """An operation that an earlier run of the daemon left; it has its lane again."""
         request = verb.request_class.FromString(entry.request)
         live = self._live_operation(entry.operation, verb, request, verb.lane(request))
         live.steps.extend(entry.steps)
         live.committed = entry.committed
         live.message.recovered = True
+        live.accepted.set()
         self._enter(live, entry.request)
-        if verb.resumes or live.committed:
-            self._spawn(self._run(live, method))
-        else:
-            error = Interrupted("the daemon was restarted while this ran; it was rolled back")
-            self._spawn(self._fail(live, error))
+        return live
 
     async def _run(self, live: LiveOperation, method: Method) -> None:
         live.message.started_at.GetCurrentTime()
         live.update(state=State.OPERATION_STATE_RUNNING)
-        pool = self._pools.urgent if live.verb.options.preempts else self._pools.jobs
-        loop = asyncio.get_running_loop()
         try:
-            result = await loop.run_in_executor(pool, method, live.request, live)
+            await self._carry_out(live, method)
         except AbandonedError:
             log.info("operation left to the next start", operation_id=live.operation_id)
         except ContractError as error:
@@ -242,8 +260,30 @@ class Operations:
         except Exception as error:  # noqa: BLE001 - the outermost layer of a verb
             await self._fail(live, _defect(live, error))
         else:
-            live.message.result.Pack(result)
             await self._end(live, State.OPERATION_STATE_SUCCEEDED)
+
+    async def _carry_out(self, live: LiveOperation, method: Method) -> None:
+        """Runs the verb; past its point of no return again, until the hypervisor answers."""
+        pool = self._pools.urgent if live.verb.options.preempts else self._pools.jobs
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                result = await loop.run_in_executor(pool, method, live.request, live)
+            except UnreachableError:
+                if not live.committed:
+                    raise
+                await self._hypervisor_back(live)
+            else:
+                live.message.result.Pack(result)
+                return
+
+    async def _hypervisor_back(self, live: LiveOperation) -> None:
+        """Waits until another try makes sense; who waits for the operation is told meanwhile."""
+        live.answered.set()
+        await asyncio.sleep(RETRY_S)  # that it is lost may not have been noticed yet
+        await self.reachable.wait()
+        if not self.closing:
+            live.answered.clear()
 
     async def _fail(self, live: LiveOperation, error: ContractError) -> None:
         live.message.error.CopyFrom(record_of(error))
@@ -262,14 +302,16 @@ class Operations:
                     await loop.run_in_executor(self._pools.urgent, self._undo, step.undo)
                     break
                 except UnreachableError:
-                    live.answered.set()
-                    self.reachable.clear()
-                    await self.reachable.wait()
+                    await self._hypervisor_back(live)
                 except Exception as error:  # noqa: BLE001 - the other steps are undone all the same
                     live.message.error.metadata["not_undone"] = step.name
                     _defect(live, error)
                     break
-            await asyncio.wrap_future(self._journal.undone(live.operation_id, step.number))
+            try:
+                await asyncio.wrap_future(self._journal.undone(live.operation_id, step.number))
+            except JournalError as error:
+                # Undoing it once more at the next start is harmless.
+                log.error("an undone step is not on disk", step=step.name, error=str(error))
 
     async def _end(self, live: LiveOperation, state: "State.ValueType") -> None:
         ended = Operation()
@@ -292,7 +334,7 @@ class Operations:
         if state_changed:
             self._listener.operation_changed(live.message)
 
-    def _spawn(self, coroutine: "asyncio.coroutines.Coroutine[None, None, None]") -> None:
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

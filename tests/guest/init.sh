@@ -31,8 +31,16 @@ read_cmdline() {
     echo "$tty" >/run/tty
 }
 
+# Waits for a console whose driver is loaded later, such as hvc0.
+await_console() {
+    until [ -c "/dev/$tty" ]; do
+        usleep 200000
+    done
+}
+
 # Writers open the console anew each time: it is hung up when a login ends.
 count() {
+    await_console
     n=0
     while :; do
         n=$((n + 1))
@@ -42,6 +50,7 @@ count() {
 }
 
 flood() {
+    await_console
     while :; do
         yes "virtrpc flood 0123456789abcdefghijklmnopqrstuvwxyz" >"/dev/$tty"
     done
@@ -71,17 +80,18 @@ find_devices() {
     mdev -d
 }
 
+make_ram_disk() {
+    modprobe -q brd rd_nr=1 rd_size=4096
+    zcat /data.ext4.gz >/dev/ram0
+    echo /dev/ram0
+}
+
 # A writable filesystem that can be frozen: a partition of the guest's own
 # disk, or else a RAM disk, as initramfs and tmpfs cannot be frozen.
 mount_data() {
-    if [ "$disk" = 1 ]; then
-        device=$(findfs LABEL=virtrpc-data)
-    else
-        modprobe -q brd rd_nr=1 rd_size=4096
-        device=/dev/ram0
-        zcat /data.ext4.gz >$device
-    fi
-    mount -t ext4 "$device" /mnt/data
+    device=
+    [ "$disk" = 1 ] && device=$(findfs LABEL=virtrpc-data)
+    mount -t ext4 "${device:-$(make_ram_disk)}" /mnt/data
 }
 
 # The kernel drops a press of the power button that nobody listens for: acpid

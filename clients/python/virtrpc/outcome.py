@@ -6,6 +6,7 @@ import time
 from importlib import import_module
 from pkgutil import iter_modules
 
+import grpc
 from google.protobuf import message_factory
 from google.protobuf.any_pb2 import Any as PackedMessage
 from google.protobuf.descriptor import Descriptor
@@ -21,7 +22,6 @@ from virtrpc.v1.types_pb2 import Error
 # One WaitOperation at a time waits this long; its call is given up a little later.
 SLICE_S = 60.0
 GRACE_S = 15.0
-DEADLINE_EXCEEDED = 4
 
 
 def result_of(operation: Operation) -> Message | None:
@@ -73,23 +73,18 @@ class Waiting:
         self._ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         self._retries = Retries(backoff, None)
         self._retries.progress()
+        self._asked = False
 
     @property
     def over(self) -> bool:
         """It has ended; raises DeadlineExceededError when the time is up before."""
-        if self._ends_at is not None and not self.operation.done and self._slice_s() <= 0:
-            raise made(
-                Error(
-                    code=DEADLINE_EXCEEDED,
-                    reason="STILL_RUNNING",
-                    message=f"operation {self.operation.operation_id} has not ended; it goes on",
-                    metadata={"operation_id": self.operation.operation_id},
-                )
-            )
+        if self._asked and not self.operation.done and self._slice_s() <= 0:
+            raise made(still_running(self.operation.operation_id))
         return self.operation.done
 
     def request(self) -> WaitOperationRequest:
         """The next call's request."""
+        self._asked = True
         request = WaitOperationRequest(operation_id=self.operation.operation_id)
         request.timeout.FromNanoseconds(int(max(0.0, self._slice_s()) * 1e9))
         return request
@@ -111,3 +106,13 @@ class Waiting:
         if self._ends_at is None:
             return SLICE_S
         return min(SLICE_S, self._ends_at - time.monotonic())
+
+
+def still_running(operation_id: str) -> Error:
+    """What a wait that was too short ends with."""
+    return Error(
+        code=grpc.StatusCode.DEADLINE_EXCEEDED.value[0],
+        reason="STILL_RUNNING",
+        message=f"operation {operation_id} has not ended; it goes on",
+        metadata={"operation_id": operation_id},
+    )

@@ -13,6 +13,7 @@ import yaml
 from virtrpc.address import Address
 from virtrpc.cli.structure import structure
 from virtrpc.errors import OperationError, RpcError, ServiceError
+from virtrpc.v1.types_pb2 import Blocker
 
 # Exit codes of failures begin here; gRPC's codes are 1 to 16.
 FIRST_EXIT_CODE = 64
@@ -26,16 +27,18 @@ def exit_code(error: ServiceError) -> int:
 def rendered_error(error: ServiceError, *, format: str, address: Address) -> str:  # noqa: A002 - click's word
     """The error in the format of the output, to be written to standard error."""
     if format == "json":
-        return json.dumps(_facts(error))
+        return json.dumps(_facts(error, address))
     if format == "yaml":
-        return yaml.safe_dump(_facts(error), sort_keys=False).rstrip()
+        return yaml.safe_dump(_facts(error, address), sort_keys=False).rstrip()
     if _nobody_answered(error):
         return "\n".join(_connection_block(error, address))
     return "\n".join(_block(error))
 
 
-def _facts(error: ServiceError) -> Mapping[str, Any]:
+def _facts(error: ServiceError, address: Address) -> Mapping[str, Any]:
     facts = {"status": error.status.name, **structure(error.error)}
+    if _nobody_answered(error):
+        facts["address"] = str(address)
     if error.retry_after_s is not None:
         facts["retry_after_s"] = error.retry_after_s
     if isinstance(error, OperationError):
@@ -45,18 +48,22 @@ def _facts(error: ServiceError) -> Mapping[str, Any]:
 
 def _block(error: ServiceError) -> Iterator[str]:
     yield f"error: {error}"
-    for blocker in error.blockers:
-        # A lone one often says what the error itself says.
-        if blocker.field or blocker.message != error.message:
-            subject = f"{blocker.field}: " if blocker.field else ""
-            reason = f" ({blocker.reason})" if blocker.reason else ""
-            yield f"  {subject}{blocker.message}{reason}"
+    yield from filter(None, (_blocker_line(blocker, error) for blocker in error.blockers))
     for key, value in sorted(error.metadata.items()):
-        yield f"  {key}: {value}"
+        if value not in error.message:
+            yield f"  {key}: {value}"
     if isinstance(error, OperationError):
         yield f"  operation: {error.operation.operation_id}"
     if error.retry_after_s is not None:
         yield f"  try again in {error.retry_after_s:g} s"
+
+
+def _blocker_line(blocker: Blocker, error: ServiceError) -> str:
+    if blocker.message == error.message:  # a lone one says what the error itself says
+        return f"  at {blocker.field}" if blocker.field else ""
+    subject = f"{blocker.field}: " if blocker.field else ""
+    reason = f" ({blocker.reason})" if blocker.reason else ""
+    return f"  {subject}{blocker.message}{reason}"
 
 
 def _nobody_answered(error: ServiceError) -> bool:

@@ -9,6 +9,7 @@ import grpc
 from click.shell_completion import CompletionItem
 
 from virtrpc.address import Address
+from virtrpc.cli.parameters import ParamType
 from virtrpc.client import Client
 from virtrpc.errors import ServiceError, made
 from virtrpc.paging import pages
@@ -19,13 +20,16 @@ COMPLETION_TIMEOUT_S = 2.0
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", flags=re.IGNORECASE)
 
 
-class InstanceName(click.ParamType):
+class InstanceName(ParamType):
     """An instance's UUID or name; a shell completes the names that the daemon lists."""
 
     name = "instance"
 
     def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
+        self,
+        ctx: click.Context,
+        param: click.Parameter,  # noqa: ARG002 - click's signature
+        incomplete: str,
     ) -> list[CompletionItem]:
         """Names that begin so; none while the daemon does not answer."""
         address = ctx.find_root().params.get("address")
@@ -48,9 +52,7 @@ INSTANCE = InstanceName()
 
 def names(client: Client) -> dict[str, str]:
     """The ids of all instances by their names, soft-deleted ones too."""
-    request = ListInstancesRequest(
-        view=InstanceView.INSTANCE_VIEW_NAMES, include_soft_deleted=True
-    )
+    request = ListInstancesRequest(view=InstanceView.INSTANCE_VIEW_NAMES, include_soft_deleted=True)
     return {
         instance.name: instance.instance_id
         for page in pages(client.instances.ListInstances, request)

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from virtrpc.cli.words import prefix_length
 from virtrpc.v1.event_pb2 import EventCursor
 
+if TYPE_CHECKING:  # generic only in later releases of click
+    ParamType = click.ParamType[Any]
+    Choice = click.Choice[str]
+else:
+    from click import Choice, ParamType
+
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
-class Converted(click.ParamType):
+class Converted(ParamType):
     """A type made of a function that raises ValueError, with a sentence, for what it refuses."""
 
     def __init__(self, name: str, convert: Callable[[str], Any]) -> None:
         self.name = name
         self._convert = convert
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value; a default that is converted already passes."""
         if not isinstance(value, str):
             return value
@@ -33,7 +37,7 @@ class Converted(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class EnumChoice(click.Choice):
+class EnumChoice(Choice):
     """The values of an enum by their words, e.g. "running"."""
 
     def __init__(self, enum: Any) -> None:
@@ -43,9 +47,7 @@ class EnumChoice(click.Choice):
         }
         super().__init__(sorted(self._numbers), case_sensitive=False)
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The value's number."""
         return self._numbers[super().convert(value, param, ctx)]
 
@@ -60,7 +62,7 @@ def size(text: str, *, unit: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is not a size, e.g. 512M or 2G")
     given = match[2].upper() or unit
-    whole, rest = divmod(int(match[1]) * 1024 ** _POWERS[given], 1024 ** _POWERS[unit])
+    whole, rest = divmod(int(match[1]) << 10 * _POWERS[given], 1 << 10 * _POWERS[unit])
     if rest:
         raise ValueError(f"{text!r} is not a whole number of {unit}iB")
     return whole

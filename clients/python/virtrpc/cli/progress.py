@@ -17,8 +17,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from virtrpc.cli.session import Session
 from virtrpc.cli.words import word
-from virtrpc.errors import DeadlineExceededError
-from virtrpc.outcome import result_of
+from virtrpc.errors import DeadlineExceededError, made
+from virtrpc.outcome import result_of, still_running
 from virtrpc.v1.operation_pb2 import Operation, OperationState
 
 Show = Callable[[Operation], None]
@@ -34,14 +34,19 @@ def result(session: Session, operation: Operation) -> Message | None:
     return result_of(operation)
 
 
-def followed(session: Session, operation_id: str) -> Operation:
-    """Shows an operation until it has ended; returns it as it ended."""
+def followed(session: Session, operation_id: str, *, each: Show | None = None) -> Operation:
+    """Shows an operation until it has ended; returns it as it ended.
+
+    `each` is given it too, as it stands at first and after every change.
+    """
     last = Operation(operation_id=operation_id)
     with attached(session, operation_id), _view(session) as show:
         for last in session.client.watch_operation(
             operation_id, timeout_s=session.timeout_s, on_retry=session.note_retry
         ):
             show(last)
+            if each is not None:
+                each(last)
     return last
 
 
@@ -50,17 +55,26 @@ def attached(session: Session, operation_id: str) -> Iterator[None]:
     """Where a wait inside is given up, says that the operation goes on and how to find it."""
     try:
         yield
-    except (KeyboardInterrupt, DeadlineExceededError):
-        session.note(f"detached: operation {operation_id} goes on")
-        session.note(f"  watch it:  virtrpc operation watch {operation_id}")
-        session.note(f"  cancel it: virtrpc operation cancel {operation_id}")
+    except KeyboardInterrupt:
+        click.echo(_detached(operation_id), err=True)
         raise
+    except DeadlineExceededError as error:
+        session.note(_detached(operation_id))
+        raise made(still_running(operation_id)) from error
+
+
+def _detached(operation_id: str) -> str:
+    return (
+        f"detached: operation {operation_id} goes on\n"
+        f"  watch it:  virtrpc operation watch {operation_id}\n"
+        f"  cancel it: virtrpc operation cancel {operation_id}"
+    )
 
 
 @contextmanager
 def _view(session: Session) -> Iterator[Show]:
     if session.output.format != "table":
-        yield lambda operation: None
+        yield lambda _operation: None
     elif sys.stderr.isatty():
         with _live_view() as show:
             yield show
@@ -82,7 +96,10 @@ def _live_view() -> Iterator[Show]:
 
         def show(operation: Operation) -> None:
             progress.update(
-                task, completed=operation.progress_percent, description=_headline(operation)
+                task,
+                completed=operation.progress_percent,
+                description=_headline(operation),
+                refresh=True,
             )
 
         yield show
@@ -103,5 +120,6 @@ class PlainView:
 
 
 def _headline(operation: Operation) -> str:
-    words = [operation.verb, word(OperationState, operation.state), operation.phase]
+    phase = "" if operation.done else operation.phase
+    words = [operation.verb, word(OperationState, operation.state), phase]
     return " ".join(part for part in words if part)

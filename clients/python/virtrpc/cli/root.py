@@ -17,6 +17,7 @@ import click
 from virtrpc.address import Address, default_socket
 from virtrpc.cli.command import output_option
 from virtrpc.cli.failure import exit_code
+from virtrpc.cli.parameters import ParamType
 from virtrpc.cli.session import Session
 from virtrpc.errors import ServiceError
 
@@ -29,11 +30,11 @@ BROKEN_PIPE = 141
 class Root(click.Group):
     """Imports a noun's module when it is named."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's
         """All nouns, sorted."""
         return sorted(NOUNS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """The noun's command; None for what is no noun."""
         if cmd_name not in NOUNS:
             return None
@@ -57,7 +58,7 @@ class Root(click.Group):
         return None
 
 
-class AddressParameter(click.ParamType):
+class AddressParameter(ParamType):
     """An address as virtrpc.address notes it."""
 
     name = "address"
@@ -81,7 +82,7 @@ class AddressParameter(click.ParamType):
     type=AddressParameter(),
     default=default_socket,
     envvar="VIRTRPC_ADDRESS",
-    show_default=True,
+    show_default="the local socket",
     show_envvar=True,
     help="Daemon: unix:/path, host:port, dns:///host:port or grpcs://host:port.",
 )

@@ -47,7 +47,9 @@ def state(word: str) -> Text:
 def listing(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]]) -> Table:
     """A table with a title above each column and a line for each row."""
     width = stdout_console().width
-    shown = [index for index, column in enumerate(columns) if width >= WIDE_COLUMNS or not column.wide]
+    shown = [
+        index for index, column in enumerate(columns) if width >= WIDE_COLUMNS or not column.wide
+    ]
     cells = [[row[index] for index in shown] for row in rows]
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for place, index in enumerate(shown):

@@ -12,7 +12,12 @@ _BINARY_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def word(enum: Any, value: int) -> str:
-    """An enum's value without its enum's name, e.g. "running"; a number that it lacks as it is."""
+    """An enum's value without its enum's name, e.g. "running"; empty for none.
+
+    A number that the enum lacks is given as it is.
+    """
+    if not value:
+        return ""
     names: dict[int, str] = {number: name for name, number in enum.items()}
     if value not in names:
         return str(value)

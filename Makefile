@@ -1,0 +1,66 @@
+# Each target does its own set-up, and none where nothing is missing.
+.DEFAULT_GOAL := help
+.PHONY: help run test check check-format check-lint check-types check-imports check-shell \
+        check-protos protos protos-check bench soak guest clean setup-run setup-test
+
+PYTHON := .venv/bin/python
+# What `make test` runs, e.g. TESTS=tests/conformance PYTEST_FLAGS=-x
+TESTS ?= tests
+PYTEST_FLAGS ?=
+SHELL_SCRIPTS := .ci/run deploy/setup/prepare
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sed -E 's/:.* ## /\t/' | expand -t 16
+
+run: setup-run ## A guest on a daemon of its own, until Ctrl-C; ONCE=1: until its console speaks
+	@$(PYTHON) -m deploy.demo $(if $(filter-out 0,$(ONCE)),--once)
+
+test: setup-test ## All tests, those on real QEMU included
+	@$(PYTHON) -m pytest $(TESTS) $(PYTEST_FLAGS)
+
+check: check-format check-lint check-types check-imports check-shell check-protos protos-check ## Everything that needs no run: format, lint, types, import rules, contract
+
+check-format: setup-test
+	@.venv/bin/ruff format --check
+
+check-lint: setup-test
+	@.venv/bin/ruff check
+
+check-types: setup-test
+	@.venv/bin/mypy
+
+check-imports: setup-test
+	@.venv/bin/lint-imports --no-logo --no-cache
+
+check-shell: setup-test
+	@shellcheck --external-sources $(SHELL_SCRIPTS)
+
+check-protos: setup-test
+	@$(PYTHON) protos/check.py lint
+	@$(PYTHON) protos/check.py format
+
+protos: setup-test ## Python stubs from the contract
+	@$(PYTHON) protos/generate.py
+
+protos-check: setup-test ## No stale stubs, no breaking change since the last release
+	@$(PYTHON) protos/generate.py --check
+	@$(PYTHON) protos/check.py breaking
+
+bench: setup-test ## Latencies, as ratios to what they stand on
+	@$(PYTHON) -m tests.bench
+
+soak: setup-test ## Random verbs and kills for a long while
+	@$(PYTHON) -m tests.soak
+
+guest: setup-run ## The test guest in .cache/guest
+
+clean: ## Removes what was made here; installed packages stay
+	rm -rf .venv .cache .run build dist *.egg-info clients/python/*.egg-info
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis protos/node_modules clients/node/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+setup-run:
+	@deploy/setup/prepare run
+
+setup-test:
+	@deploy/setup/prepare test

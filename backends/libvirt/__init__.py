@@ -1,0 +1,14 @@
+"""QEMU by way of libvirt; the only place that knows libvirt.
+
+connection.py   connections, the event loop, coming back after a loss
+errors.py       libvirt's errors → errors of the contract
+xml/            domain XML, built and read by declarative elements; pure
+domains.py      domains ↔ instances, and what the daemon is told of them
+events.py       libvirt's callbacks → events
+disks.py        images and disks, by qemu-img
+spawn.py …      the verbs
+"""
+
+from backends.libvirt.backend import LibvirtBackend
+
+__all__ = ["LibvirtBackend"]

@@ -1,0 +1,116 @@
+"""The libvirt backend as a whole."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import libvirt
+
+from backends.console_log import ConsoleLog
+from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
+from backends.errors import UnreachableError
+from backends.images import ImageStore
+from backends.libvirt.connection import Connection, Handles
+from backends.libvirt.domains import Domains
+from backends.libvirt.embedded import EmbeddedRoot, Reaper, is_embedded
+from backends.libvirt.errors import translated
+from backends.libvirt.events import Callbacks
+from backends.libvirt.folders import InstanceFolders
+from backends.libvirt.lifecycle import (
+    LibvirtInstanceFiles,
+    LibvirtLifecycle,
+    force_off,
+    undefine,
+)
+from backends.libvirt.power import LibvirtPower
+from backends.libvirt.probe import Probed, probe
+from backends.loading import BackendOptions
+from backends.work import Undo
+
+
+class LibvirtBackend(Backend):
+    """See backends.libvirt."""
+
+    name = "libvirt"
+
+    def __init__(self, options: BackendOptions) -> None:
+        self._options = options
+        self._folders = InstanceFolders(options.state_dir / "instances")
+        self._domains = Domains()
+        self._probed = Probed()
+        self._connection: Connection | None = None
+        self._observer: Observer | None = None
+        self._callbacks: Callbacks | None = None
+        self._embedded: EmbeddedRoot | None = None
+        self._reaper: Reaper | None = None
+        images = ImageStore(options.image_dir)
+        self._facets = (
+            LibvirtLifecycle(self._domains, self._folders, images, self._probed),
+            LibvirtInstanceFiles(self._domains, self._folders),
+            LibvirtPower(self._domains),
+        )
+        self._undo: Mapping[str, Callable[[str], object]] = {
+            "remove_files": self._folders.remove,
+            "undefine": lambda instance_id: undefine(self._domains, instance_id),
+            "force_off": lambda instance_id: force_off(self._domains, instance_id),
+        }
+
+    def open(self, observer: Observer) -> HypervisorFacts:
+        """See Backend."""
+        self._observer = observer
+        if self._connection is None:
+            self._prepare(observer)
+        assert self._connection is not None  # noqa: S101
+        handles = self._connection.open()
+        try:
+            return probe(
+                handles.reads,
+                self._connection.uri,
+                virt_type=self._options.virt_type,
+                into=self._probed,
+            )
+        except libvirt.libvirtError as error:
+            raise UnreachableError(str(translated(error))) from error
+
+    def close(self) -> None:
+        """See Backend."""
+        if self._connection is not None:
+            self._connection.close()
+            self._domains.close()
+        if self._reaper is not None:
+            self._reaper.close()
+        if self._embedded is not None:
+            self._embedded.close()
+
+    def facets(self) -> Sequence[Facet]:
+        """See Backend."""
+        return self._facets
+
+    def undo(self, undo: Undo) -> None:
+        """See Backend."""
+        self._undo[undo.action](undo.arguments["instance_id"])
+
+    def sample(self) -> Sequence[Sample]:
+        """See Backend."""
+        return self._domains.sample()
+
+    def console_log(self, instance_id: str) -> ConsoleLog:
+        """See Backend."""
+        return self._folders.console_log(instance_id)
+
+    def _prepare(self, observer: Observer) -> None:
+        """What is done once, before the first open."""
+        uri = self._options.libvirt_uri
+        if is_embedded(uri):
+            self._embedded = EmbeddedRoot(uri, default=self._options.state_dir / "libvirt")
+            self._reaper = Reaper()
+            uri = self._embedded.uri
+        self._callbacks = Callbacks(self._domains, observer)
+        self._connection = Connection(uri, connected=self._connected, lost=observer.disconnected)
+        self._domains.open(self._connection, observer)
+
+    def _connected(self, handles: Handles) -> None:
+        """A new generation of connections: callbacks again, everything listed again."""
+        assert self._callbacks is not None  # noqa: S101
+        assert self._observer is not None  # noqa: S101
+        self._callbacks.register(handles.events)
+        self._domains.tell_all()
+        self._observer.connected()

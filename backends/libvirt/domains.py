@@ -1,0 +1,217 @@
+"""Domains ↔ instances: looking them up, reading them, telling the daemon what was read.
+
+A domain is read and told under its lock, so the daemon never goes back to an
+older fact; an event is told after what it changed was read.
+"""
+
+import queue
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import libvirt
+import structlog
+from virtrpc.v1.instance_pb2 import Instance
+
+from backends.contract import Observer, Sample
+from backends.errors import ContractError, InstanceNotFoundError
+from backends.libvirt.connection import Connection
+from backends.libvirt.errors import is_gone, translated, translating
+from backends.libvirt.instances import POWER_STATES, read_instance
+from backends.specification import require_managed
+
+_STATS = (
+    libvirt.VIR_DOMAIN_STATS_STATE
+    | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+    | libvirt.VIR_DOMAIN_STATS_BALLOON
+)
+_LOCKS = 64
+log = structlog.get_logger()
+
+
+class Domains:
+    """All domains of the host. Callable from any thread."""
+
+    def __init__(self) -> None:
+        self.observer: Observer | None = None
+        self._connection: Connection | None = None
+        self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
+        self._happened: queue.SimpleQueue[tuple[str, Callable[[], None]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._reboots: dict[str, threading.Event] = {}
+        self._refresher: threading.Thread | None = None
+
+    def open(self, connection: Connection, observer: Observer) -> None:
+        """Begins to read and tell."""
+        self._connection, self.observer = connection, observer
+        self._refresher = threading.Thread(target=self._refresh, name="refresher", daemon=True)
+        self._refresher.start()
+
+    def close(self) -> None:
+        """Tells no more."""
+        self._happened.put(None)
+        if self._refresher is not None:
+            self._refresher.join()
+
+    @property
+    def connection(self) -> Connection:
+        """The connection; open() was called."""
+        assert self._connection is not None  # noqa: S101
+        return self._connection
+
+    def find(self, instance_id: str) -> libvirt.virDomain | None:
+        """The domain of an instance, on the connection for jobs; None where there is none."""
+        return self._lookup(self.connection.handles.jobs, instance_id)
+
+    def find_for_read(self, instance_id: str) -> libvirt.virDomain | None:
+        """As `find`, on the connection for reads."""
+        return self._lookup(self.connection.handles.reads, instance_id)
+
+    def find_urgent(self, instance_id: str) -> libvirt.virDomain | None:
+        """As `find`, on the connection that never waits behind a job."""
+        return self._lookup(self.connection.handles.urgent, instance_id)
+
+    def find_name(self, name: str) -> libvirt.virDomain | None:
+        """The domain of a name; None where there is none."""
+        try:
+            return self.connection.handles.jobs.lookupByName(name)
+        except libvirt.libvirtError as error:
+            if is_gone(error):
+                return None
+            raise self.failed(error) from error
+
+    def managed(self, instance_id: str) -> tuple[libvirt.virDomain, Instance]:
+        """Domain and facts of an instance that the service may change.
+
+        Raises InstanceNotFoundError, or WrongStateError for a foreign one.
+        """
+        domain = self.find(instance_id)
+        if domain is None:
+            raise InstanceNotFoundError(instance_id)
+        return domain, require_managed(self.read(domain), instance_id)
+
+    def read(self, domain: libvirt.virDomain) -> Instance:
+        """The facts of a domain, as they are now."""
+        with translating(domain.UUIDString()):
+            return read_instance(domain)
+
+    def tell(self, domain: libvirt.virDomain) -> Instance:
+        """Reads a domain and tells the daemon before it returns; gives what was read."""
+        instance_id = domain.UUIDString()
+        with self._locked(instance_id):
+            instance = self.read(domain)
+            if self.observer is not None:
+                self.observer.instance_changed(_copy(instance))
+        return instance
+
+    def gone(self, instance_id: str) -> None:
+        """Tells the daemon that a domain has been undefined."""
+        with self._locked(instance_id):
+            if self.observer is not None:
+                self.observer.instance_gone(instance_id)
+
+    def happened(self, instance_id: str, tell_event: Callable[[], None]) -> None:
+        """Something happened to a domain: it is read, then the event told. Does not block."""
+        self._happened.put((instance_id, tell_event))
+
+    def reboot_of(self, instance_id: str) -> threading.Event:
+        """An event that is set at the next reset of the guest."""
+        return self._reboots.setdefault(instance_id, threading.Event())
+
+    def rebooted(self, instance_id: str) -> None:
+        """The guest was reset."""
+        waiting = self._reboots.pop(instance_id, None)
+        if waiting is not None:
+            waiting.set()
+
+    def tell_all(self) -> None:
+        """Reads every domain and tells the daemon the whole truth."""
+        instances = []
+        with translating():
+            for domain in self.connection.handles.reads.listAllDomains():
+                try:
+                    instances.append(read_instance(domain))
+                except libvirt.libvirtError as error:
+                    if not is_gone(error):
+                        raise
+        if self.observer is not None:
+            self.observer.instances_listed(instances)
+
+    def sample(self) -> list[Sample]:
+        """Counters of all running domains, by one call."""
+        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
+        handles = self.connection.handles
+        try:
+            rows = handles.reads.getAllDomainStats(
+                _STATS, flags | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+            )
+        except libvirt.libvirtError as error:
+            raise self.failed(error) from error
+        return [
+            Sample(
+                instance_id=domain.UUIDString(),
+                cpu_time_ns=stats.get("cpu.time", 0),
+                memory_kib=stats.get("balloon.current", 0),
+            )
+            for domain, stats in rows
+        ]
+
+    def failed(self, error: libvirt.libvirtError, instance_id: str = "") -> ContractError:
+        """Error of the contract for a failed call; a lost connection is seen to."""
+        self.connection.suspect(error)
+        return translated(error, instance_id)
+
+    def _lookup(self, connection: libvirt.virConnect, instance_id: str) -> libvirt.virDomain | None:
+        try:
+            return connection.lookupByUUIDString(instance_id)
+        except libvirt.libvirtError as error:
+            if is_gone(error):
+                return None
+            raise self.failed(error, instance_id) from error
+
+    def _locked(self, instance_id: str) -> AbstractContextManager[bool]:
+        return self._locks[hash(instance_id) % _LOCKS]
+
+    def _refresh(self) -> None:
+        while (happened := self._happened.get()) is not None:
+            instance_id, tell_event = happened
+            try:
+                self._refresh_one(instance_id)
+            except ContractError as error:
+                # The connection has gone; everything is read anew when it is back.
+                log.debug("domain not read", instance_id=instance_id, reason=str(error))
+            tell_event()
+
+    def _refresh_one(self, instance_id: str) -> None:
+        with self._locked(instance_id):
+            domain = self._lookup(self.connection.handles.reads, instance_id)
+            try:
+                instance = None if domain is None else self.read(domain)
+            except InstanceNotFoundError:
+                instance = None
+            if self.observer is None:
+                return
+            if instance is None:
+                self.observer.instance_gone(instance_id)
+            else:
+                self.observer.instance_changed(instance)
+
+
+def is_active(domain: libvirt.virDomain) -> bool:
+    """Whether a domain's machine exists: running, paused or crashed."""
+    with translating(domain.UUIDString()):
+        return bool(domain.isActive())
+
+
+def power_state(domain: libvirt.virDomain) -> int:
+    """The PowerState of a domain, now."""
+    with translating(domain.UUIDString()):
+        state, _ = domain.state()
+        return POWER_STATES[state]
+
+
+def _copy(instance: Instance) -> Instance:
+    copy = Instance()
+    copy.CopyFrom(instance)
+    return copy

@@ -1,0 +1,145 @@
+"""libvirt's callbacks → events. They only convert and hand over: libvirt waits for them."""
+
+from collections.abc import Mapping
+
+import libvirt
+from virtrpc.v1.event_pb2 import EventType
+from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.types_pb2 import PowerState
+
+from backends.contract import Observer
+from backends.libvirt.domains import Domains
+
+_RUNNING = PowerState.POWER_STATE_RUNNING
+_PAUSED = PowerState.POWER_STATE_PAUSED
+_SHUTDOWN = PowerState.POWER_STATE_SHUTDOWN
+_CRASHED = PowerState.POWER_STATE_CRASHED
+_UNCHANGED = PowerState.POWER_STATE_UNSPECIFIED
+_Kind = tuple["EventType.ValueType", "PowerState.ValueType"]
+
+_LIFECYCLE: Mapping[int, _Kind] = {
+    libvirt.VIR_DOMAIN_EVENT_STARTED: (EventType.EVENT_TYPE_STARTED, _RUNNING),
+    libvirt.VIR_DOMAIN_EVENT_SUSPENDED: (EventType.EVENT_TYPE_PAUSED, _PAUSED),
+    libvirt.VIR_DOMAIN_EVENT_RESUMED: (EventType.EVENT_TYPE_RESUMED, _RUNNING),
+    libvirt.VIR_DOMAIN_EVENT_STOPPED: (EventType.EVENT_TYPE_STOPPED, _SHUTDOWN),
+    libvirt.VIR_DOMAIN_EVENT_CRASHED: (EventType.EVENT_TYPE_CRASHED, _CRASHED),
+    libvirt.VIR_DOMAIN_EVENT_PMSUSPENDED: (EventType.EVENT_TYPE_PAUSED, _PAUSED),
+}
+_DETAILS: Mapping[int, tuple[str, ...]] = {
+    libvirt.VIR_DOMAIN_EVENT_STARTED: ("booted", "migrated", "restored", "snapshot", "wakeup"),
+    libvirt.VIR_DOMAIN_EVENT_SUSPENDED: (
+        "user", "migration", "io-error", "watchdog", "restored", "snapshot", "api-error",
+        "postcopy", "postcopy-failed",
+    ),
+    libvirt.VIR_DOMAIN_EVENT_RESUMED: ("unpaused", "migrated", "snapshot", "postcopy"),
+    libvirt.VIR_DOMAIN_EVENT_STOPPED: (
+        "shutdown", "destroyed", "crashed", "migrated", "saved", "failed", "snapshot",
+    ),
+    libvirt.VIR_DOMAIN_EVENT_CRASHED: ("panicked", "crash-loaded"),
+}  # fmt: skip
+_WATCHDOG_ACTIONS = ("none", "pause", "reset", "poweroff", "shutdown", "debug", "inject-nmi")
+
+
+class Callbacks:
+    """Callbacks of the connection for events."""
+
+    def __init__(self, domains: Domains, observer: Observer) -> None:
+        self._domains = domains
+        self._observer = observer
+        self._paused: set[str] = set()
+
+    def register(self, connection: libvirt.virConnect) -> None:
+        """Registers all; raises libvirt.libvirtError."""
+        for event_id, callback in (
+            (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
+            (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
+            (libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG, self._on_watchdog),
+            (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._on_io_error),
+        ):
+            connection.domainEventRegisterAny(None, event_id, callback, None)
+
+    def _on_lifecycle(
+        self,
+        _connection: libvirt.virConnect,
+        domain: libvirt.virDomain,
+        event: int,
+        detail: int,
+        _data: None,
+    ) -> None:
+        instance_id = domain.UUIDString()
+        if event == libvirt.VIR_DOMAIN_EVENT_DEFINED:
+            self._defined(domain, detail)
+        elif event == libvirt.VIR_DOMAIN_EVENT_UNDEFINED:
+            self._tell(domain, EventType.EVENT_TYPE_DELETED, _SHUTDOWN, "")
+        elif event in _LIFECYCLE and not self._is_part_of_start(instance_id, event):
+            kind, state = _LIFECYCLE[event]
+            word = _word(_DETAILS.get(event, ()), detail)
+            if kind == EventType.EVENT_TYPE_STOPPED and word in ("crashed", "failed"):
+                kind, state = EventType.EVENT_TYPE_CRASHED, _CRASHED
+            self._tell(domain, kind, state, word)
+
+    def _is_part_of_start(self, instance_id: str, event: int) -> bool:
+        """QEMU starts paused; libvirt tells that it was let run, before that it started."""
+        if event == libvirt.VIR_DOMAIN_EVENT_SUSPENDED:
+            self._paused.add(instance_id)
+            return False
+        was_paused = instance_id in self._paused
+        self._paused.discard(instance_id)
+        return event == libvirt.VIR_DOMAIN_EVENT_RESUMED and not was_paused
+
+    def _defined(self, domain: libvirt.virDomain, detail: int) -> None:
+        if detail == libvirt.VIR_DOMAIN_EVENT_DEFINED_ADDED:
+            self._tell(domain, EventType.EVENT_TYPE_CREATED, _SHUTDOWN, "")
+        else:
+            self._tell(domain, EventType.EVENT_TYPE_UPDATED, _UNCHANGED, "")
+
+    def _on_reboot(
+        self, _connection: libvirt.virConnect, domain: libvirt.virDomain, _data: None
+    ) -> None:
+        self._domains.rebooted(domain.UUIDString())
+        self._tell(domain, EventType.EVENT_TYPE_REBOOTED, _RUNNING, "reset")
+
+    def _on_watchdog(
+        self,
+        _connection: libvirt.virConnect,
+        domain: libvirt.virDomain,
+        action: int,
+        _data: None,
+    ) -> None:
+        word = _word(_WATCHDOG_ACTIONS, action)
+        self._tell(domain, EventType.EVENT_TYPE_WATCHDOG, _UNCHANGED, word)
+
+    def _on_io_error(
+        self,
+        _connection: libvirt.virConnect,
+        domain: libvirt.virDomain,
+        path: str,
+        _alias: str,
+        _action: int,
+        reason: str,
+        _data: None,
+    ) -> None:
+        detail = f"{path}: {reason or 'error'}"
+        self._tell(domain, EventType.EVENT_TYPE_IO_ERROR, _UNCHANGED, detail)
+
+    def _tell(
+        self,
+        domain: libvirt.virDomain,
+        kind: "EventType.ValueType",
+        state: "PowerState.ValueType",
+        detail: str,
+    ) -> None:
+        instance = Instance(
+            instance_id=domain.UUIDString(),
+            name=domain.name(),
+            power_state=state,
+            power_state_reason=detail,
+        )
+        self._domains.happened(
+            instance.instance_id,
+            lambda: self._observer.event(kind, instance=instance, detail=detail),
+        )
+
+
+def _word(words: tuple[str, ...], number: int) -> str:
+    return words[number] if 0 <= number < len(words) else str(number)

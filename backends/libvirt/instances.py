@@ -1,0 +1,151 @@
+"""Reads an Instance from a domain: its state, and its XML as it runs and as it will start."""
+
+from collections.abc import Mapping
+
+import libvirt
+from virtrpc.v1 import spec_pb2
+from virtrpc.v1.instance_pb2 import AttachedDisk, AttachedInterface, Instance, MachineState
+from virtrpc.v1.types_pb2 import PowerState
+
+from backends.libvirt.xml import metadata
+from backends.libvirt.xml.domain import Disk, Domain, Interface
+from backends.libvirt.xml.element import parse
+
+POWER_STATES: Mapping[int, "PowerState.ValueType"] = {
+    libvirt.VIR_DOMAIN_NOSTATE: PowerState.POWER_STATE_NOSTATE,
+    libvirt.VIR_DOMAIN_RUNNING: PowerState.POWER_STATE_RUNNING,
+    libvirt.VIR_DOMAIN_BLOCKED: PowerState.POWER_STATE_RUNNING,
+    libvirt.VIR_DOMAIN_PAUSED: PowerState.POWER_STATE_PAUSED,
+    libvirt.VIR_DOMAIN_SHUTDOWN: PowerState.POWER_STATE_RUNNING,
+    libvirt.VIR_DOMAIN_SHUTOFF: PowerState.POWER_STATE_SHUTDOWN,
+    libvirt.VIR_DOMAIN_CRASHED: PowerState.POWER_STATE_CRASHED,
+    libvirt.VIR_DOMAIN_PMSUSPENDED: PowerState.POWER_STATE_PAUSED,
+}
+_REASONS: Mapping[tuple[int, int], str] = {
+    (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED): "booted",
+    (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_MIGRATED): "migrated",
+    (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_RESTORED): "restored",
+    (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_UNPAUSED): "unpaused",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER): "user",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION): "migration",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR): "io-error",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_WATCHDOG): "watchdog",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED): "crashed",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN): "shutdown",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED): "destroyed",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED): "crashed",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_MIGRATED): "migrated",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SAVED): "saved",
+    (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_FAILED): "failed",
+    (libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_CRASHED_PANICKED): "panicked",
+}
+# A machine that ended by itself, not by anyone's will.
+_CRASHED = frozenset(
+    {
+        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED),
+        (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_FAILED),
+    }
+)
+_BUSES = {
+    "virtio": spec_pb2.DISK_BUS_VIRTIO,
+    "scsi": spec_pb2.DISK_BUS_SCSI,
+    "sata": spec_pb2.DISK_BUS_SATA,
+    "usb": spec_pb2.DISK_BUS_USB,
+    "ide": spec_pb2.DISK_BUS_IDE,
+}
+_FORMATS = {"raw": spec_pb2.DISK_FORMAT_RAW, "qcow2": spec_pb2.DISK_FORMAT_QCOW2}
+_DEVICE_TYPES = {
+    "disk": spec_pb2.DISK_DEVICE_TYPE_DISK,
+    "cdrom": spec_pb2.DISK_DEVICE_TYPE_CDROM,
+    "lun": spec_pb2.DISK_DEVICE_TYPE_LUN,
+    "floppy": spec_pb2.DISK_DEVICE_TYPE_FLOPPY,
+}
+ALIAS_PREFIX = "ua-"  # libvirt keeps aliases that begin so as they are given
+
+
+def read_instance(domain: libvirt.virDomain) -> Instance:
+    """The facts of a domain; raises libvirt.libvirtError."""
+    state, reason = domain.state()
+    active = state != libvirt.VIR_DOMAIN_SHUTOFF
+    persistent = parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    own = metadata.find_in(persistent)
+    machine = read_machine(Domain.from_xml(persistent))
+    instance = Instance(
+        instance_id=domain.UUIDString(),
+        name=domain.name(),
+        power_state=POWER_STATES.get(state, PowerState.POWER_STATE_NOSTATE),
+        power_state_reason=_REASONS.get((state, reason), ""),
+        max_memory_kib=machine.max_memory_kib,
+        memory_kib=machine.memory_kib,
+        vcpus=machine.vcpus,
+        bootable=True,
+        managed=own is not None,
+        virt_type=persistent.get("type", ""),
+        persistent=machine,
+    )
+    if (state, reason) in _CRASHED:
+        instance.power_state = PowerState.POWER_STATE_CRASHED
+    if active:
+        running = parse(domain.XMLDesc(0))
+        instance.effective.CopyFrom(read_machine(Domain.from_xml(running)))
+    if own is not None:
+        _add_own(instance, own)
+    return instance
+
+
+def add_live_counters(instance: Instance, domain: libvirt.virDomain) -> None:
+    """CPU time and memory of this moment, by one call."""
+    _, maximum, memory, vcpus, cpu_time_ns = domain.info()
+    instance.max_memory_kib, instance.memory_kib = maximum, memory
+    instance.vcpus, instance.cpu_time_ns = vcpus, cpu_time_ns
+    instance.cpu_time_at.GetCurrentTime()
+
+
+def _add_own(instance: Instance, own: metadata.InstanceMetadata) -> None:
+    instance.spec.CopyFrom(own.spec)
+    instance.labels.update(own.spec.labels)
+    instance.metadata.update(own.metadata)
+    instance.created_at.CopyFrom(own.created_at)
+    instance.bootable = own.bootable
+
+
+def read_machine(domain: Domain) -> MachineState:
+    """One configuration of a machine."""
+    return MachineState(
+        max_memory_kib=domain.memory or 0,
+        memory_kib=domain.current_memory or domain.memory or 0,
+        vcpus=domain.vcpus or 0,
+        machine_type=domain.machine or "",
+        disks=[_read_disk(disk) for disk in domain.disks],
+        interfaces=[_read_interface(interface) for interface in domain.interfaces],
+    )
+
+
+def _read_disk(disk: Disk) -> AttachedDisk:
+    attached = AttachedDisk(
+        device_name=disk.target or "",
+        source=disk.source_file or disk.source_device or "",
+        format=_FORMATS.get(disk.format or "", spec_pb2.DISK_FORMAT_UNSPECIFIED),
+        bus=_BUSES.get(disk.bus or "", spec_pb2.DISK_BUS_UNSPECIFIED),
+        device_type=_DEVICE_TYPES.get(disk.device or "", spec_pb2.DISK_DEVICE_TYPE_UNSPECIFIED),
+        read_only=disk.read_only,
+        serial=disk.serial or "",
+        role=(disk.alias or "").removeprefix(ALIAS_PREFIX).partition("-")[0],
+    )
+    if disk.boot_order is not None:
+        attached.boot_index = disk.boot_order - 1
+    return attached
+
+
+def _read_interface(interface: Interface) -> AttachedInterface:
+    alias = interface.alias or ""
+    return AttachedInterface(
+        port_id=alias.removeprefix(ALIAS_PREFIX) if alias.startswith(ALIAS_PREFIX) else "",
+        mac_address=interface.mac or "",
+        model=interface.model or "",
+        type=interface.type or "",
+        source=interface.source_bridge or interface.source_network or interface.source_device or "",
+        host_device=interface.target or "",
+        mtu=interface.mtu or 0,
+        link_down=interface.link == "down",
+    )

@@ -1,0 +1,200 @@
+"""Spawn and destroy, and what an instance leaves behind, on libvirt."""
+
+import libvirt
+from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1.spec_pb2 import InstanceSpec
+
+from backends.console_log import ConsoleLog
+from backends.contract import InstanceFiles, Lifecycle
+from backends.errors import ContractError, InstanceNotFoundError, WrongStateError
+from backends.images import ImageStore
+from backends.libvirt.blueprint import Place, domain_xml, unsupported
+from backends.libvirt.disks import make_overlay
+from backends.libvirt.domains import Domains, is_active
+from backends.libvirt.errors import is_gone
+from backends.libvirt.folders import InstanceFolders
+from backends.libvirt.instances import add_live_counters
+from backends.libvirt.probe import Probed
+from backends.libvirt.xml.metadata import InstanceMetadata
+from backends.redaction import redacted
+from backends.specification import (
+    BYTES_PER_GIB,
+    SpecImages,
+    boot_source_blockers,
+    existing,
+    instance_name,
+    require_managed,
+)
+from backends.work import Undo, Work
+
+_UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+class LibvirtLifecycle(Lifecycle):
+    """Beginning and end of instances."""
+
+    def __init__(
+        self, domains: Domains, folders: InstanceFolders, images: ImageStore, probed: Probed
+    ) -> None:
+        self._domains = domains
+        self._folders = folders
+        self._images = images
+        self._probed = probed
+
+    def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
+        """See Lifecycle."""
+        instance_id, spec = request.instance_id, request.spec
+        same = existing(instance_id, spec, self._namesakes(instance_id, spec))
+        images = SpecImages(spec, self._images)
+        blockers = [*images.blockers, *boot_source_blockers(spec), *unsupported(spec)]
+        work.ready([] if same is not None else blockers)
+        if same is not None:
+            return same
+        place = self._make_files(instance_id, spec, images, work)
+        return self._make_domain(instance_id, spec, place, work)
+
+    def get_instance(self, request: pb.GetInstanceRequest) -> pb.GetInstanceResponse:
+        """See Lifecycle."""
+        domain = self._domains.find_for_read(request.instance_id)
+        if domain is None:
+            raise InstanceNotFoundError(request.instance_id)
+        instance = self._domains.read(domain)
+        try:
+            add_live_counters(instance, domain)
+        except libvirt.libvirtError as error:
+            raise self._domains.failed(error, request.instance_id) from error
+        return pb.GetInstanceResponse(instance=instance)
+
+    def destroy_instance(
+        self, request: pb.DestroyInstanceRequest, work: Work
+    ) -> pb.DestroyInstanceResponse:
+        """See Lifecycle."""
+        domain = self._domains.find_urgent(request.instance_id)
+        if domain is not None:
+            require_managed(self._domains.read(domain), request.instance_id)
+        work.ready()
+        work.step("stop")
+        force_off(self._domains, request.instance_id)
+        work.step("undefine")
+        undefine(self._domains, request.instance_id)
+        if request.destroy_disks:
+            work.step("files")
+            self._folders.remove(request.instance_id)
+        return pb.DestroyInstanceResponse(already_gone=domain is None)
+
+    def _namesakes(self, instance_id: str, spec: InstanceSpec) -> list[pb.Instance]:
+        """Instances that have the id or the name already."""
+        found = (
+            self._domains.find(instance_id),
+            self._domains.find_name(instance_name(instance_id, spec)),
+        )
+        return [self._domains.read(domain) for domain in found if domain is not None]
+
+    def _make_files(
+        self, instance_id: str, spec: InstanceSpec, images: SpecImages, work: Work
+    ) -> Place:
+        work.phase("disks", percent=10, message=instance_name(instance_id, spec))
+        work.step("files", Undo("remove_files", {"instance_id": instance_id}))
+        self._folders.remove(instance_id)  # what an instance of that id once left
+        folder = self._folders.make(instance_id)
+        root_disk = None
+        if images.root is not None:
+            root_disk = folder / "root.qcow2"
+            size_bytes = spec.flavor.root_disk_gib * BYTES_PER_GIB
+            make_overlay(root_disk, images.root, size_bytes=size_bytes)
+        return Place(
+            virt_type=self._probed.virt_type,
+            emulator=self._probed.emulator,
+            root_disk=root_disk,
+            kernel=images.kernel,
+            ramdisk=images.ramdisk,
+            console_log=ConsoleLog.new(folder).path,
+        )
+
+    def _make_domain(
+        self, instance_id: str, spec: InstanceSpec, place: Place, work: Work
+    ) -> pb.Instance:
+        own = InstanceMetadata(spec=redacted(spec), metadata=dict(spec.metadata))
+        own.created_at.GetCurrentTime()
+        place.console_log.touch(mode=0o600)
+        try:
+            work.phase("define", percent=40)
+            work.step("define", Undo("undefine", {"instance_id": instance_id}))
+            xml = domain_xml(instance_id, own, place)
+            domain = self._domains.connection.handles.jobs.defineXML(xml)
+            work.phase("start", percent=50)
+            work.step("start", Undo("force_off", {"instance_id": instance_id}))
+            domain.create()
+        except libvirt.libvirtError as error:
+            raise self._domains.failed(error) from error
+        work.commit()
+        return self._domains.tell(domain)
+
+
+class LibvirtInstanceFiles(InstanceFiles):
+    """Folders that instances leave behind."""
+
+    def __init__(self, domains: Domains, folders: InstanceFolders) -> None:
+        self._domains = domains
+        self._folders = folders
+
+    def cleanup_instance(
+        self, request: pb.CleanupInstanceRequest, work: Work
+    ) -> pb.CleanupInstanceResponse:
+        """See InstanceFiles."""
+        domain = self._domains.find(request.instance_id)
+        running = domain is not None and is_active(domain)
+        work.ready([WrongStateError("the instance is running")] if running else [])
+        if domain is not None or not request.destroy_disks:
+            return pb.CleanupInstanceResponse()
+        work.step("files")
+        return pb.CleanupInstanceResponse(removed=self._folders.remove(request.instance_id))
+
+    def delete_instance_files(
+        self, request: pb.DeleteInstanceFilesRequest, work: Work
+    ) -> pb.DeleteInstanceFilesResponse:
+        """See InstanceFiles."""
+        blockers: list[ContractError] = []
+        if self._domains.find(request.instance_id) is not None:
+            blockers.append(WrongStateError("the instance is still defined here"))
+        work.ready(blockers)
+        work.step("files")
+        self._folders.remove(request.instance_id)
+        return pb.DeleteInstanceFilesResponse(gone=True)
+
+    def check_instance_on_disk(
+        self, request: pb.CheckInstanceOnDiskRequest
+    ) -> pb.CheckInstanceOnDiskResponse:
+        """See InstanceFiles."""
+        return pb.CheckInstanceOnDiskResponse(
+            on_disk=self._folders.of(request.instance_id).exists()
+        )
+
+
+def force_off(domains: Domains, instance_id: str) -> None:
+    """Ends a machine at once; nothing where it is off or unknown."""
+    domain = domains.find_urgent(instance_id)
+    try:
+        if domain is not None and domain.isActive():
+            domain.destroy()
+    except libvirt.libvirtError as error:
+        ended_meanwhile = error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID
+        if not (is_gone(error) or ended_meanwhile):
+            raise domains.failed(error, instance_id) from error
+
+
+def undefine(domains: Domains, instance_id: str) -> None:
+    """Makes a domain that is off unknown; nothing where it is."""
+    domain = domains.find_urgent(instance_id)
+    if domain is not None:
+        try:
+            domain.undefineFlags(_UNDEFINE)
+        except libvirt.libvirtError as error:
+            if not is_gone(error):
+                raise domains.failed(error, instance_id) from error
+    domains.gone(instance_id)

@@ -1,0 +1,144 @@
+"""Running, paused, off, on libvirt."""
+
+import time
+from collections.abc import Callable
+
+import libvirt
+from google.protobuf.duration_pb2 import Duration
+from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1.types_pb2 import PowerState
+
+from backends.contract import Power
+from backends.libvirt.domains import Domains, is_active
+from backends.libvirt.lifecycle import force_off
+from backends.power_states import bootable_blockers, power_blockers
+from backends.work import Work
+
+_RUNNING = PowerState.POWER_STATE_RUNNING
+_PAUSED = PowerState.POWER_STATE_PAUSED
+_OFF = frozenset({PowerState.POWER_STATE_SHUTDOWN, PowerState.POWER_STATE_CRASHED})
+_DEFAULT_TIMEOUT_S = 60.0
+_DEFAULT_RETRY_S = 10.0
+_LOOK_S = 0.2
+
+
+class LibvirtPower(Power):
+    """Power states of instances."""
+
+    def __init__(self, domains: Domains) -> None:
+        self._domains = domains
+
+    def power_on_instance(
+        self, request: pb.PowerOnInstanceRequest, work: Work
+    ) -> pb.PowerOnInstanceResponse:
+        """See Power."""
+        domain, instance = self._domains.managed(request.instance_id)
+        work.ready([*power_blockers(instance, _RUNNING, *_OFF), *bootable_blockers(instance)])
+        if instance.power_state in _OFF:
+            work.step("start")
+            self._start(domain)
+        return pb.PowerOnInstanceResponse(instance=self._domains.tell(domain))
+
+    def power_off_instance(
+        self, request: pb.PowerOffInstanceRequest, work: Work
+    ) -> pb.PowerOffInstanceResponse:
+        """See Power."""
+        domain, instance = self._domains.managed(request.instance_id)
+        work.ready()
+        forced = False
+        if instance.power_state not in _OFF:
+            work.step("stop")
+            # A paused guest cannot react.
+            timeout_s = _seconds(request, "timeout", _DEFAULT_TIMEOUT_S)
+            may_react = instance.power_state == _RUNNING and timeout_s > 0
+            retry_s = _seconds(request, "retry_interval", _DEFAULT_RETRY_S) or _DEFAULT_RETRY_S
+            forced = not (may_react and self._shut_down(domain, timeout_s, retry_s, work))
+            if forced:
+                force_off(self._domains, request.instance_id)
+        return pb.PowerOffInstanceResponse(forced=forced, instance=self._domains.tell(domain))
+
+    def reboot_instance(
+        self, request: pb.RebootInstanceRequest, work: Work
+    ) -> pb.RebootInstanceResponse:
+        """See Power."""
+        domain, instance = self._domains.managed(request.instance_id)
+        work.ready(bootable_blockers(instance))
+        work.step("reboot")
+        soft = request.type == pb.REBOOT_TYPE_SOFT and instance.power_state == _RUNNING
+        timeout_s = _seconds(request, "timeout", _DEFAULT_TIMEOUT_S)
+        forced = soft and not self._guest_reboots(domain, timeout_s, work)
+        if forced or not soft:
+            force_off(self._domains, request.instance_id)
+            self._start(domain)
+        return pb.RebootInstanceResponse(forced=forced, instance=self._domains.tell(domain))
+
+    def pause_instance(
+        self, request: pb.PauseInstanceRequest, work: Work
+    ) -> pb.PauseInstanceResponse:
+        """See Power."""
+        domain, instance = self._domains.managed(request.instance_id)
+        work.ready(power_blockers(instance, _RUNNING, _PAUSED))
+        if instance.power_state == _RUNNING:
+            work.step("pause")
+            self._call(domain, domain.suspend)
+        return pb.PauseInstanceResponse(instance=self._domains.tell(domain))
+
+    def unpause_instance(
+        self, request: pb.UnpauseInstanceRequest, work: Work
+    ) -> pb.UnpauseInstanceResponse:
+        """See Power."""
+        domain, instance = self._domains.managed(request.instance_id)
+        work.ready(power_blockers(instance, _RUNNING, _PAUSED))
+        if instance.power_state == _PAUSED:
+            work.step("unpause")
+            self._call(domain, domain.resume)
+        return pb.UnpauseInstanceResponse(instance=self._domains.tell(domain))
+
+    def _start(self, domain: libvirt.virDomain) -> None:
+        self._call(domain, domain.create)
+
+    def _call(self, domain: libvirt.virDomain, call: Callable[[], int]) -> None:
+        try:
+            call()
+        except libvirt.libvirtError as error:
+            raise self._domains.failed(error, domain.UUIDString()) from error
+
+    def _shut_down(
+        self, domain: libvirt.virDomain, timeout_s: float, retry_s: float, work: Work
+    ) -> bool:
+        """Asks the guest, again and again, to switch off; False when it does not in time."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            self._ask(domain.shutdown, domain)
+            ask_again = min(end, time.monotonic() + retry_s)
+            while time.monotonic() < ask_again:
+                if not is_active(domain):
+                    return True
+                work.wait(_LOOK_S)
+        return not is_active(domain)
+
+    def _guest_reboots(self, domain: libvirt.virDomain, timeout_s: float, work: Work) -> bool:
+        """Asks the guest to restart; False when it does not in time."""
+        rebooted = self._domains.reboot_of(domain.UUIDString())
+        self._ask(lambda: domain.reboot(libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN), domain)
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end and not rebooted.is_set():
+            if not is_active(domain):
+                return False
+            work.wait(_LOOK_S)
+        return rebooted.is_set()
+
+    def _ask(self, call: Callable[[], int], domain: libvirt.virDomain) -> None:
+        """A request to the guest; that it has gone off meanwhile is no error."""
+        try:
+            call()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+                raise self._domains.failed(error, domain.UUIDString()) from error
+
+
+def _seconds(request: object, field: str, default: float) -> float:
+    if not request.HasField(field):  # type: ignore[attr-defined]
+        return default
+    duration: Duration = getattr(request, field)
+    return duration.ToNanoseconds() / 1e9

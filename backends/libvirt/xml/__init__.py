@@ -1,0 +1,1 @@
+"""Domain XML as declarative elements: pure functions over lxml, without libvirt."""

@@ -1,0 +1,135 @@
+"""The elements of a domain that the service writes or reads.
+
+Source: libvirt's "Domain XML format"; every field is held against libvirt's own
+schema in the tests.
+"""
+
+from dataclasses import dataclass
+
+from backends.libvirt.xml.element import Element, flag, many, number, one, text, yes_no
+
+
+@dataclass
+class Disk(Element):
+    """A disk, CD-ROM or floppy disk."""
+
+    tag = "disk"
+    type: str | None = text("@type")
+    device: str | None = text("@device")
+    driver_name: str | None = text("driver/@name")
+    format: str | None = text("driver/@type")
+    cache: str | None = text("driver/@cache")
+    discard: str | None = text("driver/@discard")
+    source_file: str | None = text("source/@file")
+    source_device: str | None = text("source/@dev")
+    target: str | None = text("target/@dev")
+    bus: str | None = text("target/@bus")
+    read_only: bool = flag("readonly")
+    serial: str | None = text("serial")
+    boot_order: int | None = number("boot/@order")
+    alias: str | None = text("alias/@name")
+
+
+@dataclass
+class Interface(Element):
+    """A network interface."""
+
+    tag = "interface"
+    type: str | None = text("@type")
+    mac: str | None = text("mac/@address")
+    source_bridge: str | None = text("source/@bridge")
+    source_network: str | None = text("source/@network")
+    source_device: str | None = text("source/@dev")
+    target: str | None = text("target/@dev")
+    model: str | None = text("model/@type")
+    mtu: int | None = number("mtu/@size")
+    link: str | None = text("link/@state")
+    alias: str | None = text("alias/@name")
+
+
+@dataclass
+class Serial(Element):
+    """A serial port whose output QEMU itself appends to a file."""
+
+    tag = "serial"
+    type: str | None = text("@type")
+    source_path: str | None = text("source/@path")
+    log_file: str | None = text("log/@file")
+    log_append: str | None = text("log/@append")
+    port: int | None = number("target/@port")
+
+
+@dataclass
+class Channel(Element):
+    """A virtio channel between host and guest."""
+
+    tag = "channel"
+    type: str | None = text("@type")
+    target_type: str | None = text("target/@type")
+    target_name: str | None = text("target/@name")
+    target_state: str | None = text("target/@state")
+
+
+@dataclass
+class Rng(Element):
+    """A random number generator fed from the host."""
+
+    tag = "rng"
+    model: str | None = text("@model")
+    backend_model: str | None = text("backend/@model")
+    backend: str | None = text("backend")
+
+
+@dataclass
+class Balloon(Element):
+    """The memory balloon."""
+
+    tag = "memballoon"
+    model: str | None = text("@model")
+    stats_period_s: int | None = number("stats/@period")
+
+
+@dataclass
+class Video(Element):
+    """A video device; model "none" keeps libvirt from adding one."""
+
+    tag = "video"
+    model: str | None = text("model/@type")
+
+
+@dataclass
+class Domain(Element):
+    """A domain."""
+
+    tag = "domain"
+    type: str | None = text("@type")
+    name: str | None = text("name")
+    uuid: str | None = text("uuid")
+    memory_unit: str | None = text("memory/@unit")
+    memory: int | None = number("memory")
+    current_memory_unit: str | None = text("currentMemory/@unit")
+    current_memory: int | None = number("currentMemory")
+    vcpus: int | None = number("vcpu")
+    cpu_mode: str | None = text("cpu/@mode")
+    cpu_model: str | None = text("cpu/model")
+    arch: str | None = text("os/type/@arch")
+    machine: str | None = text("os/type/@machine")
+    os_type: str | None = text("os/type")
+    kernel: str | None = text("os/kernel")
+    initrd: str | None = text("os/initrd")
+    kernel_args: str | None = text("os/cmdline")
+    boot_serial: bool | None = yes_no("os/bios/@useserial")
+    acpi: bool = flag("features/acpi")
+    apic: bool = flag("features/apic")
+    clock: str | None = text("clock/@offset")
+    on_poweroff: str | None = text("on_poweroff")
+    on_reboot: str | None = text("on_reboot")
+    on_crash: str | None = text("on_crash")
+    emulator: str | None = text("devices/emulator")
+    disks: list[Disk] = many("devices/disk", Disk)
+    interfaces: list[Interface] = many("devices/interface", Interface)
+    serials: list[Serial] = many("devices/serial", Serial)
+    channels: list[Channel] = many("devices/channel", Channel)
+    video: Video | None = one("devices/video", Video)
+    balloon: Balloon | None = one("devices/memballoon", Balloon)
+    rng: Rng | None = one("devices/rng", Rng)

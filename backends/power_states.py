@@ -1,0 +1,21 @@
+"""Which power states a verb allows, said alike by every backend."""
+
+from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.types_pb2 import PowerState
+
+from backends.errors import ContractError, WrongStateError
+
+
+def power_blockers(instance: Instance, *allowed: "PowerState.ValueType") -> list[ContractError]:
+    """That an instance is in one of these power states."""
+    if instance.power_state in allowed:
+        return []
+    state = PowerState.Name(instance.power_state).removeprefix("POWER_STATE_")
+    return [WrongStateError(f"the instance is {state}", metadata={"power_state": state})]
+
+
+def bootable_blockers(instance: Instance) -> list[ContractError]:
+    """That an instance may be powered on."""
+    if instance.bootable:
+        return []
+    return [WrongStateError("the instance may not be powered on", reason="NOT_BOOTABLE")]

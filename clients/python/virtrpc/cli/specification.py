@@ -1,0 +1,124 @@
+"""What `instance spawn` asks for: a file of JSON or YAML, and flags that override it.
+
+The file is a SpawnInstanceRequest or an InstanceSpec in protobuf JSON, field
+names in either case.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from google.protobuf.json_format import ParseDict, ParseError
+
+from virtrpc.cli.nic import with_ports
+from virtrpc.v1.instance_pb2 import SpawnInstanceRequest
+from virtrpc.v1.spec_pb2 import InstanceSpec, InterfaceSpec
+
+DEFAULT_VCPUS = 1
+DEFAULT_MEMORY_MIB = 512
+_REQUEST_FIELDS = {"spec", "instance_id", "instanceId"}
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The flags of `instance spawn`; None and what is empty are not given."""
+
+    name: str = ""
+    instance_id: str = ""
+    image: str = ""
+    kernel: str = ""
+    ramdisk: str = ""
+    kernel_args: str = ""
+    vcpus: int | None = None
+    memory_mib: int | None = None
+    disk_gib: int | None = None
+    interfaces: Iterable[InterfaceSpec] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    request_id: str = ""
+    validate_only: bool = False
+
+
+def request(flags: Flags, file: str | None) -> SpawnInstanceRequest:
+    """The request that file (a path, or "-" for standard input) and flags make together.
+
+    Raises click.UsageError for a file that cannot be read or is neither message.
+    """
+    made = _from_file(file) if file else SpawnInstanceRequest()
+    made.instance_id = flags.instance_id or made.instance_id or str(uuid.uuid4())
+    made.request_id = flags.request_id or made.request_id
+    made.validate_only = flags.validate_only or made.validate_only
+    _override(made.spec, flags)
+    if flags.interfaces:
+        del made.spec.interfaces[:]
+        made.spec.interfaces.extend(with_ports(made.instance_id, flags.interfaces))
+    return made
+
+
+def _override(spec: InstanceSpec, flags: Flags) -> None:
+    spec.name = flags.name or spec.name
+    spec.flavor.vcpus = flags.vcpus or spec.flavor.vcpus or DEFAULT_VCPUS
+    spec.flavor.memory_mib = flags.memory_mib or spec.flavor.memory_mib or DEFAULT_MEMORY_MIB
+    spec.flavor.root_disk_gib = flags.disk_gib or spec.flavor.root_disk_gib
+    spec.metadata.update(flags.metadata)
+    spec.labels.update(flags.labels)
+    images = {
+        "image_id": flags.image,
+        "kernel_image_id": flags.kernel,
+        "ramdisk_image_id": flags.ramdisk,
+        "kernel_args": flags.kernel_args,
+    }
+    for name, value in images.items():
+        if value:
+            setattr(spec.image, name, value)
+
+
+def _from_file(file: str) -> SpawnInstanceRequest:
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        content = _parsed(text)
+        made = SpawnInstanceRequest()
+        ParseDict(content, made if _REQUEST_FIELDS & content.keys() else made.spec)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ParseError) as error:
+        raise click.UsageError(f"--file {file}: {error}") from error
+    return made
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError:
+        content = yaml.load(text, Loader=_CoreSchemaLoader)  # noqa: S506 - a SafeLoader
+    if not isinstance(content, dict):
+        raise ParseError("neither a SpawnInstanceRequest nor an InstanceSpec")
+    return content
+
+
+class _CoreSchemaLoader(yaml.SafeLoader):
+    """YAML 1.2's core schema. That of 1.1 reads the MAC 52:54:00:12:34:56 as a number."""
+
+
+_CoreSchemaLoader.yaml_implicit_resolvers = {}
+_CoreSchemaLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:null", re.compile(r"^(?:null|~|)$"), ["n", "~", ""]
+)
+_CoreSchemaLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), ["t", "f"]
+)
+_CoreSchemaLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^-?(?:0|[1-9][0-9]*)$"), list("-0123456789")
+)
+_CoreSchemaLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^-?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][-+]?[0-9]+)?$"),
+    list("-0123456789"),
+)

@@ -1,0 +1,88 @@
+# Python, its virtual environment, and what is built with it. Sourced by `prepare`.
+
+venv=.venv
+
+# Prints the interpreter that environments are made from, if there is one.
+find_python() {
+    local python
+    for python in python3 /usr/bin/python3; do
+        "$python" -c 'import sys; assert sys.version_info >= (3, 11); print(sys.executable)' \
+            2>/dev/null && return
+    done
+    return 1
+}
+
+# Debian ships ensurepip and the headers in packages of their own.
+complete_python() {
+    "$1" - 2>/dev/null <<'END'
+import ensurepip, pathlib, sysconfig
+assert pathlib.Path(sysconfig.get_path("include"), "Python.h").exists()
+END
+}
+
+install_python() {
+    local python
+    python=$(find_python) && complete_python "$python" && return
+    if [ -z "$(obstacle)" ] && [ "${python:-/usr/bin/python3}" = /usr/bin/python3 ]; then
+        say "installing packages: python3-dev python3-venv"
+        apt_install python3-dev python3-venv || true
+    fi
+    python=$(find_python) || die "needs Python 3.11 or later; here is $(python3 -V 2>&1 | head -n 1)"
+    "$python" -c 'import ensurepip' 2>/dev/null || die "needs Python's venv (package python3-venv)"
+}
+
+# current STAMP FACT...: the stamp holds these facts.
+current() {
+    [ "$(cat "$1" 2>/dev/null)" = "${*:2}" ]
+}
+
+# What an environment is made from; it cannot be moved.
+environment_facts() {
+    echo "$PWD" "$(find_python)" "$("$(find_python)" -V)" \
+        "$(cat pyproject.toml clients/python/pyproject.toml | sha256sum)"
+}
+
+make_environment() {
+    local facts dev=""
+    facts=$(environment_facts)
+    current "$venv/test.stamp" "$facts" && return
+    [ "$profile" = run ] || dev="[dev]"
+    current "$venv/$profile.stamp" "$facts" && return
+    say "making the Python environment $venv"
+    [ "$("$venv/bin/python" -c 'import sys; print(sys.prefix)' 2>/dev/null)" = "$PWD/$venv" ] ||
+        logged venv "$(find_python)" -m venv --clear "$venv"
+    logged "pip-$profile" "$venv/bin/python" -m pip install -e 'clients/python[cli]' -e ".$dev"
+    echo "$facts" >"$venv/$profile.stamp"
+}
+
+install_libvirt_python() {
+    local facts
+    facts=$(environment_facts)
+    current "$venv/libvirt.stamp" "$facts" && return
+    pkg-config --exists libvirt libvirt-qemu 2>/dev/null || return 0
+    say "building libvirt-python"
+    logged pip-libvirt "$venv/bin/python" -m pip install -e '.[libvirt]'
+    echo "$facts" >"$venv/libvirt.stamp"
+}
+
+build_guest() {
+    command -v qemu-img >/dev/null && [ -z "$(obstacle)" ] || return 0
+    logged guest "$venv/bin/python" tests/guest/build.py --out .cache/guest
+}
+
+# Below each lock file, unless what is there was made from it.
+install_node_modules() {
+    local lock folder
+    for lock in protos/package-lock.json clients/node/package-lock.json; do
+        folder=$(dirname "$lock")
+        [ -e "$lock" ] || continue
+        current "$folder/node_modules/.stamp" "$(sha256sum "$lock")" && continue
+        say "installing the Node modules of $folder"
+        logged npm npm ci --prefix "$folder" --no-audit --no-fund
+        sha256sum "$lock" >"$folder/node_modules/.stamp"
+    done
+}
+
+fetch_proto_tools() {
+    logged protoc "$venv/bin/python" protos/generate.py --include
+}

@@ -1,0 +1,48 @@
+"""A scripted daemon on a Unix socket, and the command line against it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc.aio
+import pytest
+from virtrpc.cli.root import run
+
+from tests.clients.python.scripted import ScriptedDaemon
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the command line did."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Awaitable[Outcome]]
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path) -> AsyncIterator[ScriptedDaemon]:
+    """A daemon that answers as the test says."""
+    scripted = ScriptedDaemon(f"unix:{tmp_path}/d.sock")
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((scripted,))
+    server.add_insecure_port(scripted.address)
+    await server.start()
+    yield scripted
+    await server.stop(None)
+
+
+@pytest.fixture
+def cli(daemon: ScriptedDaemon, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command line with these arguments, in this process, its output piped."""
+
+    async def call(*arguments: str) -> Outcome:
+        code = await asyncio.to_thread(run, ["--address", daemon.address, *arguments])
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return call
