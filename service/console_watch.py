@@ -55,7 +55,7 @@ class ConsoleWatch:
         for descriptor, watched in list(self._descriptors.items()):
             if watched == folder:
                 del self._descriptors[descriptor]
-                if folder.is_dir():
+                if folder.is_dir() and not self._inotify.closed:
                     self._inotify.rm_watch(descriptor)
 
     def _read(self) -> None:

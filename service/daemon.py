@@ -179,7 +179,8 @@ class Daemon:
             ConsoleVerbs(
                 console_log=self._backend.console_log,
                 watch=self._console_watch,
-                exists=self._truth.__contains__,
+                # While the truth is stale nobody can say that an instance is gone.
+                exists=lambda instance_id: self._truth.stale or instance_id in self._truth,
                 closing=lambda: self._operations.closing,
             ),
         ]

@@ -11,7 +11,11 @@ from virtrpc.v1 import types_pb2
 from backends import errors
 
 DOMAIN = "virtrpc.dev"
-_MAX_MESSAGE_BYTES = 1024  # longer details make HTTP/2 trailers that clients refuse
+# Clients refuse trailers beyond 8 KiB, where a status stands in base64.
+_MAX_STATUS_BYTES = 4096
+_MAX_MESSAGE_BYTES = 1024
+_MAX_VIOLATION_BYTES = 512
+_MAX_FIELD_BYTES = 256
 
 
 class UnauthenticatedError(errors.ContractError):
@@ -38,6 +42,12 @@ class ShuttingDownError(errors.UnreachableError):
     reason = "SHUTTING_DOWN"
 
 
+class Interrupted(errors.ContractError):  # noqa: N818 - reads as what happened
+    """The daemon died while the operation ran, and it was rolled back."""
+
+    reason = "DAEMON_RESTARTED"
+
+
 class RecordedError(errors.ContractError):
     """The error with which an operation ended, told again."""
 
@@ -62,6 +72,7 @@ _CODES: Mapping[type[errors.ContractError], grpc.StatusCode] = {
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     DeniedError: grpc.StatusCode.PERMISSION_DENIED,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Interrupted: grpc.StatusCode.ABORTED,
 }
 # After these the same call may succeed, after so many seconds.
 _RETRY_AFTER_S: Mapping[type[errors.ContractError], int] = {
@@ -94,7 +105,11 @@ def record_of(error: errors.ContractError) -> types_pb2.Error:
         message=_plain(str(error)),
         metadata={key: _plain(value) for key, value in error.metadata.items()},
         blockers=[
-            types_pb2.Blocker(reason=v.reason, field=v.field, message=_plain(v.message))
+            types_pb2.Blocker(
+                reason=v.reason,
+                field=_plain(v.field, _MAX_FIELD_BYTES),
+                message=_plain(v.message, _MAX_VIOLATION_BYTES),
+            )
             for v in error.violations
             if v.field or isinstance(error, errors.BlockedError)
         ],
@@ -102,10 +117,17 @@ def record_of(error: errors.ContractError) -> types_pb2.Error:
 
 
 def status_of(error: errors.ContractError) -> status_pb2.Status:
-    """The error as a caller gets it, with its details."""
+    """The error as a caller gets it, with its details: as many violations as there is room for."""
     record = record_of(error)
-    details = [_packed(_error_info(record)), *_violations(record), *_retry_info(error)]
-    return status_pb2.Status(code=record.code, message=record.message, details=details)
+    retry = _retry_info(error)
+    blockers = list(record.blockers)
+    while True:
+        info = _error_info(record, left_out=len(record.blockers) - len(blockers))
+        details = [_packed(info), *_violations(record.code, blockers), *retry]
+        status = status_pb2.Status(code=record.code, message=record.message, details=details)
+        if status.ByteSize() <= _MAX_STATUS_BYTES or not blockers:
+            return status
+        blockers.pop()
 
 
 def internal_error(incident: str) -> errors.ContractError:
@@ -115,19 +137,20 @@ def internal_error(incident: str) -> errors.ContractError:
     )
 
 
-def _error_info(record: types_pb2.Error) -> error_details_pb2.ErrorInfo:
-    return error_details_pb2.ErrorInfo(
-        reason=record.reason, domain=DOMAIN, metadata=dict(record.metadata)
-    )
+def _error_info(record: types_pb2.Error, *, left_out: int) -> error_details_pb2.ErrorInfo:
+    metadata = dict(record.metadata)
+    if left_out:
+        metadata["violations_left_out"] = str(left_out)
+    return error_details_pb2.ErrorInfo(reason=record.reason, domain=DOMAIN, metadata=metadata)
 
 
-def _violations(record: types_pb2.Error) -> list[Any]:
-    with_field = [blocker for blocker in record.blockers if blocker.field]
+def _violations(code: int, blockers: list[types_pb2.Blocker]) -> list[Any]:
+    with_field = [blocker for blocker in blockers if blocker.field]
     details = []
     if with_field:
         details.append(_packed(_bad_request(with_field)))
-    if record.code == _number(grpc.StatusCode.FAILED_PRECONDITION) and record.blockers:
-        details.append(_packed(_precondition_failure(record)))
+    if code == _number(grpc.StatusCode.FAILED_PRECONDITION) and blockers:
+        details.append(_packed(_precondition_failure(blockers)))
     return details
 
 
@@ -140,12 +163,14 @@ def _bad_request(blockers: list[types_pb2.Blocker]) -> error_details_pb2.BadRequ
     )
 
 
-def _precondition_failure(record: types_pb2.Error) -> error_details_pb2.PreconditionFailure:
+def _precondition_failure(
+    blockers: list[types_pb2.Blocker],
+) -> error_details_pb2.PreconditionFailure:
     violation = error_details_pb2.PreconditionFailure.Violation
     return error_details_pb2.PreconditionFailure(
         violations=[
             violation(type=b.reason, subject=b.field, description=b.message)
-            for b in record.blockers
+            for b in blockers
         ]
     )
 
@@ -170,6 +195,6 @@ def _number(code: grpc.StatusCode) -> int:
     return number
 
 
-def _plain(text: str) -> str:
+def _plain(text: str, most: int = _MAX_MESSAGE_BYTES) -> str:
     """ASCII of bounded length: anything else leaves clients hanging or is refused by them."""
-    return text.encode("ascii", "backslashreplace")[:_MAX_MESSAGE_BYTES].decode("ascii")
+    return text.encode("ascii", "backslashreplace")[:most].decode("ascii")

@@ -94,11 +94,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Faults and delays of the fake backend, e.g. 'spawn_instance.start=fail'.",
     ),
     click.option(
-        "--sample-interval", "sample_interval_s", type=click.FloatRange(0.1, 3600), default=10.0,
+        "--sample-interval", type=click.FloatRange(0.1, 3600), default=10.0,
         show_default=True, help="Seconds between samples of the guests' counters.",
     ),
     click.option(
-        "--grace", "grace_s", type=click.FloatRange(0, 3600), default=10.0, show_default=True,
+        "--grace", type=click.FloatRange(0, 3600), default=10.0, show_default=True,
         help="Seconds that running operations have at a stop.",
     ),
     click.option(
@@ -115,9 +115,22 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
     """Gives a click command all options and calls it with the merged settings."""
 
-    def run(*, image_dir: Path | None, state_dir: Path, **values: Any) -> None:
+    def run(
+        *,
+        image_dir: Path | None,
+        state_dir: Path,
+        sample_interval: float,
+        grace: float,
+        **values: Any,
+    ) -> None:
         command(
-            Settings(state_dir=state_dir, image_dir=image_dir or state_dir / "images", **values)
+            Settings(
+                state_dir=state_dir,
+                image_dir=image_dir or state_dir / "images",
+                sample_interval_s=sample_interval,
+                grace_s=grace,
+                **values,
+            )
         )
 
     run.__doc__ = command.__doc__

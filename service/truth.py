@@ -137,7 +137,6 @@ class Truth:
             if record is not None:
                 record.instance.cpu_time_ns = sample.cpu_time_ns
                 record.instance.cpu_time_at.FromNanoseconds(at_ns)
-                record.instance.memory_kib = sample.memory_kib
                 record.touch()
 
     def connected(self) -> None:

@@ -46,8 +46,6 @@ class Sample:
 
     instance_id: str
     cpu_time_ns: int
-    memory_kib: int
-    """Memory that the guest has now."""
 
 
 class Observer(Protocol):

@@ -139,7 +139,6 @@ class FakeHost:
             Sample(
                 instance_id=instance.instance_id,
                 cpu_time_ns=(now - self._started_ns[instance.instance_id]) // 100,
-                memory_kib=instance.memory_kib,
             )
             for instance in self.instances()
             if instance.power_state == PowerState.POWER_STATE_RUNNING

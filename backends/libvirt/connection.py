@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import libvirt
 import structlog
 
-from backends.errors import UnreachableError
+from backends.errors import ContractError, UnreachableError
 from backends.libvirt.errors import is_lost, translated
 
 _RETRY_S = 1.0
-_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 5, 3
+# A libvirtd that answers nothing counts as lost after (count + 1) intervals: 16 s.
+_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 4, 3
 log = structlog.get_logger()
 
 
@@ -34,15 +35,7 @@ class Handles:
     @classmethod
     def open(cls, uri: str) -> "Handles":
         """Opens all of them; raises libvirt.libvirtError."""
-        opened: list[libvirt.virConnect] = []
-        try:
-            for _ in range(4):
-                opened.append(libvirt.open(uri))
-        except libvirt.libvirtError:
-            for connection in opened:
-                connection.close()
-            raise
-        return cls(*opened)
+        return cls(*(libvirt.open(uri) for _ in range(4)))
 
     def all(self) -> tuple[libvirt.virConnect, ...]:
         """Every connection."""
@@ -69,20 +62,19 @@ class Connection:
         self._keeper = threading.Thread(target=self._keep, name="libvirt-keeper", daemon=True)
 
     def open(self) -> Handles:
-        """Opens the first generation; raises UnreachableError."""
+        """Opens the first generation, unless there is one; raises UnreachableError."""
         start_event_loop()
+        if self._keeper.is_alive():
+            return self.handles
         handles = self._open()
         self._keeper.start()
         return handles
 
     def close(self) -> None:
-        """Closes everything and comes back no more."""
+        """Lets go of everything and comes back no more."""
         self._closed.set()
         self._broken.set()
-        with self._lock:
-            handles, self._handles = self._handles, None
-        if handles is not None:
-            _close_all(handles)
+        self._drop()
 
     @property
     def handles(self) -> Handles:
@@ -98,36 +90,44 @@ class Connection:
             self._broken.set()
 
     def _open(self) -> Handles:
+        """Raises UnreachableError; then there is no generation."""
         try:
             handles = Handles.open(self.uri)
-            self._watch(handles)
         except libvirt.libvirtError as error:
             raise UnreachableError(str(translated(error))) from error
+        self._broken.clear()
         with self._lock:
             self._handles = handles
-        self._broken.clear()
-        self._connected(handles)
+        try:
+            self._watch(handles)
+            self._connected(handles)
+        except (libvirt.libvirtError, ContractError) as error:
+            self._drop()
+            raise UnreachableError(f"libvirt was lost again: {error}") from error
         return handles
 
     def _watch(self, handles: Handles) -> None:
         for connection in handles.all():
             try:
                 connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
-                connection.registerCloseCallback(self._closed_by_peer, None)
+                connection.registerCloseCallback(self._closed_by_peer, handles)
             except libvirt.libvirtError as error:
                 # Drivers inside the process have no wire that could break.
                 if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
                     raise
 
-    def _closed_by_peer(self, _connection: libvirt.virConnect, _reason: int, _data: None) -> None:
-        self._broken.set()
+    def _closed_by_peer(
+        self, _connection: libvirt.virConnect, _reason: int, generation: Handles
+    ) -> None:
+        if generation is self._handles:
+            self._broken.set()
 
     def _keep(self) -> None:
         while True:
             self._broken.wait()
             if self._closed.is_set():
                 return
-            self._let_go()
+            self._lose()
             while not self._closed.is_set():
                 try:
                     self._open()
@@ -136,12 +136,25 @@ class Connection:
                     log.debug("libvirt still out of reach", reason=str(error))
                     self._closed.wait(_RETRY_S)
 
-    def _let_go(self) -> None:
+    def _lose(self) -> None:
+        if self._handles is not None:
+            self._lost("the connection to libvirt was lost")
+        self._drop()
+
+    def _drop(self) -> None:
+        """Lets go of the present generation, if there is one.
+
+        It is not closed outright: libvirt would free what a call that another thread
+        has in it still uses. The last who knows a connection closes it.
+        """
         with self._lock:
             handles, self._handles = self._handles, None
-        if handles is not None:
-            self._lost("the connection to libvirt was lost")
-            _close_all(handles)
+        for connection in handles.all() if handles is not None else ():
+            try:
+                connection.unregisterCloseCallback()
+            except libvirt.libvirtError as error:
+                # Called already, and with that unregistered.
+                log.debug("a close callback has gone", reason=str(error))
 
 
 _loop_started = threading.Lock()
@@ -163,11 +176,3 @@ def _run_event_loop() -> None:
         except libvirt.libvirtError as error:
             log.error("libvirt's event loop failed", reason=str(error))
             time.sleep(0.1)
-
-
-def _close_all(handles: Handles) -> None:
-    for connection in handles.all():
-        try:
-            connection.close()
-        except libvirt.libvirtError as error:
-            log.debug("a libvirt connection did not close", reason=str(error))

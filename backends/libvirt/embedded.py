@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
 _PR_SET_CHILD_SUBREAPER = 36
-# Below the root the monitor's socket is "lib/qemu/domain-N-<20 of the name>/monitor.sock".
-_LONGEST_SOCKET_BELOW_ROOT = 60
+# "/lib/qemu/channel/target/domain-NNNNNN-<20 of the name>/org.qemu.guest_agent.0"
+_LONGEST_SOCKET_BELOW_ROOT = 84
 _LONGEST_SOCKET = 107
 _NO_CHILDREN_S, _SOMEBODY_ELSES_S = 0.05, 0.005
 _QEMU_CONF = """\

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import libvirt
+import structlog
 from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import PowerState
@@ -38,6 +39,7 @@ _DETAILS: Mapping[int, tuple[str, ...]] = {
     libvirt.VIR_DOMAIN_EVENT_CRASHED: ("panicked", "crash-loaded"),
 }  # fmt: skip
 _WATCHDOG_ACTIONS = ("none", "pause", "reset", "poweroff", "shutdown", "debug", "inject-nmi")
+log = structlog.get_logger()
 
 
 class Callbacks:
@@ -47,16 +49,31 @@ class Callbacks:
         self._domains = domains
         self._observer = observer
         self._paused: set[str] = set()
+        self._registered: list[tuple[libvirt.virConnect, int]] = []
 
     def register(self, connection: libvirt.virConnect) -> None:
-        """Registers all; raises libvirt.libvirtError."""
+        """Registers all, on this connection only; raises libvirt.libvirtError."""
+        self.deregister()
         for event_id, callback in (
             (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
             (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
             (libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG, self._on_watchdog),
             (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._on_io_error),
         ):
-            connection.domainEventRegisterAny(None, event_id, callback, None)
+            number = connection.domainEventRegisterAny(None, event_id, callback, None)
+            self._registered.append((connection, number))
+        paused = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED)
+        self._paused = {domain.UUIDString() for domain in paused}
+
+    def deregister(self) -> None:
+        """Takes them away from their connection, which they would keep from being freed."""
+        while self._registered:
+            connection, number = self._registered.pop()
+            try:
+                connection.domainEventDeregisterAny(number)
+            except libvirt.libvirtError as error:
+                # Here it has gone all the same; a lost libvirtd cannot be told.
+                log.debug("libvirtd not told of a callback's end", reason=str(error))
 
     def _on_lifecycle(
         self,

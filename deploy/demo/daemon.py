@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import signal
 import sys
 
 import grpc
@@ -15,7 +14,7 @@ _LOG_LINES = 20
 
 
 class DaemonEndedError(Exception):
-    """The daemon has ended by itself."""
+    """The daemon has ended, and nobody has asked it to."""
 
 
 class Daemon:
@@ -33,21 +32,61 @@ class Daemon:
         return self.addresses[0]
 
     async def start(self) -> None:
-        """Starts it, and returns when instances can be served.
-
-        Raises DaemonEndedError when it ends before.
-        """
+        """Starts it; it does not serve yet."""
         with self._place.log.open("wb") as log:
-            # A session of its own, so that Ctrl-C is ours alone.
             self._process = await asyncio.create_subprocess_exec(
-                *_dying_with_us(), *self._command(), cwd=ROOT,
-                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True,
-            )  # fmt: skip
-        await self.outlived_by(self._serving())
+                *_dying_with_us(),
+                *self._command(),
+                cwd=ROOT,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # so that Ctrl-C is ours alone
+            )
 
-    async def outlived_by(self, work: "asyncio.Future[None] | asyncio.Task[None]") -> None:
-        """Waits for `work`; raises DaemonEndedError when the daemon ends first."""
-        assert self._process is not None  # noqa: S101 - it was started
-        end = asyncio.ensure_future(self._process.wait())
-        done, _ = await asyncio.wait({work, end}, return_when=asyncio.FIRST_COMPLETED)
+    async def serving(self) -> None:
+        """Returns when it serves instances."""
+        request = health_pb2.HealthCheckRequest(service="virtrpc.v1.InstanceService")
+        async with grpc.aio.insecure_channel(self.address) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(request, wait_for_ready=True)
+            async for reply in watch:
+                if reply.status == health_pb2.HealthCheckResponse.SERVING:
+                    return
+
+    async def end(self) -> None:
+        """Waits for its end; raises DaemonEndedError then."""
+        assert self._process is not None  # noqa: S101 - start() comes first
+        raise DaemonEndedError(f"virtrpcd has ended with code {await self._process.wait()}")
+
+    async def stop(self) -> None:
+        """SIGTERM, and SIGKILL where that does not help in time."""
+        if self._process is None or self._process.returncode is not None:
+            return
+        self._process.terminate()
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    def last_words(self) -> list[str]:
+        """The end of its log."""
+        return self._place.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+
+    def _command(self) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "service.main",
+            f"--backend={self._place.backend}",
+            f"--state-dir={self._place.state_dir}",
+            f"--metrics={self.metrics}",
+            *(f"--listen={address}" for address in self.addresses),
+        ]
+
+
+def _dying_with_us() -> list[str]:
+    """A prefix (util-linux) that ends the daemon even where we are killed."""
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "TERM"] if setpriv else []

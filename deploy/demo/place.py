@@ -27,12 +27,12 @@ class Place:
     why: str
 
     @classmethod
-    def here(cls) -> "Place":
+    def at(cls, folder: Path) -> "Place":
         """The real hypervisor where it is installed, else the fake."""
         lacking = _lacking()
         if lacking:
-            return cls(_folder(), "fake", f"a simulated hypervisor, for want of {lacking}")
-        return cls(_folder(), "libvirt", "QEMU, embedded by libvirt")
+            return cls(folder, "fake", f"a simulated hypervisor, for want of {lacking}")
+        return cls(folder, "libvirt", "QEMU, embedded by libvirt")
 
     @property
     def state_dir(self) -> Path:
@@ -83,7 +83,7 @@ def _lacking() -> str:
     return next((name for name, found in present.items() if not found), "")
 
 
-def _folder() -> Path:
+def usual_folder() -> Path:
     """`.run`, or one elsewhere where QEMU's user could not pass through our parents."""
     if os.geteuid() != 0 or all(_passable(parent) for parent in (ROOT, *ROOT.parents)):
         return ROOT / ".run"

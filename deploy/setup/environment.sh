@@ -70,17 +70,14 @@ build_guest() {
     logged guest "$venv/bin/python" tests/guest/build.py --out .cache/guest
 }
 
-# Below each lock file, unless what is there was made from it.
-install_node_modules() {
-    local lock folder
-    for lock in protos/package-lock.json clients/node/package-lock.json; do
-        folder=$(dirname "$lock")
-        [ -e "$lock" ] || continue
-        current "$folder/node_modules/.stamp" "$(sha256sum "$lock")" && continue
-        say "installing the Node modules of $folder"
-        logged npm npm ci --prefix "$folder" --no-audit --no-fund
-        sha256sum "$lock" >"$folder/node_modules/.stamp"
-    done
+# buf. Not `npm ci`: the lock file has the platforms that it was made with alone.
+install_buf() {
+    local stamp=protos/node_modules/.stamp facts
+    facts=$(sha256sum protos/package-lock.json)
+    current $stamp "$facts" && return
+    say "installing the Node modules of protos"
+    logged npm npm install --prefix protos --no-save
+    echo "$facts" >$stamp
 }
 
 fetch_proto_tools() {

@@ -8,7 +8,9 @@ shares the next transaction, so that a burst costs one sync, not one each.
                  ╰─▶ undone*
 """
 
+import contextlib
 import json
+import os
 import queue
 import sqlite3
 import threading
@@ -17,6 +19,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
+from google.protobuf.message import DecodeError
 from virtrpc.v1.operation_pb2 import Operation
 
 from backends.work import Undo
@@ -142,7 +145,13 @@ class Journal:
         return future
 
     def load(self) -> list[Entry]:
-        """Everything in it, oldest first. Call before the first write."""
+        """Everything in it, oldest first. Call before the first write; raises JournalError."""
+        try:
+            return self._load()
+        except (sqlite3.DatabaseError, DecodeError, TypeError, ValueError) as error:
+            raise JournalError(f"the journal cannot be read: {error}") from error
+
+    def _load(self) -> list[Entry]:
         steps: dict[str, list[Step]] = {}
         rows = self._connection.execute(
             "SELECT operation_id, number, name, undo FROM steps WHERE undone = 0"
@@ -183,7 +192,7 @@ class Journal:
                 for statements, _ in batch:
                     for sql, parameters in statements:
                         self._connection.execute(sql, parameters)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - a writer that ended would leave all waiting
             failure = JournalError(f"the journal cannot be written: {error}")
             _settle(batch, lambda future: future.set_exception(failure))
         else:
@@ -206,12 +215,12 @@ def _undo(text: str | None) -> Undo | None:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    existed = path.exists()
+    if not path.exists():
+        _make(path)
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
-        path.chmod(0o600)
-        _prepare(connection, existed=existed)
-    except sqlite3.DatabaseError as error:
+        _prepare(connection)
+    except (sqlite3.DatabaseError, ValueError) as error:
         connection.close()
         raise JournalError(
             f"{path} is not a sound journal ({error}); restore it, or move it away to begin"
@@ -223,15 +232,27 @@ def _open(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(connection: sqlite3.Connection, *, existed: bool) -> None:
+def _make(path: Path) -> None:
+    """Makes an empty journal, whole or not at all: a file without a schema is a damaged one."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
+        fresh.chmod(0o600)
+        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
+    fresh.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         raise JournalError(f"the journal is of schema {version}, newer than {SCHEMA_VERSION}")
-    if existed:
-        (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-        if sound != "ok":
-            raise sqlite3.DatabaseError(sound)
+    (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if sound != "ok" or not version:
+        raise sqlite3.DatabaseError(sound if version else "it has lost its schema")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    if version == 0:
-        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")

@@ -15,7 +15,13 @@ from virtrpc.v1.operation_pb2 import Operation
 
 from backends.errors import BusyError, ContractError, UnreachableError
 from backends.work import Undo, Work
-from service.errors import OverloadedError, ShuttingDownError, internal_error, record_of
+from service.errors import (
+    Interrupted,
+    OverloadedError,
+    ShuttingDownError,
+    internal_error,
+    record_of,
+)
 from service.operations.book import OperationBook, recorded_request
 from service.operations.journal import Entry, Journal, JournalError
 from service.operations.operation import AbandonedError, LiveOperation, State, unwritable
@@ -33,12 +39,6 @@ class Listener(Protocol):
 
     def operation_changed(self, operation: Operation) -> None:
         """An operation was accepted, changed its state, or ended."""
-
-
-class Interrupted(ContractError):  # noqa: N818 - reads as what happened
-    """The daemon died while the operation ran, and it was rolled back."""
-
-    reason = "DAEMON_RESTARTED"
 
 
 class Operations:
@@ -116,9 +116,7 @@ class Operations:
             live.cancel()
         return operation
 
-    def load(
-        self, entries: Sequence[Entry], bindings: Mapping[str, tuple[Verb, Method]]
-    ) -> None:
+    def load(self, entries: Sequence[Entry], bindings: Mapping[str, tuple[Verb, Method]]) -> None:
         """Knows again what earlier runs of the daemon did; call before anything is served.
 
         `bindings` are the verbs by name, with what carries them out.

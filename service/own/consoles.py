@@ -60,6 +60,7 @@ class ConsoleVerbs:
         if request.HasField("heartbeat"):
             heartbeat_s = request.heartbeat.ToNanoseconds() / 1e9
         with self._watch.watching(log.path) as changed:
+            yield _heartbeat(log, log_id=log.log_id)
             while until is None or offset < until:
                 changed.clear()
                 responses = _read(log, offset, until)
@@ -71,8 +72,7 @@ class ConsoleVerbs:
                 if until is not None or self._ended(request.instance_id, log, offset):
                     return
                 if not await _wait(changed, heartbeat_s):
-                    beat = pb.ConsoleHeartbeat(end_offset=log.end())
-                    yield pb.StreamConsoleOutputResponse(heartbeat=beat, log_id=log.log_id)
+                    yield _heartbeat(log)
 
     def _log(self, instance_id: str, log_id: str) -> ConsoleLog:
         log = self._console_log(instance_id)
@@ -123,11 +123,16 @@ def _read(log: ConsoleLog, offset: int, until: int | None) -> list[pb.StreamCons
     responses = []
     if chunk.expired:
         gone = pb.ConsoleRange(begin=offset, end=chunk.offset)
-        responses.append(pb.StreamConsoleOutputResponse(expired=gone, log_id=log.log_id))
+        responses.append(pb.StreamConsoleOutputResponse(expired=gone))
     if chunk.data:
         data = pb.ConsoleData(offset=chunk.offset, data=chunk.data)
-        responses.append(pb.StreamConsoleOutputResponse(data=data, log_id=log.log_id))
+        responses.append(pb.StreamConsoleOutputResponse(data=data))
     return responses
+
+
+def _heartbeat(log: ConsoleLog, *, log_id: str = "") -> pb.StreamConsoleOutputResponse:
+    beat = pb.ConsoleHeartbeat(end_offset=log.end())
+    return pb.StreamConsoleOutputResponse(heartbeat=beat, log_id=log_id)
 
 
 def _next_offset(response: pb.StreamConsoleOutputResponse) -> int:

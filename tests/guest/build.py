@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
         "--kernel",
         choices=KERNELS,
         default="cloud",
-        help="generic: has AHCI, USB, 9p and watchdogs, boots 2.5 s slower (.cache/guest-generic)",
+        help="generic has AHCI, USB, 9p and watchdogs, but boots slower (in .cache/guest-generic)",
     )
     parser.add_argument("--packages", action="store_true", help="print the apt packages needed")
     return parser.parse_args()
@@ -96,6 +96,8 @@ def provide(out: Path, kernel: str) -> None:
     if scripts.items() <= present.items():
         say(f"{out} is up to date")
         return
+    if not present and out.exists() and any(out.iterdir()):
+        raise BuildError(f"{out} is not empty and not a test guest")
     debs = resolve(kernel, PACKAGES)
     stamp: Stamp = scripts | {"debs": [asdict(deb) for deb in debs]}
     if stamp | {"lists": ""} == present | {"lists": ""}:

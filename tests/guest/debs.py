@@ -55,7 +55,10 @@ def resolve(kernel: str, roots: Iterable[str]) -> list[Deb]:
         raise BuildError(f"no package for {kernel} (apt-get update?)")
     names |= set(_dependencies("--recurse", *roots)) | set(roots)
     uris = run("apt-get", *APT_OPTIONS, "--print-uris", "download", *sorted(names))
-    return sorted(Deb(**match.groupdict()) for match in URI_LINE.finditer(uris))
+    debs = sorted(Deb(**match.groupdict()) for match in URI_LINE.finditer(uris))
+    if len(debs) != len(names):
+        raise BuildError(f"apt announces {len(debs)} of {len(names)} packages with their digests")
+    return debs
 
 
 def _dependencies(*arguments: str) -> list[str]:

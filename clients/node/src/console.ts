@@ -8,10 +8,12 @@ import { resumed, Retries } from "./resume.js";
 
 /** A longer line is broken here: a guest must not fill the controller's memory. */
 const LONGEST_LINE_CHARACTERS = 16_384;
+/** After so long without a byte (the server's heartbeat) an unfinished line is a prompt. */
+const PROMPT_AFTER = { seconds: 0n, nanos: 500_000_000 };
 
 /**
  * Prints an instance's console from its first byte until a line matches, and returns
- * that line. The last, unfinished line counts too: prompts have no newline.
+ * that line; also a last line without a newline, when the guest has fallen silent.
  *
  * A byte's offset never changes, so a broken stream is resumed after the last byte
  * that came, of the same log.
@@ -26,7 +28,13 @@ export async function consoleUntil(
   const lines = new Lines();
   const open = () => {
     const start = { $case: "offset" as const, value: offset };
-    const request = StreamConsoleOutputRequest.create({ instanceId, start, follow: true, logId });
+    const request = StreamConsoleOutputRequest.create({
+      instanceId,
+      start,
+      follow: true,
+      heartbeat: PROMPT_AFTER,
+      logId,
+    });
     return streamed(() => client.consoles.streamConsoleOutput(request), signal);
   };
   const retries = new Retries("StreamConsoleOutput", print, signal).progress();
@@ -38,10 +46,16 @@ export async function consoleUntil(
         offset = begin + BigInt(data.length);
         const complete = lines.completedBy(data);
         complete.forEach((line) => print("console", line));
-        const found = [...complete, lines.unfinished].find((line) => until.test(line));
+        const found = complete.find((line) => until.test(line));
         if (found !== undefined) return found;
         break;
       }
+      case "heartbeat":
+        if (until.test(lines.unfinished)) {
+          print("console", lines.unfinished);
+          return lines.unfinished;
+        }
+        break;
       case "expired": {
         const { begin, end } = response.message.value;
         offset = end;

@@ -14,6 +14,8 @@ import { resumed, Retries } from "./resume.js";
 export interface Watching {
   /** Only events of these instances, besides those of the host; empty: of all. */
   instanceIds: string[];
+  /** Where an earlier watch stopped; without it a snapshot of all instances comes first. */
+  after?: EventCursor;
   signal: AbortSignal;
   print: Print;
 }
@@ -26,10 +28,10 @@ export interface Watching {
  */
 export async function* watchEvents(
   client: Client,
-  { instanceIds, signal, print }: Watching,
+  { instanceIds, signal, print, ...watching }: Watching,
 ): AsyncGenerator<Event, void> {
-  let after: EventCursor | undefined;
-  let snapshotDue = true;
+  let after = watching.after;
+  let snapshotDue = after === undefined;
   const open = () => {
     const request = WatchEventsRequest.create({ after, snapshot: true, instanceIds });
     return streamed(() => client.events.watchEvents(request), signal);

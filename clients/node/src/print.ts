@@ -6,7 +6,6 @@ import { stripVTControlCharacters } from "node:util";
 export type Print = (source: string, text: string) => void;
 
 const SOURCE_COLUMNS = 10;
-// eslint-disable-next-line no-control-regex
 const CONTROL_CHARACTERS = /[\x00-\x08\x0a-\x1f\x7f-\x9f]/g;
 
 /** Text that a terminal shows and does not obey: a guest may print what it likes. */

@@ -243,10 +243,12 @@ def _merge(error: Error, detail: Any) -> float | None:
 
 def _block(error: Error, found: Iterable[tuple[str, str, str]]) -> None:
     """Adds blockers (reason, field, message); one told as both kinds of detail counts once."""
+    known = {(blocker.field, blocker.message): blocker for blocker in error.blockers}
     for reason, field, message in found:
-        blocker = Blocker(reason=reason, field=field, message=message)
-        if blocker not in error.blockers:
-            error.blockers.append(blocker)
+        if (field, message) in known:
+            known[field, message].reason = known[field, message].reason or reason
+        else:
+            error.blockers.add(reason=reason, field=field, message=message)
 
 
 def _error_of(operation: Operation) -> Error:

@@ -17,7 +17,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from virtrpc.errors import RpcError
+import grpc
+
+from virtrpc.errors import RpcError, made
+from virtrpc.v1.types_pb2 import Error
 
 Item = TypeVar("Item")
 Item_co = TypeVar("Item_co", covariant=True)
@@ -44,9 +47,14 @@ class Backoff:
 
 
 class Subscription(Protocol[Item_co]):
-    """What is asked of a stream, and what has come of it."""
+    """What is asked of a stream, and what has come of it.
+
+    `ended`: nothing is left to ask for. `ends_with_stream`: a stream that ends
+    well has said all; else it has only when `ended`.
+    """
 
     ended: bool
+    ends_with_stream: bool
 
     def request(self) -> Any:
         """The request that brings what has not come yet."""
@@ -88,7 +96,9 @@ def follow(
             for message in stream:
                 retries.progress()
                 yield from subscription.accept(message)
-            return
+            if subscription.ended or subscription.ends_with_stream:
+                return
+            raise _broken_off()
         except RpcError as error:
             time.sleep(retries.pause_s(error))
         finally:
@@ -106,8 +116,16 @@ async def follow_async(
                 retries.progress()
                 for item in subscription.accept(message):
                     yield item
-            return
+            if subscription.ended or subscription.ends_with_stream:
+                return
+            raise _broken_off()
         except RpcError as error:
             await asyncio.sleep(retries.pause_s(error))
         finally:
             stream.cancel()
+
+
+def _broken_off() -> RpcError:
+    """A stream ended well before it had said all."""
+    code: int = grpc.StatusCode.UNAVAILABLE.value[0]
+    return made(Error(code=code, reason="BROKEN_OFF", message="the stream ended before its time"))

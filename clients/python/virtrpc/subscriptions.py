@@ -25,6 +25,8 @@ class EventSubscription:
     after a GAP that calls for one, the cursor stays where it was.
     """
 
+    ends_with_stream = True
+
     def __init__(
         self,
         *,
@@ -60,6 +62,8 @@ class EventSubscription:
 
 class ConsoleSubscription:
     """StreamConsoleOutput, resumed after the last byte that was passed on."""
+
+    ends_with_stream = True
 
     def __init__(
         self, instance_id: str, *, offset: int | None = None, tail_bytes: int | None = None
@@ -102,6 +106,8 @@ class ConsoleSubscription:
 
 class OperationSubscription:
     """WatchOperation, which begins anew with the operation as it stands."""
+
+    ends_with_stream = False
 
     def __init__(self, operation_id: str) -> None:
         self.ended = False

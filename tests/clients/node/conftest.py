@@ -1,4 +1,4 @@
-"""The controller, built as a user builds it, and a daemon for it to talk to."""
+"""The controller, built as a user builds it."""
 
 import hashlib
 import os
@@ -31,20 +31,11 @@ def script() -> Path:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
-    """A daemon on the fake backend."""
-    with DaemonProcess(tmp_path, backend="fake").start() as process:
-        yield process
-
-
-@pytest.fixture
-def start_controller(
-    script: Path, daemon: DaemonProcess, tmp_path: Path
-) -> Iterator[StartController]:
-    """Starts a controller of `daemon` with more arguments."""
+def start_controller(script: Path, tmp_path: Path) -> Iterator[StartController]:
+    """Starts a controller of a daemon, with more arguments."""
     started: list[Controller] = []
 
-    def start(*arguments: str) -> Controller:
+    def start(daemon: DaemonProcess, *arguments: str) -> Controller:
         errors = tmp_path / f"controller-{len(started)}.err"
         controller = Controller(script, "--address", daemon.address, *arguments, errors=errors)
         started.append(controller)

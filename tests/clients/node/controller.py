@@ -25,7 +25,7 @@ class Controller:
         """What it has printed to standard error."""
         return self._errors.read_text()
 
-    def printed(self, pattern: str) -> str:
+    def line(self, pattern: str) -> str:
         """The first line from here on that matches."""
         assert self._process.stdout is not None
         for line in self._process.stdout:

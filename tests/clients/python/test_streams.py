@@ -307,6 +307,17 @@ async def test_an_operation_is_watched_to_its_end_over_a_restart(
     ]
 
 
+async def test_an_operation_whose_stream_ends_too_early_is_asked_for_again(
+    follow: Follow, daemon: ScriptedDaemon
+) -> None:
+    def stream(*operations: Operation) -> Answer:
+        return lambda _request: (WatchOperationResponse(operation=o) for o in operations)
+
+    daemon.answer("WatchOperation", stream(Operation()), stream(Operation(done=True)))
+    found = await follow("watch_operation", "7", count=None)
+    assert [operation.done for operation in found] == [False, True]
+
+
 async def test_a_watcher_that_leaves_ends_its_call(daemon: ScriptedDaemon) -> None:
     ended = asyncio.Event()
 

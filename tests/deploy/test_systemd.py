@@ -1,0 +1,57 @@
+"""The systemd unit, judged by systemd's own tools."""
+
+import configparser
+import shutil
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+UNIT = ROOT / "deploy" / "systemd" / "virtrpcd.service"
+PROGRAM = "/opt/virtrpc/bin/virtrpcd"
+# 0 is a service that can do nothing, 100 one that may do all; a plain root service has 96.
+EXPOSURE = 52
+
+
+class Unit(configparser.RawConfigParser):
+    """A unit file; of a repeated key the last value counts."""
+
+    def __init__(self) -> None:
+        super().__init__(strict=False)
+        self.read(UNIT, encoding="utf-8")
+
+    def optionxform(self, optionstr: str) -> str:
+        return optionstr
+
+
+def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = ["systemd-analyze", "--no-pager", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_unit_is_valid(tmp_path: Path) -> None:
+    program = shutil.which("true")
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text(encoding="utf-8").replace(PROGRAM, str(program)))
+    verdict = analyze("verify", "--recursive-errors=no", copy)
+    assert verdict.returncode == 0, verdict.stderr
+    assert "Unknown" not in verdict.stderr
+    assert "Failed to parse" not in verdict.stderr
+
+
+def test_the_service_is_hardened() -> None:
+    verdict = analyze("security", "--offline=yes", f"--threshold={EXPOSURE}", UNIT)
+    assert verdict.returncode == 0, verdict.stdout.splitlines()[-1:]
+
+
+def test_guests_outlive_a_restart() -> None:
+    """Only the daemon itself is stopped, and it may have control groups for its guests."""
+    service = Unit()["Service"]
+    assert service["KillMode"] == "process"
+    assert service["Delegate"] == "yes"
+    assert service["RuntimeDirectoryPreserve"] == "yes"
+
+
+def test_the_daemon_may_write_where_its_settings_say() -> None:
+    service = Unit()["Service"]
+    assert service["RuntimeDirectory"] == service["StateDirectory"] == "virtrpc"
+    assert service["ExecStart"] == f"{PROGRAM} --config /etc/virtrpc/virtrpcd.toml"

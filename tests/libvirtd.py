@@ -1,0 +1,174 @@
+"""A libvirtd of a test's own: a host in a mount namespace, all that libvirt keeps in one folder.
+
+    LibvirtdHost ──▶ unshare ──▶ this module as a program, the host's "init"
+                                   ├─▶ virtlogd
+                                   ├─▶ libvirtd ◀── killed, stopped, started again
+                                   └─▶ QEMUs, which it takes in as orphans
+
+The init mounts, runs what it is told on its standard input, and ends everything
+that was started below it when that closes: also when the tests themselves die.
+"""
+
+import os
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from backends.libvirt.embedded import Reaper
+
+_TIMEOUT_S = 60
+# Folder of the host → where libvirt has it compiled in.
+_MOUNTS = {
+    "run": "/run/libvirt",
+    "lib": "/var/lib/libvirt",
+    "etc": "/etc/libvirt",
+    "log": "/var/log/libvirt",
+    "cache": "/var/cache/libvirt",
+}
+_CONFIGURATION = """\
+host_uuid = "{host_uuid}"
+auth_unix_rw = "none"
+log_outputs = "3:file:{folder}/libvirtd.log"
+"""
+
+
+class LibvirtdHost:
+    """A host with its own libvirtd, in a folder whose path QEMU's user may pass through.
+
+    `name` becomes its hostname; `network` is the name of an `ip netns` namespace
+    in which it is, or empty for the one of the tests. libvirtd is not started yet.
+    """
+
+    def __init__(self, folder: Path, *, name: str = "testhost", network: str = "") -> None:
+        self.folder = folder
+        for part in _MOUNTS:
+            (folder / part).mkdir(mode=0o755)
+        host_uuid = uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.{uuid.uuid4()}")
+        (folder / "etc" / "libvirtd.conf").write_text(
+            _CONFIGURATION.format(host_uuid=host_uuid, folder=folder), encoding="ascii"
+        )
+        self._init = subprocess.Popen(
+            [
+                *(("ip", "netns", "exec", network) if network else ()),
+                *("unshare", "--mount", "--uts"),
+                *(sys.executable, "-m", "tests.libvirtd", str(folder), name),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        self._answer()
+        self.run("virtlogd", "-d", "--pid-file=/run/libvirt/virtlogd.pid")
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """What a command begins with to be run in this host, e.g. a daemon's `program`."""
+        namespaces = ("--mount", "--uts", "--net")
+        return ("nsenter", f"--target={self._init.pid}", *namespaces)
+
+    @property
+    def uri(self) -> str:
+        """By which this libvirtd is reached from outside the host."""
+        return f"qemu:///system?socket={self.folder}/run/libvirt-sock"
+
+    @property
+    def pid(self) -> int:
+        """Of libvirtd."""
+        return int((self.folder / "run" / "libvirtd.pid").read_text(encoding="ascii"))
+
+    def start(self) -> None:
+        """Starts libvirtd; it is in reach when this returns."""
+        self.run("libvirtd", "-d", "--pid-file=/run/libvirt/libvirtd.pid")
+
+    def kill(self) -> None:
+        """SIGKILL to libvirtd; guests run on. It is dead when this returns."""
+        descriptor = os.pidfd_open(self.pid)
+        try:
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            ended, _, _ = select.select([descriptor], [], [], _TIMEOUT_S)
+            assert ended, "libvirtd did not end"
+        finally:
+            os.close(descriptor)
+
+    def freeze(self) -> None:
+        """SIGSTOP to libvirtd: it keeps its sockets and answers nothing."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT to libvirtd."""
+        os.kill(self.pid, signal.SIGCONT)
+
+    def run(self, *command: str) -> None:
+        """Runs a command in the host, as its init; what it leaves running is the host's."""
+        assert self._init.stdin is not None
+        self._init.stdin.write(shlex.join(command) + "\n")
+        self._init.stdin.flush()
+        code = self._answer()
+        assert code == 0, f"{command[0]} ended with {code}"
+
+    def close(self) -> None:
+        """Ends everything that was started in the host."""
+        assert self._init.stdin is not None
+        self._init.stdin.close()
+        self._init.wait(_TIMEOUT_S)
+
+    def log(self) -> str:
+        """What libvirtd has logged."""
+        path = self.folder / "libvirtd.log"
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def _answer(self) -> int:
+        """The init's next answer: the exit code of what it ran."""
+        output: IO[str] | None = self._init.stdout
+        assert output is not None
+        ready, _, _ = select.select([output], [], [], _TIMEOUT_S)
+        assert ready, "the host does not answer"
+        line = output.readline()
+        assert line, f"the host ended with {self._init.wait(_TIMEOUT_S)}"
+        return int(line)
+
+
+def main(folder: str, name: str) -> None:
+    """The host's init."""
+    socket.sethostname(name)
+    for part, target in _MOUNTS.items():
+        Path(target).mkdir(parents=True, exist_ok=True)
+        subprocess.run(["mount", "--bind", f"{folder}/{part}", target], check=True)
+    reaper = Reaper()
+    _say(0)
+    for line in sys.stdin:
+        _say(_run(shlex.split(line)))
+    reaper.close()
+    _end_all()
+
+
+def _run(command: Sequence[str]) -> int:
+    """What it leaves running keeps no descriptor of the tests'."""
+    quiet = subprocess.DEVNULL
+    return subprocess.run(command, stdin=quiet, stdout=quiet, check=False).returncode
+
+
+def _end_all() -> None:
+    """Orphans come to this process, so there is an end to it."""
+    while children := psutil.Process().children(recursive=True):
+        for child in children:
+            child.kill()
+        psutil.wait_procs(children, timeout=_TIMEOUT_S)
+
+
+def _say(code: int) -> None:
+    sys.stdout.write(f"{code}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

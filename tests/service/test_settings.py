@@ -1,0 +1,150 @@
+"""Flags are stronger than the environment, that than the TOML file, that than the defaults."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from service.settings import ENVIRONMENT_PREFIX, Settings, with_settings
+from tests.conftest import MakeDaemon
+
+# Flag → (a value as text, a value as TOML, the attribute of Settings, what both mean).
+EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
+    "backend": ("fake", '"fake"', "backend", "fake"),
+    "state-dir": ("/tmp/state", '"/tmp/state"', "state_dir", Path("/tmp/state")),
+    "image-dir": ("/tmp/images", '"/tmp/images"', "image_dir", Path("/tmp/images")),
+    "listen": ("127.0.0.1:1", '["127.0.0.1:1"]', "listen", ("127.0.0.1:1",)),
+    "metrics": ("127.0.0.1:2", '"127.0.0.1:2"', "metrics", "127.0.0.1:2"),
+    "libvirt-uri": ("test:///default", '"test:///default"', "libvirt_uri", "test:///default"),
+    "virt-type": ("qemu", '"qemu"', "virt_type", "qemu"),
+    "fake-faults": ("*=fail", '"*=fail"', "fake_faults", "*=fail"),
+    "sample-interval": ("2.5", "2.5", "sample_interval_s", 2.5),
+    "grace": ("3", "3", "grace_s", 3.0),
+    "log-format": ("json", '"json"', "log_format", "json"),
+    "log-level": ("debug", '"debug"', "log_level", "debug"),
+}
+
+
+def run(
+    *arguments: str, environment: Mapping[str, str] | None = None
+) -> tuple[Result, Settings | None]:
+    """What the command makes of flags and environment."""
+    got: list[Settings] = []
+    command = click.command(context_settings={"auto_envvar_prefix": ENVIRONMENT_PREFIX})(
+        with_settings(got.append)
+    )
+    result = CliRunner().invoke(command, arguments, env=dict(environment or {}))
+    return result, got[0] if got else None
+
+
+def settings(*arguments: str, environment: Mapping[str, str] | None = None) -> Settings:
+    result, merged = run(*arguments, environment=environment)
+    assert merged is not None, result.output
+    return merged
+
+
+def variable(flag: str) -> str:
+    return f"VIRTRPC_{flag.replace('-', '_').upper()}"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "virtrpcd.toml"
+
+
+def test_every_setting_is_tried_here() -> None:
+    result, _ = run("--help")
+    flags = {word for word in result.output.split() if word.startswith("--")}
+    assert flags == {f"--{name}" for name in EVERY_SETTING} | {"--config", "--insecure", "--help"}
+
+
+@pytest.mark.parametrize("flag", EVERY_SETTING)
+def test_setting_can_be_given_as_a_flag(flag: str) -> None:
+    text, _, attribute, value = EVERY_SETTING[flag]
+    assert getattr(settings(f"--{flag}", text), attribute) == value
+
+
+@pytest.mark.parametrize("flag", EVERY_SETTING)
+def test_setting_can_be_given_in_the_environment(flag: str) -> None:
+    text, _, attribute, value = EVERY_SETTING[flag]
+    assert getattr(settings(environment={variable(flag): text}), attribute) == value
+
+
+@pytest.mark.parametrize("flag", EVERY_SETTING)
+def test_setting_can_be_given_in_the_file_under_its_flag_s_name(flag: str, config: Path) -> None:
+    _, toml, attribute, value = EVERY_SETTING[flag]
+    config.write_text(f"{flag} = {toml}\n")
+    assert getattr(settings("--config", str(config)), attribute) == value
+    config.write_text(f"{flag.replace('-', '_')} = {toml}\n")
+    assert getattr(settings("--config", str(config)), attribute) == value
+
+
+def test_flag_beats_environment_beats_file_beats_default(config: Path) -> None:
+    config.write_text('backend = "in-file"\nmetrics = "127.0.0.1:1"\nlog-level = "error"\n')
+    merged = settings(
+        *("--config", str(config), "--backend", "in-flag"),
+        environment={"VIRTRPC_BACKEND": "in-environment", "VIRTRPC_METRICS": "127.0.0.1:2"},
+    )
+    assert merged.backend == "in-flag"
+    assert merged.metrics == "127.0.0.1:2"
+    assert merged.log_level == "error"
+    assert merged.virt_type == "auto"
+
+
+def test_file_can_be_named_in_the_environment(config: Path) -> None:
+    config.write_text('backend = "fake"\n')
+    assert settings(environment={"VIRTRPC_CONFIG": str(config)}).backend == "fake"
+
+
+def test_several_addresses_are_separated_by_blanks_in_the_environment() -> None:
+    merged = settings(environment={"VIRTRPC_LISTEN": "unix:/tmp/a 127.0.0.1:1"})
+    assert merged.listen == ("unix:/tmp/a", "127.0.0.1:1")
+
+
+def test_image_store_is_below_the_state_directory_unless_given() -> None:
+    assert settings("--state-dir", "/srv/state").image_dir == Path("/srv/state/images")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'lisen = "127.0.0.1:1"',
+        'grace = "soon"',
+        "grace = -1",
+        'virt-type = "xen"',
+        'listen = "127.0.0.1:1"',
+        'insecure = "perhaps"',
+        "[daemon]\nbackend = 'fake'",
+    ],
+)
+def test_file_with_a_mistake_is_refused_and_the_mistake_named(line: str, config: Path) -> None:
+    config.write_text(f"{line}\n")
+    result, merged = run("--config", str(config))
+    assert merged is None
+    assert result.exit_code == 2, result.output
+    assert line.split()[0].strip("[]") in result.output
+
+
+def test_file_that_is_not_toml_is_refused(config: Path) -> None:
+    config.write_text("backend = [")
+    result, merged = run("--config", str(config))
+    assert (merged, result.exit_code) == (None, 2)
+    assert str(config) in result.output
+
+
+def test_missing_file_is_refused(config: Path) -> None:
+    result, merged = run("--config", str(config))
+    assert (merged, result.exit_code) == (None, 2)
+    assert str(config) in result.output
+
+
+def test_unknown_flag_is_refused() -> None:
+    result, merged = run("--backnd", "fake")
+    assert (merged, result.exit_code) == (None, 2)
+
+
+def test_daemon_takes_its_settings_from_the_environment(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon(environment={"VIRTRPC_LOG_FORMAT": "json"}).start()
+    assert daemon.log().startswith("{")
