@@ -42,7 +42,7 @@ class ShuttingDownError(errors.UnreachableError):
     reason = "SHUTTING_DOWN"
 
 
-class Interrupted(errors.ContractError):  # noqa: N818 - reads as what happened
+class Interrupted(errors.ContractError):
     """The daemon died while the operation ran, and it was rolled back."""
 
     reason = "DAEMON_RESTARTED"

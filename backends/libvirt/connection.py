@@ -71,10 +71,9 @@ class Connection:
         return handles
 
     def close(self) -> None:
-        """Lets go of everything and comes back no more."""
+        """Comes back no more; the keeper lets go of everything, which may have to wait."""
         self._closed.set()
         self._broken.set()
-        self._drop()
 
     @property
     def handles(self) -> Handles:
@@ -126,6 +125,7 @@ class Connection:
         while True:
             self._broken.wait()
             if self._closed.is_set():
+                self._drop()
                 return
             self._lose()
             while not self._closed.is_set():

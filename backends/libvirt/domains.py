@@ -23,6 +23,7 @@ from backends.specification import require_managed
 # Only what libvirt knows without asking QEMU: a guest that hangs must not hold up the others.
 _STATS = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
 _LOCKS = 64
+_LAST_READ_S = 2
 log = structlog.get_logger()
 
 
@@ -49,7 +50,7 @@ class Domains:
         """Tells no more."""
         self._happened.put(None)
         if self._refresher is not None:
-            self._refresher.join()
+            self._refresher.join(_LAST_READ_S)
 
     @property
     def connection(self) -> Connection:

@@ -10,7 +10,7 @@ process of its own like the daemon.
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -58,9 +58,9 @@ class BareGrpc:
         """One reply of so many bytes."""
         return self._reply(str(size).encode())
 
-    def stream(self, *, count: int, size: int) -> int:
-        """So many messages of so many bytes; gives the sum of what came."""
-        return sum(map(len, self._stream(stream_request(count=count, size=size))))
+    def stream(self, *, count: int, size: int) -> Iterator[bytes]:
+        """So many messages of so many bytes."""
+        return iter(self._stream(stream_request(count=count, size=size)))
 
 
 def stream_request(*, count: int, size: int) -> bytes:

@@ -5,7 +5,7 @@ keep, so nothing expires; the file itself is read in the same way.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -15,7 +15,7 @@ from backends.console_log import TAIL_BYTES
 from tests.bench.bare_grpc import BareGrpc
 from tests.bench.places import fake_daemon, fake_spec, spawn
 from tests.bench.report import Row
-from tests.bench.timing import timed
+from tests.bench.timing import Call, timed
 from tests.daemon import Connection, DaemonProcess
 
 _MIB = 1 << 20
@@ -35,18 +35,17 @@ def measure() -> Sequence[Row]:
         daemon.connect() as connection,
     ):
         instance_id = spawn(connection, fake_spec("console"))
-        follower = _Follower(connection, instance_id, _console_file(daemon, instance_id))
-        count = _FLOOD_BYTES // _MESSAGE_BYTES
-        roads: dict[str, Callable[[], object]] = {
-            "daemon": follower.follow,
-            "bare": lambda: bare.stream(count=count, size=_MESSAGE_BYTES),
-            "file": follower.read_file,
+        console = _Flooded(connection, instance_id, _console_file(daemon, instance_id))
+        roads: dict[str, Call] = {
+            "daemon": console.through_daemon,
+            "bare": lambda: console.beside(bare),
+            "file": console.in_place,
         }
         rates: dict[str, list[float]] = {name: [] for name in roads}
         for _ in range(_ROUNDS):
             for name, road in roads.items():
                 rates[name].append(_FLOOD_BYTES / timed(road))
-    return _rows({name: median(rate) for name, rate in rates.items()}, follower.expired_bytes)
+    return _rows({name: median(rate) for name, rate in rates.items()}, console.expired_bytes)
 
 
 def _rows(rates: dict[str, float], expired_bytes: int) -> list[Row]:
@@ -60,8 +59,8 @@ def _rows(rates: dict[str, float], expired_bytes: int) -> list[Row]:
     ]  # fmt: skip
 
 
-class _Follower:
-    """Floods the console of an instance and reads what it writes."""
+class _Flooded:
+    """The console of an instance, flooded while it is read."""
 
     def __init__(self, connection: Connection, instance_id: str, file: Path) -> None:
         self.expired_bytes = 0
@@ -69,35 +68,43 @@ class _Follower:
         self._instance_id = instance_id
         self._file = file
 
-    def follow(self) -> None:
+    def through_daemon(self) -> None:
         """By StreamConsoleOutput."""
         start = self._file.stat().st_size
         request = pb.StreamConsoleOutputRequest(
             instance_id=self._instance_id, offset=start, follow=True
         )
         stream = self._connection.consoles.StreamConsoleOutput(request)
-        pieces = _flood(self._file)
-        written, received = next(pieces), 0
-        for response in stream:
-            expired = response.expired.end - response.expired.begin
-            self.expired_bytes += expired
-            received += len(response.data.data) + expired
-            if received >= _FLOOD_BYTES:
-                break
-            while written < _FLOOD_BYTES and written - received <= _AHEAD_BYTES - _PIECE_BYTES:
-                written = next(pieces)
+        self._flood_while_read(map(self._length, stream))
         stream.cancel()
 
-    def read_file(self) -> None:
+    def beside(self, bare: BareGrpc) -> None:
+        """By a stream that has nothing to do with the file."""
+        count = _FLOOD_BYTES // _MESSAGE_BYTES
+        self._flood_while_read(map(len, bare.stream(count=count, size=_MESSAGE_BYTES)))
+
+    def in_place(self) -> None:
         """Without a daemon."""
         with self._file.open("rb", buffering=0) as reader:
             reader.seek(0, os.SEEK_END)
-            for _ in _flood(self._file):
-                while reader.read(_MESSAGE_BYTES):
-                    pass
+            self._flood_while_read(iter(lambda: len(reader.read(_MESSAGE_BYTES)), 0))
+
+    def _length(self, response: pb.StreamConsoleOutputResponse) -> int:
+        expired = response.expired.end - response.expired.begin
+        self.expired_bytes += expired
+        return len(response.data.data) + expired
+
+    def _flood_while_read(self, lengths: Iterator[int]) -> None:
+        """Writes ahead of the reader, but never further than the log is sure to keep."""
+        pieces = _pieces(self._file)
+        written, received = next(pieces), 0
+        while received < _FLOOD_BYTES:
+            received += next(lengths)
+            while written < min(_FLOOD_BYTES, received + _AHEAD_BYTES):
+                written = next(pieces)
 
 
-def _flood(file: Path) -> Iterator[int]:
+def _pieces(file: Path) -> Iterator[int]:
     """Appends piece by piece; gives how much was written so far."""
     piece = (b"virtrpc flood 0123456789abcdefghijklmnopqrstuvwxyz\r\n" * _PIECE_BYTES)[
         :_PIECE_BYTES

@@ -113,7 +113,7 @@ class MortalJournal(Journal):
 def run(arguments: Sequence[str]) -> None:
     """Runs the daemon with the flags that follow the plan."""
     MortalJournal.plan, sys.argv[1:] = arguments[0], arguments[1:]
-    service.daemon.Journal = MortalJournal  # type: ignore[misc]
+    setattr(service.daemon, "Journal", MortalJournal)  # noqa: B010 - not a public name of it
     main()
 
 

@@ -32,6 +32,13 @@ class Death:
     point: Point
     operation_id: str
     """Empty where the caller was not told."""
+    writes: int
+    """How many writes the call makes when nothing happens."""
+
+    @property
+    def is_last_write(self) -> bool:
+        """Its end was on disk already."""
+        return self.point.side == AFTER and self.point.number == self.writes
 
 
 class Lives:
@@ -84,7 +91,7 @@ class Lives:
             daemon.connect(), backend=self.backend, instance_id=instance_id or str(uuid.uuid4())
         )
 
-    def die(self, daemon: DaemonProcess, case: Case, point: Point) -> Death:
+    def die(self, daemon: DaemonProcess, case: Case, point: Point, *, writes: int) -> Death:
         """Calls a verb during which the daemon dies."""
         caller = self.caller(daemon, point.instance_id)
         with caller.connection:
@@ -97,14 +104,15 @@ class Lives:
             except grpc.RpcError as error:
                 assert error.code() == grpc.StatusCode.UNAVAILABLE, error
             assert daemon.wait() == DIED, daemon.log()
-        return Death(case, point.instance_id, f"r-{point.instance_id}", cursor, point, operation_id)
+        request_id = f"r-{point.instance_id}"
+        return Death(case, point.instance_id, request_id, cursor, point, operation_id, writes)
 
 
 def points(case: Case, kinds: Sequence[str], *, sides: Sequence[str] = (BEFORE, AFTER),
            first: int = 1) -> list[Point]:  # fmt: skip
     """Where to die: after every write, and before those that follow an effect on the host."""
     made = []
-    for number, kind in enumerate(kinds, 1):
+    for number in range(1, len(kinds) + 1):
         previous = kinds[number - 2] if number > 1 else ""
         has_effect_before = number == 1 or previous in ("step", "undone")
         for side in sides:

@@ -52,7 +52,7 @@ def test_death_around_every_write_is_recovered_from(
         with lives.life(str(point)) as daemon:
             if death is not None:
                 holds(daemon, death)
-            death = lives.die(daemon, case, point)
+            death = lives.die(daemon, case, point, writes=len(kinds))
     with lives.life() as daemon:
         assert death is not None
         holds(daemon, death)
