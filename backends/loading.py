@@ -22,6 +22,8 @@ class BackendOptions:
     libvirt_uri: str = "qemu:///embed"
     virt_type: str = "auto"
     fake_faults: str = ""
+    reclaim_after_s: float = 7 * 24 * 3600
+    """How long soft-deleted instances are kept unless the request says."""
 
 
 def load_backend(name: str, options: BackendOptions) -> Backend:

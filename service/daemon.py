@@ -42,6 +42,7 @@ from service.own.host import DaemonState, HostVerbs
 from service.own.instances import InstanceReads
 from service.own.operations import OperationVerbs
 from service.pools import Pools
+from service.reclaim import reclaim
 from service.settings import Settings
 from service.state_dir import StateDir, StateInUseError
 from service.truth import Truth
@@ -96,6 +97,7 @@ class Daemon:
                 libvirt_uri=settings.libvirt_uri,
                 virt_type=settings.virt_type,
                 fake_faults=settings.fake_faults,
+                reclaim_after_s=settings.reclaim_after_s,
             ),
         )
         self._journal = Journal(self._state_dir.journal)
@@ -230,7 +232,7 @@ class Daemon:
         self._bindings.missing = facts.missing
         self._operations.recover()
         self._state.state = host_pb2.DAEMON_STATE_READY
-        for work in (self._report_health, self._sample, self._trim_consoles):
+        for work in (self._report_health, self._sample, self._trim_consoles, self._reclaim):
             self._tasks.append(asyncio.ensure_future(work()))
 
     def _mutations(self) -> dict[str, tuple[Verb, Method]]:
@@ -258,6 +260,10 @@ class Daemon:
             except ContractError as error:
                 log.warning("counters not sampled", reason=str(error))
             await asyncio.sleep(self._settings.sample_interval_s)
+
+    async def _reclaim(self) -> None:
+        destroy = self._verbs["/virtrpc.v1.InstanceService/DestroyInstance"]
+        await reclaim(self._truth, self._operations, self._bindings, destroy)
 
     async def _trim_consoles(self) -> None:
         loop = asyncio.get_running_loop()

@@ -27,6 +27,7 @@ class Settings:
     virt_type: str
     fake_faults: str
     sample_interval_s: float
+    reclaim_after_s: float
     grace_s: float
     log_format: str
     log_level: str
@@ -98,6 +99,10 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True, help="Seconds between samples of the guests' counters.",
     ),
     click.option(
+        "--reclaim-after", type=click.FloatRange(0, 365 * 24 * 3600), default=7 * 24 * 3600,
+        show_default=True, help="Seconds that soft-deleted instances are kept.",
+    ),
+    click.option(
         "--grace", type=click.FloatRange(0, 3600), default=10.0, show_default=True,
         help="Seconds that running operations have at a stop.",
     ),
@@ -120,6 +125,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
         image_dir: Path | None,
         state_dir: Path,
         sample_interval: float,
+        reclaim_after: float,
         grace: float,
         **values: Any,
     ) -> None:
@@ -128,6 +134,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                 state_dir=state_dir,
                 image_dir=image_dir or state_dir / "images",
                 sample_interval_s=sample_interval,
+                reclaim_after_s=reclaim_after,
                 grace_s=grace,
                 **values,
             )

@@ -7,15 +7,17 @@ daemon calls them on its worker threads, mutations with a `Work`, reads without.
 """
 
 from backends.contract.backend import Backend, Facet, HypervisorFacts, Observer, Sample
-from backends.contract.facets import InstanceFiles, Lifecycle, Power
+from backends.contract.facets import InstanceFiles, Intent, Lifecycle, Power, Suspension
 
 __all__ = [
     "Backend",
     "Facet",
     "HypervisorFacts",
     "InstanceFiles",
+    "Intent",
     "Lifecycle",
     "Observer",
     "Power",
     "Sample",
+    "Suspension",
 ]

@@ -74,6 +74,18 @@ class Power(Facet):
         """See InstanceService.RebootInstance."""
 
     @abstractmethod
+    def poll_rebooting_instances(
+        self, request: instance_pb2.PollRebootingInstancesRequest, work: Work
+    ) -> instance_pb2.PollRebootingInstancesResponse:
+        """See InstanceService.PollRebootingInstances."""
+
+    @abstractmethod
+    def trigger_crash_dump(
+        self, request: instance_pb2.TriggerCrashDumpRequest, work: Work
+    ) -> instance_pb2.TriggerCrashDumpResponse:
+        """See InstanceService.TriggerCrashDump."""
+
+    @abstractmethod
     def pause_instance(
         self, request: instance_pb2.PauseInstanceRequest, work: Work
     ) -> instance_pb2.PauseInstanceResponse:
@@ -84,3 +96,53 @@ class Power(Facet):
         self, request: instance_pb2.UnpauseInstanceRequest, work: Work
     ) -> instance_pb2.UnpauseInstanceResponse:
         """See InstanceService.UnpauseInstance."""
+
+
+class Suspension(Facet):
+    """Memory to disk and back."""
+
+    @abstractmethod
+    def suspend_instance(
+        self, request: instance_pb2.SuspendInstanceRequest, work: Work
+    ) -> instance_pb2.Instance:
+        """See InstanceService.SuspendInstance."""
+
+    @abstractmethod
+    def resume_instance(
+        self, request: instance_pb2.ResumeInstanceRequest, work: Work
+    ) -> instance_pb2.Instance:
+        """See InstanceService.ResumeInstance."""
+
+
+class Intent(Facet):
+    """What is wanted of an instance, kept with it."""
+
+    @abstractmethod
+    def set_instance_bootable(
+        self, request: instance_pb2.SetInstanceBootableRequest, work: Work
+    ) -> instance_pb2.SetInstanceBootableResponse:
+        """See InstanceService.SetInstanceBootable."""
+
+    @abstractmethod
+    def update_instance_metadata(
+        self, request: instance_pb2.UpdateInstanceMetadataRequest, work: Work
+    ) -> instance_pb2.UpdateInstanceMetadataResponse:
+        """See InstanceService.UpdateInstanceMetadata."""
+
+    @abstractmethod
+    def soft_delete_instance(
+        self, request: instance_pb2.SoftDeleteInstanceRequest, work: Work
+    ) -> instance_pb2.SoftDeleteInstanceResponse:
+        """See InstanceService.SoftDeleteInstance."""
+
+    @abstractmethod
+    def restore_instance(
+        self, request: instance_pb2.RestoreInstanceRequest, work: Work
+    ) -> instance_pb2.RestoreInstanceResponse:
+        """See InstanceService.RestoreInstance."""
+
+    @abstractmethod
+    def resume_instance_on_host_boot(
+        self, request: instance_pb2.ResumeInstanceOnHostBootRequest, work: Work
+    ) -> instance_pb2.ResumeInstanceOnHostBootResponse:
+        """See InstanceService.ResumeInstanceOnHostBoot."""

@@ -8,8 +8,10 @@ from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
 from backends.errors import InstanceNotFoundError
 from backends.fake.faults import parse_rules
 from backends.fake.host import FakeHost
+from backends.fake.intent import FakeIntent
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.power import FakePower
+from backends.fake.suspension import FakeSuspension
 from backends.images import ImageStore
 from backends.loading import BackendOptions
 from backends.work import Undo
@@ -23,15 +25,19 @@ class FakeBackend(Backend):
     def __init__(self, options: BackendOptions) -> None:
         self._host = FakeHost(options.state_dir / "fake", parse_rules(options.fake_faults))
         images = ImageStore(options.image_dir)
+        suspension = FakeSuspension(self._host)
         self._facets = (
             FakeLifecycle(self._host, images),
             FakeInstanceFiles(self._host),
             FakePower(self._host),
+            suspension,
+            FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
         )
         self._undo: Mapping[str, Callable[[str], None]] = {
             "remove_files": lambda instance_id: shutil.rmtree(
                 self._host.instance_folder(instance_id), ignore_errors=True
             ),
+            "restore": suspension.undo_save,
             "undefine": self._host.undefine,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
         }

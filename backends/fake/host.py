@@ -117,6 +117,26 @@ class FakeHost:
             instance.power_state = PowerState.POWER_STATE_RUNNING
             instance.power_state_reason = "unpaused"
 
+    def suspend(self, instance_id: str) -> None:
+        """Saves the memory and frees it."""
+        with self._changing(instance_id, EventType.EVENT_TYPE_SUSPENDED, "saved") as instance:
+            instance.power_state = PowerState.POWER_STATE_SUSPENDED
+            instance.power_state_reason = "saved"
+            instance.ClearField("effective")
+
+    def resume(self, instance_id: str) -> None:
+        """Back as it was: the guest does not boot."""
+        with self._changing(instance_id, EventType.EVENT_TYPE_STARTED, "restored") as instance:
+            instance.power_state = PowerState.POWER_STATE_RUNNING
+            instance.power_state_reason = "restored"
+            instance.effective.CopyFrom(instance.persistent)
+
+    @contextmanager
+    def edit(self, instance_id: str) -> Iterator[Instance]:
+        """Changes facts of an instance that are not its power state."""
+        with self._changing(instance_id, EventType.EVENT_TYPE_UPDATED, "") as instance:
+            yield instance
+
     def reset_machine(self, instance_id: str) -> None:
         """Restarts a running guest in its machine."""
         with self._changing(instance_id, EventType.EVENT_TYPE_REBOOTED, "reset") as instance:
@@ -125,12 +145,16 @@ class FakeHost:
 
     def print_boot(self, instance_id: str) -> None:
         """What a guest prints when it boots."""
-        instance = self.get(instance_id)
+        name = self.get(instance_id).name
+        self.print_line(instance_id, f"virtrpc fake guest {name} booting")
+        self.print_line(instance_id, f"virtrpc guest ready {name} uptime=0.00")
+
+    def print_line(self, instance_id: str, line: str) -> None:
+        """A line on the serial console."""
         folder = self.instance_folder(instance_id)
         log = ConsoleLog.found_in(folder) or ConsoleLog.new(folder)
         with log.path.open("ab") as console:
-            console.write(f"virtrpc fake guest {instance.name} booting\r\n".encode())
-            console.write(f"virtrpc guest ready {instance.name} uptime=0.00\r\n".encode())
+            console.write(f"{line}\r\n".encode())
 
     def samples(self) -> list[Sample]:
         """Counters of running instances: a vCPU is busy for 1 % of the time."""

@@ -11,6 +11,7 @@ from backends.work import Work
 _RUNNING = PowerState.POWER_STATE_RUNNING
 _PAUSED = PowerState.POWER_STATE_PAUSED
 _SHUTDOWN = PowerState.POWER_STATE_SHUTDOWN
+_SUSPENDED = PowerState.POWER_STATE_SUSPENDED
 
 
 class FakePower(Power):
@@ -25,8 +26,12 @@ class FakePower(Power):
         """See Power."""
         instance = self._host.get(request.instance_id)
         faulty = self._host.faulty(work, "power_on_instance", instance)
-        faulty.ready([*power_blockers(instance, _RUNNING, _SHUTDOWN), *bootable_blockers(instance)])
-        if instance.power_state == _SHUTDOWN:
+        allowed = power_blockers(instance, _RUNNING, _SHUTDOWN, _SUSPENDED)
+        faulty.ready([*allowed, *bootable_blockers(instance)])
+        if instance.power_state == _SUSPENDED:
+            faulty.step("start")
+            self._host.resume(request.instance_id)
+        elif instance.power_state == _SHUTDOWN:
             faulty.step("start")
             self._host.start(request.instance_id)
         return pb.PowerOnInstanceResponse(instance=self._host.get(request.instance_id))
@@ -61,6 +66,26 @@ class FakePower(Power):
             self._host.stop(request.instance_id, "destroyed")
             self._host.start(request.instance_id)
         return pb.RebootInstanceResponse(instance=self._host.get(request.instance_id))
+
+    def poll_rebooting_instances(
+        self, _request: pb.PollRebootingInstancesRequest, work: Work
+    ) -> pb.PollRebootingInstancesResponse:
+        """See Power. Fake guests reboot at once: none is ever stuck."""
+        faulty = self._host.faulty(work, "poll_rebooting_instances", None)
+        faulty.ready()
+        faulty.step("force")
+        return pb.PollRebootingInstancesResponse()
+
+    def trigger_crash_dump(
+        self, request: pb.TriggerCrashDumpRequest, work: Work
+    ) -> pb.TriggerCrashDumpResponse:
+        """See Power."""
+        instance = self._host.get(request.instance_id)
+        faulty = self._host.faulty(work, "trigger_crash_dump", instance)
+        faulty.ready(power_blockers(instance, _RUNNING))
+        faulty.step("nmi")
+        self._host.print_line(request.instance_id, "Uhhuh. NMI received for unknown reason 00")
+        return pb.TriggerCrashDumpResponse()
 
     def pause_instance(
         self, request: pb.PauseInstanceRequest, work: Work

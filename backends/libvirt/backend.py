@@ -14,6 +14,7 @@ from backends.libvirt.embedded import EmbeddedRoot, Reaper, is_embedded
 from backends.libvirt.errors import translated
 from backends.libvirt.events import Callbacks
 from backends.libvirt.folders import InstanceFolders
+from backends.libvirt.intent import LibvirtIntent
 from backends.libvirt.lifecycle import (
     LibvirtInstanceFiles,
     LibvirtLifecycle,
@@ -22,6 +23,7 @@ from backends.libvirt.lifecycle import (
 )
 from backends.libvirt.power import LibvirtPower
 from backends.libvirt.probe import Probed, probe
+from backends.libvirt.suspension import LibvirtSuspension
 from backends.loading import BackendOptions
 from backends.work import Undo
 
@@ -42,14 +44,18 @@ class LibvirtBackend(Backend):
         self._embedded: EmbeddedRoot | None = None
         self._reaper: Reaper | None = None
         images = ImageStore(options.image_dir)
+        suspension = LibvirtSuspension(self._domains)
         self._facets = (
             LibvirtLifecycle(self._domains, self._folders, images, self._probed),
             LibvirtInstanceFiles(self._domains, self._folders),
             LibvirtPower(self._domains),
+            suspension,
+            LibvirtIntent(self._domains, reclaim_after_s=options.reclaim_after_s),
         )
         self._undo: Mapping[str, Callable[[str], object]] = {
             "remove_files": self._folders.remove,
             "undefine": lambda instance_id: undefine(self._domains, instance_id),
+            "restore": suspension.undo_save,
             "force_off": lambda instance_id: force_off(self._domains, instance_id),
         }
 

@@ -12,12 +12,16 @@ from contextlib import AbstractContextManager
 import libvirt
 import structlog
 from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Observer, Sample
 from backends.errors import ContractError, InstanceNotFoundError
 from backends.libvirt.connection import Connection
 from backends.libvirt.errors import is_gone, translated, translating
 from backends.libvirt.instances import POWER_STATES, read_instance
+from backends.libvirt.xml import metadata
+from backends.libvirt.xml.element import parse, to_text
+from backends.libvirt.xml.metadata import InstanceMetadata
 from backends.specification import require_managed
 
 # Only what libvirt knows without asking QEMU: a guest that hangs must not hold up the others.
@@ -122,6 +126,38 @@ class Domains:
         waiting = self._reboots.pop(instance_id, None)
         if waiting is not None:
             waiting.set()
+
+    def own(self, domain: libvirt.virDomain) -> InstanceMetadata:
+        """The service's own facts of a domain that it made."""
+        with translating(domain.UUIDString()):
+            node = parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+        own = metadata.find_in(node)
+        if own is None:
+            raise InstanceNotFoundError(domain.UUIDString())
+        return own
+
+    def save_own(self, domain: libvirt.virDomain, own: InstanceMetadata) -> None:
+        """Writes the service's own facts, into the running domain too."""
+        try:
+            flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG
+            if domain.isActive():
+                flags |= libvirt.VIR_DOMAIN_AFFECT_LIVE
+            domain.setMetadata(
+                libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+                to_text(metadata.to_node(own, bare=True)),
+                metadata.PREFIX,
+                metadata.NAMESPACE,
+                flags,
+            )
+        except libvirt.libvirtError as error:
+            raise self.failed(error, domain.UUIDString()) from error
+
+    def want(self, domain: libvirt.virDomain, state: "PowerState.ValueType") -> None:
+        """Notes the power state that an instance should have after a restart of the host."""
+        own = self.own(domain)
+        if own.wanted != state:
+            own.wanted = state
+            self.save_own(domain, own)
 
     def tell_all(self) -> None:
         """Reads every domain and tells the daemon the whole truth."""

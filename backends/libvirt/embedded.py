@@ -23,6 +23,8 @@ _QEMU_CONF = """\
 # Written by virtrpcd at every start.
 # QEMU itself appends consoles to their logs: virtlogd is not part of the embedded driver.
 stdio_handler = "file"
+# Files below the state directory belong to the daemon when no guest has them.
+remember_owner = 0
 """
 
 

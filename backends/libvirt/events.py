@@ -15,6 +15,7 @@ _RUNNING = PowerState.POWER_STATE_RUNNING
 _PAUSED = PowerState.POWER_STATE_PAUSED
 _SHUTDOWN = PowerState.POWER_STATE_SHUTDOWN
 _CRASHED = PowerState.POWER_STATE_CRASHED
+_SUSPENDED = PowerState.POWER_STATE_SUSPENDED
 _UNCHANGED = PowerState.POWER_STATE_UNSPECIFIED
 _Kind = tuple["EventType.ValueType", "PowerState.ValueType"]
 
@@ -93,6 +94,8 @@ class Callbacks:
             word = _word(_DETAILS.get(event, ()), detail)
             if kind == EventType.EVENT_TYPE_STOPPED and word in ("crashed", "failed"):
                 kind, state = EventType.EVENT_TYPE_CRASHED, _CRASHED
+            elif kind == EventType.EVENT_TYPE_STOPPED and word == "saved":
+                kind, state = EventType.EVENT_TYPE_SUSPENDED, _SUSPENDED
             self._tell(domain, kind, state, word)
 
     def _is_part_of_start(self, instance_id: str, event: int) -> bool:

@@ -85,6 +85,8 @@ def read_instance(domain: libvirt.virDomain) -> Instance:
     )
     if (state, reason) in _CRASHED:
         instance.power_state = PowerState.POWER_STATE_CRASHED
+    if not active and domain.hasManagedSaveImage():
+        instance.power_state = PowerState.POWER_STATE_SUSPENDED
     if active:
         running = parse(domain.XMLDesc(0))
         instance.effective.CopyFrom(read_machine(Domain.from_xml(running)))
@@ -107,6 +109,8 @@ def _add_own(instance: Instance, own: metadata.InstanceMetadata) -> None:
     instance.metadata.update(own.metadata)
     instance.created_at.CopyFrom(own.created_at)
     instance.bootable = own.bootable
+    if own.reclaim_at is not None:
+        instance.reclaim_at.CopyFrom(own.reclaim_at)
 
 
 def read_machine(domain: Domain) -> MachineState:

@@ -3,6 +3,7 @@
 import libvirt
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.spec_pb2 import InstanceSpec
+from virtrpc.v1.types_pb2 import PowerState
 
 from backends.console_log import ConsoleLog
 from backends.contract import InstanceFiles, Lifecycle
@@ -119,7 +120,11 @@ class LibvirtLifecycle(Lifecycle):
     def _make_domain(
         self, instance_id: str, spec: InstanceSpec, place: Place, work: Work
     ) -> pb.Instance:
-        own = InstanceMetadata(spec=redacted(spec), metadata=dict(spec.metadata))
+        own = InstanceMetadata(
+            spec=redacted(spec),
+            metadata=dict(spec.metadata),
+            wanted=PowerState.POWER_STATE_RUNNING,
+        )
         own.created_at.GetCurrentTime()
         place.console_log.touch(mode=0o600)
         try:

@@ -10,12 +10,14 @@ from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 from lxml import etree
 from virtrpc.v1.spec_pb2 import InstanceSpec
+from virtrpc.v1.types_pb2 import PowerState
 
 from backends.libvirt.xml.element import Node
 from backends.redaction import redacted
 
 NAMESPACE = "https://virtrpc.dev/xmlns/instance/1"
 PREFIX = "virtrpc"
+_PREFIXES = {PREFIX: NAMESPACE}
 
 
 @dataclass
@@ -27,18 +29,31 @@ class InstanceMetadata:
     metadata: dict[str, str] = field(default_factory=dict)
     """As it is now; at first that of the specification."""
     bootable: bool = True
+    wanted: "PowerState.ValueType" = PowerState.POWER_STATE_UNSPECIFIED
+    """Power state that it should have after the host has restarted."""
+    reclaim_at: Timestamp | None = None
+    """Soft-deleted, and to be destroyed at this time."""
 
 
-def to_node(own: InstanceMetadata) -> Node:
-    """The <virtrpc:instance> element."""
-    node: Node = etree.Element(_tag("instance"), nsmap={PREFIX: NAMESPACE})
+def to_node(own: InstanceMetadata, *, bare: bool = False) -> Node:
+    """The <virtrpc:instance> element.
+
+    libvirt's call that replaces it puts the element into the namespace itself, and
+    fails where it is in there already: that call is given the `bare` element.
+    """
+    namespace = "" if bare else f"{{{NAMESPACE}}}"
+    node: Node = etree.Element(f"{namespace}instance", nsmap=None if bare else _PREFIXES)
     node.set("bootable", "yes" if own.bootable else "no")
     node.set("created", own.created_at.ToJsonString())
-    etree.SubElement(node, _tag("spec")).text = json_format.MessageToJson(
+    if own.wanted != PowerState.POWER_STATE_UNSPECIFIED:
+        node.set("wanted", PowerState.Name(own.wanted))
+    if own.reclaim_at is not None:
+        node.set("reclaim", own.reclaim_at.ToJsonString())
+    etree.SubElement(node, f"{namespace}spec").text = json_format.MessageToJson(
         redacted(own.spec), preserving_proto_field_name=True, indent=None
     )
     for key, value in sorted(own.metadata.items()):
-        item = etree.SubElement(node, _tag("item"), key=key)
+        item = etree.SubElement(node, f"{namespace}item", key=key)
         item.text = value
     return node
 
@@ -56,16 +71,24 @@ def find_in(domain: Node) -> InstanceMetadata | None:
     node = domain.find(f"metadata/{_tag('instance')}")
     if node is None:
         return None
-    created_at = Timestamp()
-    created_at.FromJsonString(node.get("created", ""))
     return InstanceMetadata(
         spec=json_format.Parse(
             node.findtext(_tag("spec")) or "{}", InstanceSpec(), ignore_unknown_fields=True
         ),
-        created_at=created_at,
+        created_at=_time(node.get("created")) or Timestamp(),
         metadata={item.get("key", ""): item.text or "" for item in node.findall(_tag("item"))},
         bootable=node.get("bootable") != "no",
+        wanted=PowerState.Value(node.get("wanted", "POWER_STATE_UNSPECIFIED")),
+        reclaim_at=_time(node.get("reclaim")),
     )
+
+
+def _time(text: str | None) -> Timestamp | None:
+    if not text:
+        return None
+    time = Timestamp()
+    time.FromJsonString(text)
+    return time
 
 
 def _tag(name: str) -> str:

@@ -1,0 +1,64 @@
+"""Memory to disk and back, by libvirt's managed save."""
+
+import libvirt
+from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1.types_pb2 import PowerState
+
+from backends.contract import Suspension
+from backends.libvirt.domains import Domains
+from backends.power_states import bootable_blockers, power_blockers
+from backends.work import Undo, Work
+
+_RUNNING = PowerState.POWER_STATE_RUNNING
+_PAUSED = PowerState.POWER_STATE_PAUSED
+_SUSPENDED = PowerState.POWER_STATE_SUSPENDED
+
+
+class LibvirtSuspension(Suspension):
+    """Suspend and resume."""
+
+    def __init__(self, domains: Domains) -> None:
+        self._domains = domains
+
+    def suspend_instance(self, request: pb.SuspendInstanceRequest, work: Work) -> pb.Instance:
+        """See Suspension."""
+        domain, instance = self._domains.managed(request.instance_id)
+        work.ready(power_blockers(instance, _RUNNING, _PAUSED, _SUSPENDED))
+        if instance.power_state != _SUSPENDED:
+            work.phase("save", percent=5)
+            work.step("save", Undo("restore", {"instance_id": request.instance_id}))
+            self._save(domain)
+            work.commit()
+            self._domains.want(domain, _SUSPENDED)
+        return self._domains.tell(domain)
+
+    def resume_instance(self, request: pb.ResumeInstanceRequest, work: Work) -> pb.Instance:
+        """See Suspension."""
+        domain, instance = self._domains.managed(request.instance_id)
+        work.ready([*power_blockers(instance, _RUNNING, _SUSPENDED), *bootable_blockers(instance)])
+        if instance.power_state == _SUSPENDED:
+            work.phase("restore", percent=5)
+            # Without an undo: until it runs, libvirt keeps the saved memory.
+            work.step("restore")
+            self._restore(domain)
+            work.commit()
+            self._domains.want(domain, _RUNNING)
+        return self._domains.tell(domain)
+
+    def undo_save(self, instance_id: str) -> None:
+        """Brings an instance back whose save was interrupted."""
+        domain = self._domains.find_urgent(instance_id)
+        if domain is not None and domain.hasManagedSaveImage() and not domain.isActive():
+            self._restore(domain)
+
+    def _save(self, domain: libvirt.virDomain) -> None:
+        try:
+            domain.managedSave()
+        except libvirt.libvirtError as error:
+            raise self._domains.failed(error, domain.UUIDString()) from error
+
+    def _restore(self, domain: libvirt.virDomain) -> None:
+        try:
+            domain.create()
+        except libvirt.libvirtError as error:
+            raise self._domains.failed(error, domain.UUIDString()) from error
