@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from virtrpc.v1.options_pb2 import VerbKind
-
 from service.errors import OverloadedError
 from service.verbs import Verb
 
@@ -28,7 +26,7 @@ class Admission:
     @contextmanager
     def enter(self, verb: Verb) -> Iterator[None]:
         """Holds a place for the duration; raises OverloadedError where there is none."""
-        kind = VerbKind.Name(verb.kind).removeprefix("VERB_KIND_")
+        kind = verb.kind_name
         if self._under_way[kind] >= self._limits[kind]:
             raise OverloadedError(
                 f"{self._limits[kind]} calls of kind {kind} are under way already",

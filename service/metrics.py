@@ -38,12 +38,24 @@ class RpcMetrics:
             buckets=_BUCKETS_S,
             registry=registry,
         )
+        # Looking a series up by its labels costs more than counting in it.
+        self._series: dict[tuple[str, grpc.StatusCode | None], tuple[Counter, Histogram]] = {}
 
     def observe(self, verb: Verb, code: grpc.StatusCode | None, seconds: float) -> None:
         """One call has ended."""
+        series = self._series.get((verb.path, code))
+        if series is None:
+            series = self._series[verb.path, code] = self._series_of(verb, code)
+        handled, taken = series
+        handled.inc()
+        taken.observe(seconds)
+
+    def _series_of(self, verb: Verb, code: grpc.StatusCode | None) -> tuple[Counter, Histogram]:
         name = (code or grpc.StatusCode.UNKNOWN).name
-        self._handled.labels(verb.service, verb.name, name).inc()
-        self._seconds.labels(verb.service, verb.name).observe(seconds)
+        return (
+            self._handled.labels(verb.service, verb.name, name),
+            self._seconds.labels(verb.service, verb.name),
+        )
 
 
 class DaemonMetrics:

@@ -5,6 +5,7 @@ import pkgutil
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import virtrpc.v1
 from google.protobuf import descriptor_pool
@@ -29,17 +30,17 @@ class Verb:
     client_streaming: bool
     server_streaming: bool
 
-    @property
+    @cached_property
     def path(self) -> str:
         """Path on the wire, e.g. "/virtrpc.v1.InstanceService/GetInstance"."""
         return f"/{self.service}/{self.name}"
 
-    @property
+    @cached_property
     def attribute(self) -> str:
         """Name of the method that implements it, e.g. "get_instance"."""
         return snake_case(self.name)
 
-    @property
+    @cached_property
     def capability(self) -> str:
         """Name under which GetCapabilities reports it."""
         return self.options.capability or self.attribute
@@ -48,6 +49,11 @@ class Verb:
     def kind(self) -> "VerbKind.ValueType":
         """How it behaves towards its caller."""
         return self.options.kind
+
+    @cached_property
+    def kind_name(self) -> str:
+        """The kind in words, e.g. "LONG_RUNNING"."""
+        return VerbKind.Name(self.kind).removeprefix("VERB_KIND_")
 
     @property
     def role(self) -> "Role.ValueType":

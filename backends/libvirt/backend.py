@@ -111,7 +111,7 @@ class LibvirtBackend(Backend):
             uri = self._embedded.uri
         self._callbacks = Callbacks(self._domains, observer)
         self._connection = Connection(uri, connected=self._connected, lost=self._lost)
-        self._domains.open(self._connection, observer)
+        self._domains.open(self._connection, observer, embedded=self._embedded)
 
     def _connected(self, handles: Handles) -> None:
         """A new generation of connections: callbacks again, everything listed again."""

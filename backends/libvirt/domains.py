@@ -8,6 +8,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import libvirt
 import structlog
@@ -17,8 +18,10 @@ from virtrpc.v1.types_pb2 import PowerState
 from backends.contract import Observer, Sample
 from backends.errors import ContractError, InstanceNotFoundError
 from backends.libvirt.connection import Connection
+from backends.libvirt.embedded import EmbeddedRoot
 from backends.libvirt.errors import is_gone, translated, translating
 from backends.libvirt.instances import POWER_STATES, read_instance
+from backends.libvirt.starts import pid_folder
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.element import parse, to_text
 from backends.libvirt.xml.metadata import InstanceMetadata
@@ -36,7 +39,10 @@ class Domains:
 
     def __init__(self) -> None:
         self.observer: Observer | None = None
+        self.embedded: EmbeddedRoot | None = None
+        """The driver's own folder, where it is embedded."""
         self._connection: Connection | None = None
+        self._pid_folder: Path | None = None
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
         self._happened: queue.SimpleQueue[tuple[str, Callable[[], None]] | None] = (
             queue.SimpleQueue()
@@ -44,9 +50,12 @@ class Domains:
         self._reboots: dict[str, threading.Event] = {}
         self._refresher: threading.Thread | None = None
 
-    def open(self, connection: Connection, observer: Observer) -> None:
+    def open(
+        self, connection: Connection, observer: Observer, *, embedded: EmbeddedRoot | None = None
+    ) -> None:
         """Begins to read and tell."""
-        self._connection, self.observer = connection, observer
+        self._connection, self.observer, self.embedded = connection, observer, embedded
+        self._pid_folder = pid_folder(connection.uri)
         self._refresher = threading.Thread(target=self._refresh, name="refresher", daemon=True)
         self._refresher.start()
 
@@ -96,7 +105,7 @@ class Domains:
     def read(self, domain: libvirt.virDomain) -> Instance:
         """The facts of a domain, as they are now."""
         with translating(domain.UUIDString()):
-            return read_instance(domain)
+            return read_instance(domain, pid_folder=self._pid_folder)
 
     def tell(self, domain: libvirt.virDomain) -> Instance:
         """Reads a domain and tells the daemon before it returns; gives what was read."""
@@ -165,7 +174,7 @@ class Domains:
         with translating():
             for domain in self.connection.handles.reads.listAllDomains():
                 try:
-                    instances.append(read_instance(domain))
+                    instances.append(read_instance(domain, pid_folder=self._pid_folder))
                 except libvirt.libvirtError as error:
                     if not is_gone(error):
                         raise

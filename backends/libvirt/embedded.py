@@ -44,6 +44,10 @@ class EmbeddedRoot:
         self._link = self._short_link()
         self.uri = f"qemu:///embed?root={quote(str(self._link or self.folder))}"
 
+    def remove_log(self, name: str) -> None:
+        """Removes QEMU's own log of a domain, which libvirt leaves behind for ever."""
+        (self.folder / "log/qemu" / f"{name}.log").unlink(missing_ok=True)
+
     def close(self) -> None:
         """Takes away what is only needed while the driver is open."""
         if self._link is not None:

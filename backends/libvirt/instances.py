@@ -1,15 +1,18 @@
 """Reads an Instance from a domain: its state, and its XML as it runs and as it will start."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import libvirt
+import structlog
 from virtrpc.v1 import spec_pb2
 from virtrpc.v1.instance_pb2 import AttachedDisk, AttachedInterface, Instance, MachineState
 from virtrpc.v1.types_pb2 import PowerState
 
+from backends.libvirt.starts import started_at_ns
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.domain import Disk, Domain, Interface
-from backends.libvirt.xml.element import parse
+from backends.libvirt.xml.element import Node, parse
 
 POWER_STATES: Mapping[int, "PowerState.ValueType"] = {
     libvirt.VIR_DOMAIN_NOSTATE: PowerState.POWER_STATE_NOSTATE,
@@ -61,14 +64,18 @@ _DEVICE_TYPES = {
     "floppy": spec_pb2.DISK_DEVICE_TYPE_FLOPPY,
 }
 ALIAS_PREFIX = "ua-"  # libvirt keeps aliases that begin so as they are given
+log = structlog.get_logger()
 
 
-def read_instance(domain: libvirt.virDomain) -> Instance:
-    """The facts of a domain; raises libvirt.libvirtError."""
+def read_instance(domain: libvirt.virDomain, *, pid_folder: Path | None = None) -> Instance:
+    """The facts of a domain; raises libvirt.libvirtError.
+
+    `pid_folder` is that of backends.libvirt.starts.
+    """
     state, reason = domain.state()
     active = state != libvirt.VIR_DOMAIN_SHUTOFF
     persistent = parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
-    own = metadata.find_in(persistent)
+    own = _find_own(domain, persistent)
     machine = read_machine(Domain.from_xml(persistent))
     instance = Instance(
         instance_id=domain.UUIDString(),
@@ -90,6 +97,9 @@ def read_instance(domain: libvirt.virDomain) -> Instance:
     if active:
         running = parse(domain.XMLDesc(0))
         instance.effective.CopyFrom(read_machine(Domain.from_xml(running)))
+        started_ns = started_at_ns(pid_folder, instance.name)
+        if started_ns is not None:
+            instance.started_at.FromNanoseconds(started_ns)
     if own is not None:
         _add_own(instance, own)
     return instance
@@ -103,11 +113,25 @@ def add_live_counters(instance: Instance, domain: libvirt.virDomain) -> None:
     instance.cpu_time_at.GetCurrentTime()
 
 
+def _find_own(domain: libvirt.virDomain, node: Node) -> metadata.InstanceMetadata | None:
+    """None also where they cannot be read: what nobody understands nobody may change."""
+    try:
+        return metadata.find_in(node)
+    except metadata.DamagedMetadataError as error:
+        log.warning(
+            "instance counts as unmanaged: its metadata cannot be read",
+            instance_id=domain.UUIDString(),
+            reason=str(error),
+        )
+        return None
+
+
 def _add_own(instance: Instance, own: metadata.InstanceMetadata) -> None:
     instance.spec.CopyFrom(own.spec)
     instance.labels.update(own.spec.labels)
     instance.metadata.update(own.metadata)
-    instance.created_at.CopyFrom(own.created_at)
+    if own.created_at.seconds:
+        instance.created_at.CopyFrom(own.created_at)
     instance.bootable = own.bootable
     if own.reclaim_at is not None:
         instance.reclaim_at.CopyFrom(own.reclaim_at)

@@ -28,9 +28,11 @@ from backends.specification import (
 )
 from backends.work import Undo, Work
 
+_UNDEFINE_EVERYWHERE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+)
 _UNDEFINE = (
-    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    _UNDEFINE_EVERYWHERE
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
@@ -194,12 +196,25 @@ def force_off(domains: Domains, instance_id: str) -> None:
 
 
 def undefine(domains: Domains, instance_id: str) -> None:
-    """Makes a domain that is off unknown; nothing where it is."""
+    """Makes a domain that is off unknown, its log with it; nothing where it is."""
     domain = domains.find_urgent(instance_id)
     if domain is not None:
+        # First, so that whoever does this again after a crash still knows the name.
+        if domains.embedded is not None:
+            domains.embedded.remove_log(domain.name())
         try:
-            domain.undefineFlags(_UNDEFINE)
+            _undefine(domain)
         except libvirt.libvirtError as error:
             if not is_gone(error):
                 raise domains.failed(error, instance_id) from error
     domains.gone(instance_id)
+
+
+def _undefine(domain: libvirt.virDomain) -> None:
+    try:
+        domain.undefineFlags(_UNDEFINE)
+    except libvirt.libvirtError as error:
+        # Said by drivers that know not all of the flags: they keep no such things either.
+        if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:
+            raise
+        domain.undefineFlags(_UNDEFINE_EVERYWHERE)

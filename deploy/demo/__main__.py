@@ -15,6 +15,7 @@ from deploy.demo.lines import show
 from deploy.demo.place import ROOT, Place, usual_folder
 from deploy.demo.residue import residue
 from deploy.demo.tour import NAME, Tour, destroy_all, first
+from deploy.demo.turn import OccupiedError, take_turn
 
 _TIMEOUT_S = 100.0
 
@@ -27,9 +28,13 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=_TIMEOUT_S, metavar="SECONDS")
     arguments = parser.parse_args()
     place = Place.at(arguments.folder.resolve())
+    try:
+        daemon = Daemon(place, turn=take_turn(place.folder))
+    except OccupiedError as error:
+        print(f"run: {error}", file=sys.stderr)
+        return 1
     place.prepare()
     show("run", f"virtrpcd on {place.why}; its log: {place.log}")
-    daemon = Daemon(place)
     failures = asyncio.run(
         _demonstrate(place, daemon, once=arguments.once, timeout_s=arguments.timeout)
     )

@@ -20,8 +20,10 @@ class DaemonEndedError(Exception):
 class Daemon:
     """`virtrpcd` with its state at a place. Belongs to one event loop."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *, turn: int) -> None:
+        """`turn`: the descriptor that keeps the place; it is kept until the daemon has ended."""
         self._place = place
+        self._turn = turn
         self._process: asyncio.subprocess.Process | None = None
         self.addresses = place.addresses()
         self.metrics = f"127.0.0.1:{free_port()}"
@@ -41,6 +43,7 @@ class Daemon:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=[self._turn],
                 start_new_session=True,  # so that Ctrl-C is ours alone
             )
 

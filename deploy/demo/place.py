@@ -52,9 +52,9 @@ class Place:
         return [f"unix:{path}", tcp] if len(os.fsencode(path)) <= SOCKET_PATH_BYTES else [tcp]
 
     def prepare(self) -> None:
-        """Makes the folder, with the guest's image in the store."""
+        """Puts the guest's image into the store."""
         images = self.state_dir / "images"
-        for folder in (self.folder, self.state_dir, images):
+        for folder in (self.state_dir, images):
             folder.mkdir(mode=0o711, parents=True, exist_ok=True)
         if self.backend == "libvirt":
             # A copy: libvirt gives the file that a disk stands on to QEMU's user.

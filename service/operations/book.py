@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 
 from google.protobuf.message import Message
 from virtrpc.v1.operation_pb2 import Operation
@@ -124,6 +125,6 @@ class OperationBook:
         excess = len(self._operations) - RETAINED_OPERATIONS
         if excess <= 0:
             return
-        oldest = [o.operation_id for o in list(self._operations.values())[: excess + 256] if o.done]
-        for operation_id in oldest[:excess]:
+        ended = (o.operation_id for o in self._operations.values() if o.done)
+        for operation_id in list(islice(ended, excess)):
             self.remove(operation_id)

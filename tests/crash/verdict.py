@@ -9,7 +9,6 @@ from virtrpc.v1.event_pb2 import Event, EventCursor
 from virtrpc.v1.operation_pb2 import Operation
 
 from tests.crash.caller import TIMEOUT_S, Caller
-from tests.crash.dying_daemon import BEFORE
 from tests.crash.lives import Death
 from tests.daemon import Connection, DaemonProcess
 from tests.refusals import refusal_of
@@ -23,7 +22,7 @@ def holds(daemon: DaemonProcess, death: Death) -> None:
     """Everything that was promised about the operation, its instance and its events."""
     with daemon.connect() as connection:
         caller = Caller(connection, backend=daemon.backend, instance_id=death.instance_id)
-        if death.point.number == 1 and death.point.side == BEFORE:
+        if not death.accepted:
             _was_never_accepted(caller, death)
             return
         operation = _ended_once(caller, death)
@@ -97,7 +96,7 @@ def _events_go_on(caller: Caller, death: Death, operation_id: str) -> None:
     told = [e for e in events if operation_id and e.operation.operation_id == operation_id]
     ends = [event for event in told if event.operation.done]
     # The last write is followed by the event: who dies between them leaves only the RESYNC.
-    at_least = 0 if death.is_last_write or not operation_id else 1
+    at_least = 0 if death.ended or not operation_id else 1
     assert at_least <= len(ends) <= 1, told
 
 

@@ -1,11 +1,10 @@
 """`make run`, as its user sees it."""
 
 import os
-import select
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,13 +23,14 @@ def folder(short_folder: Callable[[], Path]) -> Path:
 
 
 @pytest.fixture
-def start(folder: Path) -> Iterator[Start]:
+def start(folder: Path, tmp_path: Path) -> Iterator[Start]:
     """Starts the demonstration; without QEMU on its PATH if `backend` is the fake."""
     started = []
+    (tmp_path / "setpriv").symlink_to(str(shutil.which("setpriv")))
 
     def begin(*arguments: str, backend: str = "fake") -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "deploy.demo", f"--folder={folder}", *arguments]
-        path = os.environ["PATH"] if backend == "libvirt" else ""
+        path = os.environ["PATH"] if backend == "libvirt" else str(tmp_path)
         process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -53,13 +53,11 @@ def until(process: subprocess.Popen[str], words: str) -> list[str]:
     """Its lines up to the one with these words."""
     assert process.stdout is not None
     lines: list[str] = []
-    ends_at = time.monotonic() + BOOT_S
-    while not lines or words not in lines[-1]:
-        ready, _, _ = select.select([process.stdout], [], [], ends_at - time.monotonic())
-        assert ready, lines
-        lines.append(process.stdout.readline())
-        assert lines[-1], lines
-    return lines
+    for line in process.stdout:
+        lines.append(line)
+        if words in line:
+            return lines
+    raise AssertionError("".join(lines))
 
 
 def processes_at(folder: Path) -> list[str]:
@@ -116,19 +114,33 @@ def test_a_guest_that_does_not_speak_in_time_is_a_failure(start: Start, folder: 
 
 
 def test_a_daemon_that_cannot_start_is_shown_with_its_log(start: Start, folder: Path) -> None:
-    until(start(), "with reflection")
+    (folder / "state").mkdir(parents=True)
+    (folder / "state" / "journal.sqlite").write_bytes(b"no database")
+    process = start("--once")
+    output, _ = process.communicate(timeout=BOOT_S)
+    assert process.returncode == 1
+    assert "virtrpcd: " in output
+    assert output.endswith("run: virtrpcd has ended with code 1\n")
+
+
+def test_a_second_run_in_the_same_folder_leaves_the_first_alone(start: Start) -> None:
+    first = start()
+    until(first, "with reflection")
     second = start("--once")
     output, _ = second.communicate(timeout=BOOT_S)
     assert second.returncode == 1
-    assert "is held by process" in output
-    assert "virtrpcd has ended with code 1" in output
+    assert "another run is on" in output
+    first.send_signal(signal.SIGINT)
+    assert "DELETED demo" in first.communicate(timeout=BOOT_S)[0]
 
 
-def test_what_a_killed_run_has_left_is_cleared_by_the_next(start: Start, folder: Path) -> None:
-    first = start()
+def test_what_a_killed_run_has_left_is_cleared_by_the_next(
+    backend: str, start: Start, folder: Path
+) -> None:
+    first = start(backend=backend)
     until(first, "with reflection")
     first.kill()
     first.wait()
-    output, _ = start("--once").communicate(timeout=BOOT_S)
+    output, _ = start("--once", backend=backend).communicate(timeout=BOOT_S)
     assert "nothing is left behind" in output
     assert processes_at(folder) == []

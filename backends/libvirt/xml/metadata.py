@@ -18,6 +18,11 @@ from backends.redaction import redacted
 NAMESPACE = "https://virtrpc.dev/xmlns/instance/1"
 PREFIX = "virtrpc"
 _PREFIXES = {PREFIX: NAMESPACE}
+_UNSPECIFIED = PowerState.POWER_STATE_UNSPECIFIED
+
+
+class DamagedMetadataError(Exception):
+    """The service's element is there, but does not say what instance it is."""
 
 
 @dataclass
@@ -26,10 +31,11 @@ class InstanceMetadata:
 
     spec: InstanceSpec
     created_at: Timestamp = field(default_factory=Timestamp)
+    """Zero: not known."""
     metadata: dict[str, str] = field(default_factory=dict)
     """As it is now; at first that of the specification."""
     bootable: bool = True
-    wanted: "PowerState.ValueType" = PowerState.POWER_STATE_UNSPECIFIED
+    wanted: "PowerState.ValueType" = _UNSPECIFIED
     """Power state that it should have after the host has restarted."""
     reclaim_at: Timestamp | None = None
     """Soft-deleted, and to be destroyed at this time."""
@@ -45,7 +51,7 @@ def to_node(own: InstanceMetadata, *, bare: bool = False) -> Node:
     node: Node = etree.Element(f"{namespace}instance", nsmap=None if bare else _PREFIXES)
     node.set("bootable", "yes" if own.bootable else "no")
     node.set("created", own.created_at.ToJsonString())
-    if own.wanted != PowerState.POWER_STATE_UNSPECIFIED:
+    if own.wanted != _UNSPECIFIED:
         node.set("wanted", PowerState.Name(own.wanted))
     if own.reclaim_at is not None:
         node.set("reclaim", own.reclaim_at.ToJsonString())
@@ -67,27 +73,41 @@ def add_to(domain: Node, own: InstanceMetadata) -> None:
 
 
 def find_in(domain: Node) -> InstanceMetadata | None:
-    """The service's facts in a <domain>; None where the service did not make it."""
+    """The service's facts in a <domain>; None where the service did not make it.
+
+    What a newer service has added is passed over, and so is all else that is not
+    understood; without a specification it raises DamagedMetadataError.
+    """
     node = domain.find(f"metadata/{_tag('instance')}")
     if node is None:
         return None
     return InstanceMetadata(
-        spec=json_format.Parse(
-            node.findtext(_tag("spec")) or "{}", InstanceSpec(), ignore_unknown_fields=True
-        ),
+        spec=_spec(node.findtext(_tag("spec"), "")),
         created_at=_time(node.get("created")) or Timestamp(),
         metadata={item.get("key", ""): item.text or "" for item in node.findall(_tag("item"))},
         bootable=node.get("bootable") != "no",
-        wanted=PowerState.Value(node.get("wanted", "POWER_STATE_UNSPECIFIED")),
+        wanted=_power_state(node.get("wanted", "")),
         reclaim_at=_time(node.get("reclaim")),
     )
 
 
+def _spec(text: str) -> InstanceSpec:
+    try:
+        return json_format.Parse(text, InstanceSpec(), ignore_unknown_fields=True)
+    except (json_format.ParseError, ValueError) as error:
+        raise DamagedMetadataError(f"no specification: {error}") from error
+
+
+def _power_state(name: str) -> "PowerState.ValueType":
+    return PowerState.Value(name) if name in PowerState.keys() else _UNSPECIFIED  # noqa: SIM118
+
+
 def _time(text: str | None) -> Timestamp | None:
-    if not text:
-        return None
     time = Timestamp()
-    time.FromJsonString(text)
+    try:
+        time.FromJsonString(text or "")
+    except ValueError:
+        return None
     return time
 
 
