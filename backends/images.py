@@ -8,23 +8,19 @@ any tool opens it.
 
 import os
 import stat
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from virtrpc.v1.spec_pb2 import DiskFormat
 
 from backends.errors import InvalidArgumentError, NotFoundError
+from backends.qcow2 import Qcow2Header, read_header
 
 _SUFFIXES = {
     ".qcow2": DiskFormat.DISK_FORMAT_QCOW2,
     ".raw": DiskFormat.DISK_FORMAT_RAW,
     "": DiskFormat.DISK_FORMAT_UNSPECIFIED,
 }
-_QCOW2_MAGIC = b"QFI\xfb"
-_QCOW2_HEADER = struct.Struct(">4sIQIIQ")  # magic, version, backing offset and size, bits, size
-_QCOW2_INCOMPATIBLE_OFFSET = 72
-_EXTERNAL_DATA_FILE = 1 << 2
 
 
 @dataclass(frozen=True)
@@ -84,22 +80,19 @@ def _inspected(
             raise _unusable(image_id, field, "is not a regular file")
         size = status.st_size
         if disk_format == DiskFormat.DISK_FORMAT_QCOW2:
-            size = _qcow2_size(image_id, file.read(104), field)
+            size = _qcow2_size(image_id, read_header(file), field)
     return StoredImage(image_id, path, disk_format, size)
 
 
-def _qcow2_size(image_id: str, header: bytes, field: str) -> int:
+def _qcow2_size(image_id: str, header: Qcow2Header | None, field: str) -> int:
     """Virtual size from a header that names no other file."""
-    if len(header) < _QCOW2_INCOMPATIBLE_OFFSET or not header.startswith(_QCOW2_MAGIC):
+    if header is None:
         raise _unusable(image_id, field, "is not a qcow2 image")
-    _, version, backing_offset, _, _, size = _QCOW2_HEADER.unpack_from(header)
-    if backing_offset:
+    if header.backing_file:
         raise _unusable(image_id, field, "has a backing file")
-    if version >= 3:
-        (incompatible,) = struct.unpack_from(">Q", header, _QCOW2_INCOMPATIBLE_OFFSET)
-        if incompatible & _EXTERNAL_DATA_FILE:
-            raise _unusable(image_id, field, "has an external data file")
-    return int(size)
+    if header.external_data_file:
+        raise _unusable(image_id, field, "has an external data file")
+    return header.virtual_size_bytes
 
 
 def _unusable(image_id: str, field: str, why: str) -> InvalidArgumentError:

@@ -17,6 +17,7 @@ from backends.images import ImageStore, StoredImage
 from backends.redaction import redacted
 
 BYTES_PER_GIB = 1 << 30
+MIB_PER_GIB = 1024
 
 
 def instance_name(instance_id: str, spec: InstanceSpec) -> str:

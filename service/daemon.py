@@ -37,12 +37,14 @@ from service.operations.book import OperationBook
 from service.operations.journal import Journal, JournalError
 from service.operations.runner import Method, Operations
 from service.own.consoles import ConsoleVerbs
+from service.own.diagnostics import DiagnosticsVerbs
 from service.own.events import EventVerbs
 from service.own.host import DaemonState, HostVerbs
 from service.own.instances import InstanceReads
 from service.own.operations import OperationVerbs
 from service.pools import Pools
 from service.reclaim import reclaim
+from service.samples import Samples
 from service.settings import Settings
 from service.state_dir import StateDir, StateInUseError
 from service.truth import Truth
@@ -103,6 +105,7 @@ class Daemon:
         self._journal = Journal(self._state_dir.journal)
         self._hub = Hub(EventLog(self._state_dir.events))
         self._truth = Truth()
+        self._samples = Samples()
         self._pools = Pools.make()
         self._console_watch = ConsoleWatch()
         self._tasks: list[asyncio.Task[None]] = []
@@ -178,6 +181,13 @@ class Daemon:
             InstanceReads(self._truth, lifecycle=lifecycle, pools=self._pools),
             OperationVerbs(self._operations),
             EventVerbs(self._hub, self._truth),
+            DiagnosticsVerbs(
+                truth=self._truth,
+                samples=self._samples,
+                book=self._operations.book,
+                pools=self._pools,
+                sample_one=self._backend.sample_one,
+            ),
             ConsoleVerbs(
                 console_log=self._backend.console_log,
                 watch=self._console_watch,
@@ -256,7 +266,9 @@ class Daemon:
             await self._reachable.wait()
             try:
                 samples = await loop.run_in_executor(self._pools.reads, self._backend.sample)
-                self._truth.sampled(samples, at_ns=time.time_ns())
+                at_ns = time.time_ns()
+                self._truth.sampled(samples, at_ns=at_ns)
+                self._samples.take(samples, at_ns=at_ns)
             except ContractError as error:
                 log.warning("counters not sampled", reason=str(error))
             await asyncio.sleep(self._settings.sample_interval_s)

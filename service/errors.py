@@ -169,8 +169,7 @@ def _precondition_failure(
     violation = error_details_pb2.PreconditionFailure.Violation
     return error_details_pb2.PreconditionFailure(
         violations=[
-            violation(type=b.reason, subject=b.field, description=b.message)
-            for b in blockers
+            violation(type=b.reason, subject=b.field, description=b.message) for b in blockers
         ]
     )
 

@@ -7,10 +7,18 @@ daemon calls them on its worker threads, mutations with a `Work`, reads without.
 """
 
 from backends.contract.backend import Backend, Facet, HypervisorFacts, Observer, Sample
-from backends.contract.facets import InstanceFiles, Intent, Lifecycle, Power, Suspension
+from backends.contract.facets import (
+    Diagnostics,
+    InstanceFiles,
+    Intent,
+    Lifecycle,
+    Power,
+    Suspension,
+)
 
 __all__ = [
     "Backend",
+    "Diagnostics",
     "Facet",
     "HypervisorFacts",
     "InstanceFiles",

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from virtrpc.v1.diagnostics_pb2 import InstanceDiagnostics
 from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
 
@@ -46,6 +47,8 @@ class Sample:
 
     instance_id: str
     cpu_time_ns: int
+    diagnostics: InstanceDiagnostics
+    """All counters that the hypervisor keeps; those it could not be asked for are unset."""
 
 
 class Observer(Protocol):
@@ -101,7 +104,14 @@ class Backend(ABC):
 
     @abstractmethod
     def sample(self) -> Sequence[Sample]:
-        """Counters of all running instances, by one bulk call."""
+        """Counters of all running instances, by bulk calls that no guest can hold up."""
+
+    @abstractmethod
+    def sample_one(self, instance_id: str) -> Sample:
+        """Counters of one running instance, of this moment.
+
+        Raises InstanceNotFoundError, or WrongStateError where it is off.
+        """
 
     @abstractmethod
     def console_log(self, instance_id: str) -> ConsoleLog:

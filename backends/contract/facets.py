@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 
-from virtrpc.v1 import instance_pb2
+from virtrpc.v1 import diagnostics_pb2, instance_pb2
 
 from backends.contract.backend import Facet
 from backends.work import Work
@@ -146,3 +146,13 @@ class Intent(Facet):
         self, request: instance_pb2.ResumeInstanceOnHostBootRequest, work: Work
     ) -> instance_pb2.ResumeInstanceOnHostBootResponse:
         """See InstanceService.ResumeInstanceOnHostBoot."""
+
+
+class Diagnostics(Facet):
+    """What an instance's disks take on the host; counters come by Backend.sample."""
+
+    @abstractmethod
+    def get_instance_disk_info(
+        self, request: diagnostics_pb2.GetInstanceDiskInfoRequest
+    ) -> diagnostics_pb2.GetInstanceDiskInfoResponse:
+        """See DiagnosticsService.GetInstanceDiskInfo."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from backends.console_log import ConsoleLog
 from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
 from backends.errors import InstanceNotFoundError
+from backends.fake.diagnostics import FakeDiagnostics
 from backends.fake.faults import parse_rules
 from backends.fake.host import FakeHost
 from backends.fake.intent import FakeIntent
@@ -31,6 +32,7 @@ class FakeBackend(Backend):
             FakeInstanceFiles(self._host),
             FakePower(self._host),
             suspension,
+            FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
         )
         self._undo: Mapping[str, Callable[[str], None]] = {
@@ -75,6 +77,10 @@ class FakeBackend(Backend):
     def sample(self) -> Sequence[Sample]:
         """See Backend."""
         return self._host.samples()
+
+    def sample_one(self, instance_id: str) -> Sample:
+        """See Backend."""
+        return self._host.sample_one(instance_id)
 
     def console_log(self, instance_id: str) -> ConsoleLog:
         """See Backend."""

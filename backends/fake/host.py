@@ -19,7 +19,8 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.console_log import ConsoleLog
 from backends.contract import Observer, Sample
-from backends.errors import InstanceNotFoundError
+from backends.errors import InstanceNotFoundError, WrongStateError
+from backends.fake.counters import fake_sample
 from backends.fake.faults import FaultyWork
 from backends.redaction import redacted
 from backends.specification import instance_name, require_managed
@@ -157,16 +158,25 @@ class FakeHost:
             console.write(f"{line}\r\n".encode())
 
     def samples(self) -> list[Sample]:
-        """Counters of running instances: a vCPU is busy for 1 % of the time."""
-        now = time.monotonic_ns()
+        """Counters of running instances."""
         return [
-            Sample(
-                instance_id=instance.instance_id,
-                cpu_time_ns=(now - self._started_ns[instance.instance_id]) // 100,
-            )
+            self._sample(instance)
             for instance in self.instances()
             if instance.power_state == PowerState.POWER_STATE_RUNNING
         ]
+
+    def sample_one(self, instance_id: str) -> Sample:
+        """Counters of one running instance; raises WrongStateError where it is off."""
+        instance = self.find(instance_id)
+        if instance is None:
+            raise InstanceNotFoundError(instance_id)
+        if not instance.HasField("effective"):
+            raise WrongStateError("the instance is off: it has no counters")
+        return self._sample(instance)
+
+    def _sample(self, instance: Instance) -> Sample:
+        uptime_ns = time.monotonic_ns() - self._started_ns[instance.instance_id]
+        return fake_sample(instance, uptime_ns=uptime_ns)
 
     @contextmanager
     def _changing(

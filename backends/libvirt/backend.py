@@ -9,6 +9,8 @@ from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
 from backends.errors import UnreachableError
 from backends.images import ImageStore
 from backends.libvirt.connection import Connection, Handles
+from backends.libvirt.counters import Counters
+from backends.libvirt.diagnostics import LibvirtDiagnostics
 from backends.libvirt.domains import Domains
 from backends.libvirt.embedded import EmbeddedRoot, Reaper, is_embedded
 from backends.libvirt.errors import translated
@@ -37,6 +39,7 @@ class LibvirtBackend(Backend):
         self._options = options
         self._folders = InstanceFolders(options.state_dir / "instances")
         self._domains = Domains()
+        self._counters = Counters(self._domains)
         self._probed = Probed()
         self._connection: Connection | None = None
         self._observer: Observer | None = None
@@ -50,6 +53,7 @@ class LibvirtBackend(Backend):
             LibvirtInstanceFiles(self._domains, self._folders),
             LibvirtPower(self._domains),
             suspension,
+            LibvirtDiagnostics(self._domains),
             LibvirtIntent(self._domains, reclaim_after_s=options.reclaim_after_s),
         )
         self._undo: Mapping[str, Callable[[str], object]] = {
@@ -96,7 +100,11 @@ class LibvirtBackend(Backend):
 
     def sample(self) -> Sequence[Sample]:
         """See Backend."""
-        return self._domains.sample()
+        return self._counters.sample()
+
+    def sample_one(self, instance_id: str) -> Sample:
+        """See Backend."""
+        return self._counters.sample_one(instance_id)
 
     def console_log(self, instance_id: str) -> ConsoleLog:
         """See Backend."""

@@ -1,7 +1,7 @@
 """Connections to libvirt: one for each class of calls, with callbacks, coming back after a loss.
 
-A libvirt connection serves five calls at a time, so reads, jobs, urgent verbs and
-events have one each: a lookup never waits behind a spawn.
+A libvirt connection serves five calls at a time, so reads, jobs, urgent verbs, events
+and samples have one each: a lookup never waits behind a spawn.
 
     CLOSED ──open──▶ CONNECTED ──close callback, error──▶ LOST ──every 1 s──▶ CONNECTED
 """
@@ -31,15 +31,16 @@ class Handles:
     jobs: libvirt.virConnect
     urgent: libvirt.virConnect
     events: libvirt.virConnect
+    samples: libvirt.virConnect
 
     @classmethod
     def open(cls, uri: str) -> "Handles":
         """Opens all of them; raises libvirt.libvirtError."""
-        return cls(*(libvirt.open(uri) for _ in range(4)))
+        return cls(*(libvirt.open(uri) for _ in range(5)))
 
     def all(self) -> tuple[libvirt.virConnect, ...]:
         """Every connection."""
-        return (self.reads, self.jobs, self.urgent, self.events)
+        return (self.reads, self.jobs, self.urgent, self.events, self.samples)
 
 
 class Connection:

@@ -15,7 +15,7 @@ import structlog
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import PowerState
 
-from backends.contract import Observer, Sample
+from backends.contract import Observer
 from backends.errors import ContractError, InstanceNotFoundError
 from backends.libvirt.connection import Connection
 from backends.libvirt.embedded import EmbeddedRoot
@@ -27,8 +27,6 @@ from backends.libvirt.xml.element import parse, to_text
 from backends.libvirt.xml.metadata import InstanceMetadata
 from backends.specification import require_managed
 
-# Only what libvirt knows without asking QEMU: a guest that hangs must not hold up the others.
-_STATS = libvirt.VIR_DOMAIN_STATS_STATE | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
 _LOCKS = 64
 _LAST_READ_S = 2
 log = structlog.get_logger()
@@ -180,24 +178,6 @@ class Domains:
                         raise
         if self.observer is not None:
             self.observer.instances_listed(instances)
-
-    def sample(self) -> list[Sample]:
-        """Counters of all running domains, by one call."""
-        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
-        handles = self.connection.handles
-        try:
-            rows = handles.reads.getAllDomainStats(
-                _STATS, flags | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-            )
-        except libvirt.libvirtError as error:
-            raise self.failed(error) from error
-        return [
-            Sample(
-                instance_id=domain.UUIDString(),
-                cpu_time_ns=stats.get("cpu.time", 0),
-            )
-            for domain, stats in rows
-        ]
 
     def failed(self, error: libvirt.libvirtError, instance_id: str = "") -> ContractError:
         """Error of the contract for a failed call; a lost connection is seen to."""

@@ -1,0 +1,104 @@
+"""Counters of running domains, from libvirt's bulk statistics.
+
+Some counters libvirt knows by itself, others it must ask QEMU for. A guest whose
+QEMU hangs never answers, and holds up a bulk call for ever. So those are asked
+for beside, on a thread that is left behind when it hangs; the next call skips
+the domain that is waited for (NOWAIT).
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import libvirt
+import structlog
+
+from backends.contract import Sample
+from backends.errors import InstanceNotFoundError, WrongStateError
+from backends.libvirt.domains import Domains, is_active
+from backends.libvirt.instances import POWER_STATES, read_instance
+from backends.libvirt.stats import add_asked, add_known
+
+_KNOWN = (
+    libvirt.VIR_DOMAIN_STATS_STATE
+    | libvirt.VIR_DOMAIN_STATS_CPU_TOTAL
+    | libvirt.VIR_DOMAIN_STATS_VCPU
+    | libvirt.VIR_DOMAIN_STATS_INTERFACE
+)
+_ASKED = libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_BLOCK
+_NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+_ACTIVE = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | _NOWAIT
+_PATIENCE_S = 3.0
+_MAX_LEFT_BEHIND = 4
+log = structlog.get_logger()
+Stats = Mapping[str, Any]
+
+
+class Counters:
+    """Samples of all domains, or of one."""
+
+    def __init__(self, domains: Domains) -> None:
+        self._domains = domains
+        self._asked: Mapping[str, Stats] = {}
+        self._asking: list[threading.Thread] = []
+
+    def sample(self) -> list[Sample]:
+        """All running domains. What QEMU must be asked for is at most one sample older."""
+        self._ask_all()
+        try:
+            rows = self._domains.connection.handles.samples.getAllDomainStats(_KNOWN, _ACTIVE)
+            return [
+                self._sample(domain, stats, self._asked.get(domain.UUIDString(), {}))
+                for domain, stats in rows
+            ]
+        except libvirt.libvirtError as error:
+            raise self._domains.failed(error) from error
+
+    def sample_one(self, instance_id: str) -> Sample:
+        """One running domain, of this moment."""
+        domain = self._domains.find_for_read(instance_id)
+        if domain is None:
+            raise InstanceNotFoundError(instance_id)
+        if not is_active(domain):
+            raise WrongStateError("the instance is off: it has no counters")
+        connection = self._domains.connection.handles.reads
+        try:
+            rows = connection.domainListGetStats([domain], _KNOWN | _ASKED, _NOWAIT)
+        except libvirt.libvirtError as error:
+            raise self._domains.failed(error, instance_id) from error
+        if not rows:
+            raise WrongStateError("the instance is off: it has no counters")
+        return self._sample(domain, rows[0][1], rows[0][1])
+
+    def _sample(self, domain: libvirt.virDomain, known: Stats, asked: Stats) -> Sample:
+        instance = read_instance(domain)
+        sample = Sample(
+            instance_id=instance.instance_id,
+            cpu_time_ns=known.get("cpu.time", 0),
+            diagnostics=add_known(instance, known),
+        )
+        sample.diagnostics.power_state = POWER_STATES[known.get("state.state", 0)]
+        add_asked(sample.diagnostics, instance, asked)
+        return sample
+
+    def _ask_all(self) -> None:
+        """Waits a little for the answers; who hangs is left behind."""
+        self._asking = [thread for thread in self._asking if thread.is_alive()]
+        if len(self._asking) >= _MAX_LEFT_BEHIND:
+            return
+        thread = threading.Thread(target=self._ask, name="counters", daemon=True)
+        thread.start()
+        thread.join(_PATIENCE_S)
+        self._asking.append(thread)
+
+    def _ask(self) -> None:
+        started = time.monotonic()
+        try:
+            rows = self._domains.connection.handles.samples.getAllDomainStats(_ASKED, _ACTIVE)
+        except libvirt.libvirtError as error:
+            self._domains.failed(error)
+            return
+        self._asked = {domain.UUIDString(): stats for domain, stats in rows}
+        if time.monotonic() - started > _PATIENCE_S:
+            log.warning("a guest's QEMU was slow to answer", seconds=time.monotonic() - started)

@@ -1,0 +1,43 @@
+"""The header of a qcow2 file: just what must be known before a tool may open it.
+
+Source: QEMU's docs/interop/qcow2.txt.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+_MAGIC = b"QFI\xfb"
+_HEADER = struct.Struct(">4sIQIIQ")  # magic, version, backing offset and size, bits, size
+_INCOMPATIBLE_OFFSET = 72
+_EXTERNAL_DATA_FILE = 1 << 2
+_HEADER_BYTES = 104
+_MAX_NAME_BYTES = 1023
+
+
+@dataclass(frozen=True)
+class Qcow2Header:
+    """What a qcow2 file says of itself."""
+
+    virtual_size_bytes: int
+    backing_file: str
+    """Name of the file it is an overlay of; empty: none."""
+    external_data_file: bool
+    """Its data are in another file."""
+
+
+def read_header(file: BinaryIO) -> Qcow2Header | None:
+    """The header of an open file; None where it is not a qcow2 file."""
+    header = file.read(_HEADER_BYTES)
+    if len(header) < _INCOMPATIBLE_OFFSET or not header.startswith(_MAGIC):
+        return None
+    _, version, backing_offset, backing_bytes, _, size = _HEADER.unpack_from(header)
+    incompatible = 0
+    if version >= 3 and len(header) >= _INCOMPATIBLE_OFFSET + 8:
+        (incompatible,) = struct.unpack_from(">Q", header, _INCOMPATIBLE_OFFSET)
+    backing_file = ""
+    if backing_offset:
+        file.seek(backing_offset)
+        name = file.read(min(backing_bytes, _MAX_NAME_BYTES))
+        backing_file = name.decode("utf-8", "replace") or "?"
+    return Qcow2Header(size, backing_file, bool(incompatible & _EXTERNAL_DATA_FILE))
