@@ -110,9 +110,11 @@ class ConsoleLog:
         if self._allocated() <= self._head_bytes + 2 * self._tail_bytes:
             return
         keep_from = (self.end() - self._tail_bytes) // _BLOCK_BYTES * _BLOCK_BYTES
+        length = keep_from - self._head_bytes
         with self._opened(os.O_RDWR) as descriptor:
-            if descriptor is not None:
-                _punch(descriptor, start=self._head_bytes, length=keep_from - self._head_bytes)
+            # Filesystems may allocate ahead of the end: then there is nothing to give back.
+            if descriptor is not None and length > 0:
+                _punch(descriptor, start=self._head_bytes, length=length)
 
     @contextlib.contextmanager
     def _opened(self, mode: int) -> Iterator[int | None]:

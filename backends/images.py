@@ -21,6 +21,8 @@ _SUFFIXES = {
     ".raw": DiskFormat.DISK_FORMAT_RAW,
     "": DiskFormat.DISK_FORMAT_UNSPECIFIED,
 }
+# The largest file that ext4 can hold. What claims to be more is out to fill the host.
+_MOST_BYTES = 16 << 40
 
 
 @dataclass(frozen=True)
@@ -81,13 +83,15 @@ def _inspected(
         size = status.st_size
         if disk_format == DiskFormat.DISK_FORMAT_QCOW2:
             size = _qcow2_size(image_id, read_header(file), field)
+    if size > _MOST_BYTES:
+        raise _unusable(image_id, field, f"claims to hold {size} bytes")
     return StoredImage(image_id, path, disk_format, size)
 
 
 def _qcow2_size(image_id: str, header: Qcow2Header | None, field: str) -> int:
     """Virtual size from a header that names no other file."""
     if header is None:
-        raise _unusable(image_id, field, "is not a qcow2 image")
+        raise _unusable(image_id, field, "is not a qcow2 image of version 2 or 3")
     if header.backing_file:
         raise _unusable(image_id, field, "has a backing file")
     if header.external_data_file:

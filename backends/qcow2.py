@@ -11,8 +11,9 @@ _MAGIC = b"QFI\xfb"
 _HEADER = struct.Struct(">4sIQIIQ")  # magic, version, backing offset and size, bits, size
 _INCOMPATIBLE_OFFSET = 72
 _EXTERNAL_DATA_FILE = 1 << 2
-_HEADER_BYTES = 104
+_LEAST_BYTES = {2: 72, 3: 104}  # of a header, by version
 _MAX_NAME_BYTES = 1023
+_MAX_CLUSTER_BYTES = 2 << 20  # the first cluster has to hold the name
 
 
 @dataclass(frozen=True)
@@ -28,16 +29,18 @@ class Qcow2Header:
 
 def read_header(file: BinaryIO) -> Qcow2Header | None:
     """The header of an open file; None where it is not a qcow2 file."""
-    header = file.read(_HEADER_BYTES)
-    if len(header) < _INCOMPATIBLE_OFFSET or not header.startswith(_MAGIC):
+    header = file.read(max(_LEAST_BYTES.values()))
+    if len(header) < _HEADER.size or not header.startswith(_MAGIC):
         return None
     _, version, backing_offset, backing_bytes, _, size = _HEADER.unpack_from(header)
+    if len(header) < _LEAST_BYTES.get(version, len(header) + 1):
+        return None
     incompatible = 0
-    if version >= 3 and len(header) >= _INCOMPATIBLE_OFFSET + 8:
+    if version == 3:
         (incompatible,) = struct.unpack_from(">Q", header, _INCOMPATIBLE_OFFSET)
     backing_file = ""
     if backing_offset:
-        file.seek(backing_offset)
+        file.seek(min(backing_offset, _MAX_CLUSTER_BYTES))
         name = file.read(min(backing_bytes, _MAX_NAME_BYTES))
         backing_file = name.decode("utf-8", "replace") or "?"
     return Qcow2Header(size, backing_file, bool(incompatible & _EXTERNAL_DATA_FILE))

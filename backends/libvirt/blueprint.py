@@ -1,13 +1,13 @@
 """From a specification to a domain: a pure function, and what of it is not done here yet."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from virtrpc.v1 import spec_pb2
 from virtrpc.v1.spec_pb2 import InstanceSpec, InterfaceSpec
 
-from backends.errors import ContractError, UnsupportedError
+from backends.errors import ContractError, InvalidArgumentError, UnsupportedError
 from backends.images import StoredImage
 from backends.libvirt.instances import ALIAS_PREFIX
 from backends.libvirt.xml import metadata
@@ -21,7 +21,7 @@ from backends.libvirt.xml.domain import (
     Serial,
     Video,
 )
-from backends.libvirt.xml.element import to_text
+from backends.libvirt.xml.element import is_writable, to_text
 from backends.specification import instance_name
 
 _STATS_PERIOD_S = 10
@@ -70,7 +70,19 @@ def unsupported(spec: InstanceSpec) -> Sequence[ContractError]:
     ]
     errors.extend(_unsupported_extra_specs(spec))
     errors.extend(_unsupported_interfaces(spec))
+    errors.extend(_unsupported_on_user_network(spec))
+    errors.extend(unwritable({"spec.image.kernel_args": spec.image.kernel_args}))
+    errors.extend(unwritable({f'spec.metadata["{k}"]': k + v for k, v in spec.metadata.items()}))
     return errors
+
+
+def unwritable(texts: Mapping[str, str]) -> list[ContractError]:
+    """Texts, by the paths of their fields, that a domain cannot hold."""
+    return [
+        InvalidArgumentError("U+FFFE and U+FFFF are not characters", field=field)
+        for field, text in texts.items()
+        if not is_writable(text)
+    ]
 
 
 def _unsupported_extra_specs(spec: InstanceSpec) -> list[ContractError]:
@@ -94,6 +106,23 @@ def _unsupported_interfaces(spec: InstanceSpec) -> list[ContractError]:
         )
         for index, interface in enumerate(spec.interfaces)
         if interface.WhichOneof("network") != "user"
+    ]
+
+
+def _unsupported_on_user_network(spec: InstanceSpec) -> list[ContractError]:
+    return [
+        UnsupportedError(
+            capability, why="QEMU's own NAT has none", field=f"spec.interfaces[{index}].{field}"
+        )
+        for index, interface in enumerate(spec.interfaces)
+        if interface.HasField("user")
+        for field, capability, asked in (
+            ("mtu", "interface_mtu", interface.mtu),
+            ("queues", "interface_queues", interface.queues > 1),
+            ("qos", "interface_qos", interface.HasField("qos")),
+            ("security_group_ids", "security_groups", interface.security_group_ids),
+        )
+        if asked
     ]
 
 

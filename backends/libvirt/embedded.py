@@ -18,7 +18,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 # "/lib/qemu/channel/target/domain-NNNNNN-<20 of the name>/org.qemu.guest_agent.0"
 _LONGEST_SOCKET_BELOW_ROOT = 84
 _LONGEST_SOCKET = 107
-_NO_CHILDREN_S, _SOMEBODY_ELSES_S = 0.05, 0.005
+_NO_CHILDREN_S, _SHORTEST_S, _LONGEST_S = 0.05, 0.005, 0.25
 _QEMU_CONF = """\
 # Written by virtrpcd at every start.
 # QEMU itself appends consoles to their logs: virtlogd is not part of the embedded driver.
@@ -85,21 +85,26 @@ class Reaper:
         self._closing.set()
 
     def _run(self) -> None:
-        while not self._closing.is_set():
-            pid = self._wait_for_dead_child()
-            if pid is not None and self._is_orphan(pid):
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, 0)
+        pause_s = 0.0
+        while not self._closing.wait(pause_s):
+            dead = _wait_for_dead_child()
+            if dead is None:
+                pause_s = _NO_CHILDREN_S
+            elif self._reap_orphans({dead, *_children()}):
+                pause_s = 0.0
             else:
-                self._closing.wait(_NO_CHILDREN_S if pid is None else _SOMEBODY_ELSES_S)
+                # Somebody else's; where they forget it, that must cost nothing.
+                pause_s = min(max(2 * pause_s, _SHORTEST_S), _LONGEST_S)
 
-    def _wait_for_dead_child(self) -> int | None:
-        """Waits until a child is dead, and leaves it so; None where there are no children."""
-        try:
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        except ChildProcessError:
-            return None
-        return None if found is None else found.si_pid
+    def _reap_orphans(self, children: set[int]) -> bool:
+        """Takes in the dead orphans among some children; False where there are none."""
+        reaped = False
+        for pid in children:
+            with contextlib.suppress(ChildProcessError):
+                if _is_dead(pid) and self._is_orphan(pid):
+                    os.waitpid(pid, 0)
+                    reaped = True
+        return reaped
 
     def _is_orphan(self, pid: int) -> bool:
         try:
@@ -107,6 +112,28 @@ class Reaper:
             return os.getsid(pid) != self._session and name not in _thread_names()
         except (FileNotFoundError, ProcessLookupError):
             return False
+
+
+def _wait_for_dead_child() -> int | None:
+    """Waits until a child is dead, and leaves it so; None where there are no children."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if found is None else found.si_pid
+
+
+def _is_dead(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _children() -> set[int]:
+    """All of this process's; none where the kernel does not say (CONFIG_PROC_CHILDREN)."""
+    children: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            children.update(int(pid) for pid in path.read_text(encoding="ascii").split())
+    return children
 
 
 def _thread_names() -> set[str]:

@@ -21,7 +21,13 @@ _LOST_CODES = frozenset(
     {libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_INVALID_CONN, libvirt.VIR_ERR_RPC}
 )
 _RPC_DOMAINS = frozenset({libvirt.VIR_FROM_RPC, libvirt.VIR_FROM_REMOTE})
-
+_UNSUPPORTED_CODES = frozenset(
+    {
+        libvirt.VIR_ERR_NO_SUPPORT,
+        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+        libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+    }
+)
 
 _KINDS: Mapping[int, type[ContractError]] = {
     libvirt.VIR_ERR_OPERATION_INVALID: WrongStateError,
@@ -51,7 +57,7 @@ def translated(error: libvirt.libvirtError, instance_id: str = "") -> ContractEr
         return InstanceNotFoundError(instance_id)
     if is_lost(error):
         return UnreachableError(f"libvirt cannot be reached: {message}")
-    if code in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_OPERATION_UNSUPPORTED):
+    if code in _UNSUPPORTED_CODES:
         return UnsupportedError("hypervisor", why=message)
     kind = _KINDS.get(code, HypervisorError)
     return kind(message, metadata={"libvirt_code": str(code)})

@@ -6,6 +6,7 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Intent
 from backends.intent import changed_metadata, reclaim_time, resume_blockers
+from backends.libvirt.blueprint import unwritable
 from backends.libvirt.domains import Domains
 from backends.libvirt.lifecycle import force_off
 from backends.power_states import bootable_blockers
@@ -43,7 +44,7 @@ class LibvirtIntent(Intent):
         domain, _ = self._domains.managed(request.instance_id)
         own = self._domains.own(domain)
         wanted = changed_metadata(own.metadata, request)
-        work.ready()
+        work.ready(unwritable({f'set["{k}"]': k + v for k, v in wanted.items()}))
         if wanted != own.metadata:
             work.step("metadata")
             own.metadata = wanted

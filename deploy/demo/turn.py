@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 # The daemon of a run that was killed stops by itself, with its grace.
-_WAIT_S = 15.0
+_WAIT_S = 5.0
 _PAUSE_S = 0.1
 
 

@@ -1,4 +1,6 @@
-# Python, its virtual environment, and what is built with it. Sourced by `prepare`.
+# shellcheck shell=bash
+# Python, its virtual environment, and what is built with it. Sourced by `prepare`,
+# which sets `profile`, `say`, `die` and `logged`.
 
 venv=.venv
 
@@ -46,7 +48,7 @@ make_environment() {
     local facts dev=""
     facts=$(environment_facts)
     current "$venv/test.stamp" "$facts" && return
-    [ "$profile" = run ] || dev="[dev]"
+    [ "${profile:?}" = run ] || dev="[dev]"
     current "$venv/$profile.stamp" "$facts" && return
     say "making the Python environment $venv"
     [ "$("$venv/bin/python" -c 'import sys; print(sys.prefix)' 2>/dev/null)" = "$PWD/$venv" ] ||

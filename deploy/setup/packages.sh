@@ -1,8 +1,10 @@
-# Debian packages: which are missing, and how they come. Sourced by `prepare`.
+# shellcheck shell=bash
+# Debian packages: which are missing, and how they come. Sourced by `prepare`,
+# which sets `here`, `profile` and `logged`.
 
 # wanted PROFILE: lines "package [program]".
 wanted() {
-    local lists=("$here/packages-run.txt")
+    local lists=("${here:?}/packages-run.txt")
     [ "$1" = run ] || lists+=("$here/packages-test.txt")
     grep -hv '^#' "${lists[@]}"
 }
@@ -43,25 +45,24 @@ apt_install() {
 # No service that comes with the packages is needed, so none is started; the
 # rule removes itself, and is void once this process has ended.
 hold_services() {
-    local policy=/usr/sbin/policy-rc.d
-    [ ! -e "$policy" ] || return 0
-    printf '#!/bin/sh\n! kill -0 %s 2>/dev/null || exit 101\n' $$ >"$policy"
-    chmod 755 "$policy"
-    trap "rm -f $policy" EXIT
+    [ ! -e /usr/sbin/policy-rc.d ] || return 0
+    printf '#!/bin/sh\n! kill -0 %s 2>/dev/null || exit 101\n' $$ >/usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
 }
 
 install_packages() {
     local packages reason
-    packages=$(wanted "$profile" | missing | tr '\n' ' ')
+    packages=$(wanted "${profile:?}" | missing | tr '\n' ' ')
     [ -n "$packages" ] || return 0
     reason=$(obstacle)
     if [ -n "$reason" ]; then
-        say "without QEMU here, not installed: ${packages% } ($reason)"
+        say "cannot install ${packages% } ($reason); without QEMU the fake backend serves"
         return 0
     fi
     say "installing packages: ${packages% }"
     # shellcheck disable=SC2086 # one word each
     apt_install $packages && return 0
     [ "$profile" = run ] || return 1
-    say "without QEMU here, apt could not install: ${packages% }"
+    say "apt could not install ${packages% }; without QEMU the fake backend serves"
 }

@@ -9,5 +9,5 @@ reads_beside_spawns.py  GetInstance, 8 guests start ÷ GetInstance at idle
 lifecycle.py            spawn and destroy           ÷ the same calls of libvirt itself
 fan_out.py              events to many watchers     ÷ bare grpc.aio streams
 console_stream.py       a flooded console, followed ÷ a bare stream, and the file itself
-memory.py               the daemon's memory after many calls ÷ before them
+memory.py               memory and pace after many calls ÷ before them
 """

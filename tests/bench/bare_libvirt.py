@@ -28,14 +28,17 @@ class BareLibvirt:
 
     def __init__(self, folder: Path, *, images: Path) -> None:
         self._arguments = [str(folder), str(images)]
+        self._log_path = folder / "libvirt.log"
 
     def __enter__(self) -> "BareLibvirt":
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __spec__.name, *self._arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        with self._log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", __spec__.name, *self._arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
         assert self._process.stdout is not None
         while self._process.stdout.readline() not in (_READY, ""):
             pass

@@ -6,13 +6,14 @@ like the others.
 
 import subprocess
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import libvirt
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.instance_pb2 import InstanceView
 
+from tests.bench.bare_grpc import BareGrpc
 from tests.bench.domains import images_of, xml_of
 from tests.bench.places import guest_spec, workspace
 from tests.bench.private_libvirtd import PrivateLibvirtd
@@ -58,32 +59,42 @@ def _define_domains(native: libvirt.virConnect, folder: Path) -> None:
 
 def _compare(native: libvirt.virConnect, uri: str, folder: Path) -> list[Row]:
     daemon = DaemonProcess(folder, backend="libvirt", arguments=[f"--libvirt-uri={uri}"])
-    with daemon.start(), daemon.connect() as connection:
+    with daemon.start(), daemon.connect() as connection, BareGrpc(folder) as bare:
+        size = _list(connection, InstanceView.INSTANCE_VIEW_BASIC)
         ways: dict[str, Call] = {
-            "BASIC": lambda: _list(connection, InstanceView.INSTANCE_VIEW_BASIC),
-            "FULL": lambda: _list(connection, InstanceView.INSTANCE_VIEW_FULL),
             "getAllDomainStats, state": lambda: native.getAllDomainStats(_STATE),
             "getAllDomainStats, usual groups": lambda: native.getAllDomainStats(_USUAL),
             "virsh list --all": lambda: _virsh_list(uri),
+            f"bare grpc.aio reply of {size // 1024} KiB": lambda: bare.reply(size),
         }
-        found = medians(ways, rounds=_ROUNDS)
-    basic, full, *natives = ways
-    row = Row(what=f"ListInstances {basic} of {_DOMAINS:,}", value=found[basic], unit="s")
-    rows = [
-        Row(what=row.what, value=row.value, unit="s", against=way, base=found[way], at_most=1)
-        for way in natives
-    ]
+        basic, full = f"ListInstances BASIC of {_DOMAINS:,}", f"ListInstances FULL of {_DOMAINS:,}"
+        found = medians(
+            {
+                **ways,
+                basic: lambda: _list(connection, InstanceView.INSTANCE_VIEW_BASIC),
+                full: lambda: _list(connection, InstanceView.INSTANCE_VIEW_FULL),
+            },
+            rounds=_ROUNDS,
+        )
+    *natives, plain = ways
     usual = natives[1]
     return [
-        *rows,
-        Row(what=f"ListInstances {full} of {_DOMAINS:,}", value=found[full], unit="s",
-            against=usual, base=found[usual], at_most=1),
-    ]  # fmt: skip
+        *(_row(found, basic, way, at_most=1) for way in natives),
+        _row(found, full, usual, at_most=1),
+        _row(found, basic, plain, at_most=4),
+    ]
 
 
-def _list(connection: Connection, view: "InstanceView.ValueType") -> None:
+def _row(found: Mapping[str, float], what: str, against: str, *, at_most: float) -> Row:
+    return Row(what=what, value=found[what], unit="s", against=against, base=found[against],
+               at_most=at_most)  # fmt: skip
+
+
+def _list(connection: Connection, view: "InstanceView.ValueType") -> int:
+    """Lists everything; gives the bytes of the reply."""
     listed = connection.instances.ListInstances(pb.ListInstancesRequest(view=view))
     assert len(listed.instances) == _DOMAINS, len(listed.instances)
+    return listed.ByteSize()
 
 
 def _virsh_list(uri: str) -> None:

@@ -93,9 +93,11 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _target(row: Row) -> str:
-    if row.at_most is not None:
-        return f"≤ {row.at_most:g}"
-    return "" if row.at_least is None else f"≥ {row.at_least:g}"
+    limit = row.at_least if row.at_most is None else row.at_most
+    if limit is None:
+        return ""
+    text = readable(limit, row.unit) if row.base is None else f"{limit:g}"
+    return f"{'≥' if row.at_most is None else '≤'} {text}"
 
 
 def _scaled(value: float, step: int, units: Sequence[str]) -> str:

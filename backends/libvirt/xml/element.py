@@ -5,6 +5,7 @@ A field is placed by a path below its element: "target/@dev" is an attribute,
 same declaration writes and reads.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
@@ -13,6 +14,8 @@ from lxml import etree
 
 Node = etree._Element
 E = TypeVar("E", bound="Element")
+# https://www.w3.org/TR/xml/#charsets
+_NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,11 @@ class Element:
             declared.name: _read(node, declared.metadata["place"]) for declared in fields(cls)
         }
         return cls(**values)
+
+
+def is_writable(text: str) -> bool:
+    """Whether XML can hold a text at all; of control characters it has but three."""
+    return _NOT_IN_XML.search(text) is None
 
 
 def to_text(node: Node) -> str:

@@ -1,6 +1,5 @@
 """A scripted daemon on a Unix socket, and the command line against it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from virtrpc.cli.root import run
 
 from tests.clients.python.scripted import ScriptedDaemon
+from tests.clients.python.threads import in_thread
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def cli(daemon: ScriptedDaemon, capsys: pytest.CaptureFixture[str]) -> Cli:
     """The command line with these arguments, in this process, its output piped."""
 
     async def call(*arguments: str) -> Outcome:
-        code = await asyncio.to_thread(run, ["--address", daemon.address, *arguments])
+        code = await in_thread(run, ["--address", daemon.address, *arguments])
         captured = capsys.readouterr()
         return Outcome(code, captured.out, captured.err)
 

@@ -21,6 +21,7 @@ from virtrpc.v1.operation_pb2 import Operation, OperationState, WatchOperationRe
 from virtrpc.v1.types_pb2 import PowerState
 
 from tests.clients.python.scripted import ScriptedDaemon
+from tests.clients.python.threads import in_thread
 
 pytestmark = pytest.mark.timeout(60)
 WEB_1 = "3b241101-e2bb-4255-8caf-4136c566a962"
@@ -51,7 +52,7 @@ async def on_terminal(daemon: ScriptedDaemon, *arguments: str) -> str:
         daemon, *arguments, stdin=slave, stdout=slave, stderr=slave, env=environment
     )
     os.close(slave)
-    shown = await asyncio.to_thread(_read_all, master)
+    shown = await in_thread(_read_all, master)
     os.close(master)
     assert await process.wait() == 0
     return shown.replace("\r\n", "\n")
@@ -169,7 +170,7 @@ async def test_a_reader_that_goes_away_is_no_error_to_speak_of(daemon: ScriptedD
     read, write = os.pipe()
     process = await started(daemon, "console", "follow", WEB_1, stdout=write)
     os.close(write)
-    await asyncio.to_thread(os.read, read, 10)
+    await in_thread(os.read, read, 10)
     os.close(read)
     _out, err = await process.communicate()
     assert (process.returncode, err) == (141, b"")

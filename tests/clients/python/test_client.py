@@ -1,7 +1,7 @@
 """The clients: services by noun, deadlines, waiting for operations."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -18,6 +18,7 @@ from virtrpc.v1.operation_pb2 import GetOperationRequest, Operation, OperationSt
 from virtrpc.v1.types_pb2 import Error
 
 from tests.clients.python.scripted import ScriptedDaemon, refusal
+from tests.clients.python.threads import in_thread
 
 NO_PAUSE = Backoff(first_s=0, tries=5)
 Wait = Callable[..., Awaitable[Message | None]]
@@ -29,7 +30,7 @@ def wait(request: pytest.FixtureRequest, daemon: ScriptedDaemon) -> Wait:
 
     async def blocking(operation: Any, **options: Any) -> Message | None:
         with Client(daemon.address, backoff=NO_PAUSE) as client:
-            return await asyncio.to_thread(client.wait, operation, **options)
+            return await in_thread(partial(client.wait, operation, **options))
 
     async def asynchronous(operation: Any, **options: Any) -> Message | None:
         async with AsyncClient(daemon.address, backoff=NO_PAUSE) as client:

@@ -20,6 +20,7 @@ from virtrpc.v1.event_pb2 import Event, EventCursor, EventType, WatchEventsRespo
 from virtrpc.v1.operation_pb2 import Operation, WatchOperationResponse
 
 from tests.clients.python.scripted import Answer, ScriptedDaemon, refusal
+from tests.clients.python.threads import in_thread
 
 BACKOFF = Backoff(first_s=0, tries=3)
 STARTED = EventType.EVENT_TYPE_STARTED
@@ -39,7 +40,7 @@ def follow(request: pytest.FixtureRequest, daemon: ScriptedDaemon) -> Follow:
             with Client(daemon.address, backoff=BACKOFF) as client:
                 return list(islice(getattr(client, verb)(*arguments, **options), count))
 
-        return await asyncio.to_thread(read)
+        return await in_thread(read)
 
     async def asynchronous(
         verb: str, *arguments: Any, count: int | None, **options: Any
@@ -335,5 +336,5 @@ async def test_a_watcher_that_leaves_ends_its_call(daemon: ScriptedDaemon) -> No
         stream.close()  # type: ignore[attr-defined] # a generator
 
     with Client(daemon.address) as client:
-        await asyncio.to_thread(leave, client)
+        await in_thread(leave, client)
         await asyncio.wait_for(ended.wait(), 10)
