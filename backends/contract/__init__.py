@@ -9,6 +9,7 @@ daemon calls them on its worker threads, mutations with a `Work`, reads without.
 from backends.contract.backend import Backend, Facet, HypervisorFacts, Observer, Sample
 from backends.contract.facets import (
     Diagnostics,
+    GuestAgent,
     InstanceFiles,
     Intent,
     Lifecycle,
@@ -20,6 +21,7 @@ __all__ = [
     "Backend",
     "Diagnostics",
     "Facet",
+    "GuestAgent",
     "HypervisorFacts",
     "InstanceFiles",
     "Intent",

@@ -156,3 +156,43 @@ class Diagnostics(Facet):
         self, request: diagnostics_pb2.GetInstanceDiskInfoRequest
     ) -> diagnostics_pb2.GetInstanceDiskInfoResponse:
         """See DiagnosticsService.GetInstanceDiskInfo."""
+
+
+class GuestAgent(Facet):
+    """What is done inside the guest, with the help of an agent there."""
+
+    @abstractmethod
+    def set_admin_password(
+        self, request: instance_pb2.SetAdminPasswordRequest, work: Work
+    ) -> instance_pb2.SetAdminPasswordResponse:
+        """See InstanceService.SetAdminPassword."""
+
+    @abstractmethod
+    def inject_file(
+        self, request: instance_pb2.InjectFileRequest, work: Work
+    ) -> instance_pb2.InjectFileResponse:
+        """See InstanceService.InjectFile."""
+
+    @abstractmethod
+    def inject_network_info(
+        self, request: instance_pb2.InjectNetworkInfoRequest, work: Work
+    ) -> instance_pb2.InjectNetworkInfoResponse:
+        """See InstanceService.InjectNetworkInfo."""
+
+    @abstractmethod
+    def reset_instance_network(
+        self, request: instance_pb2.ResetInstanceNetworkRequest, work: Work
+    ) -> instance_pb2.ResetInstanceNetworkResponse:
+        """See InstanceService.ResetInstanceNetwork."""
+
+    @abstractmethod
+    def quiesce_instance(
+        self, request: instance_pb2.QuiesceInstanceRequest, work: Work
+    ) -> instance_pb2.QuiesceInstanceResponse:
+        """See InstanceService.QuiesceInstance."""
+
+    @abstractmethod
+    def unquiesce_instance(
+        self, request: instance_pb2.UnquiesceInstanceRequest, work: Work
+    ) -> instance_pb2.UnquiesceInstanceResponse:
+        """See InstanceService.UnquiesceInstance."""

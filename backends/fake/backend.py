@@ -8,6 +8,7 @@ from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
 from backends.errors import InstanceNotFoundError
 from backends.fake.diagnostics import FakeDiagnostics
 from backends.fake.faults import parse_rules
+from backends.fake.guest import FakeGuestAgent
 from backends.fake.host import FakeHost
 from backends.fake.intent import FakeIntent
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
@@ -26,12 +27,14 @@ class FakeBackend(Backend):
     def __init__(self, options: BackendOptions) -> None:
         self._host = FakeHost(options.state_dir / "fake", parse_rules(options.fake_faults))
         images = ImageStore(options.image_dir)
+        guest = FakeGuestAgent(self._host)
         suspension = FakeSuspension(self._host)
         self._facets = (
             FakeLifecycle(self._host, images),
             FakeInstanceFiles(self._host),
             FakePower(self._host),
             suspension,
+            guest,
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
         )
@@ -40,6 +43,7 @@ class FakeBackend(Backend):
                 self._host.instance_folder(instance_id), ignore_errors=True
             ),
             "restore": suspension.undo_save,
+            "thaw": guest.thaw,
             "undefine": self._host.undefine,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
         }

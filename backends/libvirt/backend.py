@@ -16,6 +16,7 @@ from backends.libvirt.embedded import EmbeddedRoot, Reaper, is_embedded
 from backends.libvirt.errors import translated
 from backends.libvirt.events import Callbacks
 from backends.libvirt.folders import InstanceFolders
+from backends.libvirt.guest import LibvirtGuestAgent
 from backends.libvirt.intent import LibvirtIntent
 from backends.libvirt.lifecycle import (
     LibvirtInstanceFiles,
@@ -47,12 +48,14 @@ class LibvirtBackend(Backend):
         self._embedded: EmbeddedRoot | None = None
         self._reaper: Reaper | None = None
         images = ImageStore(options.image_dir)
+        guest = LibvirtGuestAgent(self._domains)
         suspension = LibvirtSuspension(self._domains)
         self._facets = (
             LibvirtLifecycle(self._domains, self._folders, images, self._probed),
             LibvirtInstanceFiles(self._domains, self._folders),
             LibvirtPower(self._domains),
             suspension,
+            guest,
             LibvirtDiagnostics(self._domains),
             LibvirtIntent(self._domains, reclaim_after_s=options.reclaim_after_s),
         )
@@ -60,6 +63,7 @@ class LibvirtBackend(Backend):
             "remove_files": self._folders.remove,
             "undefine": lambda instance_id: undefine(self._domains, instance_id),
             "restore": suspension.undo_save,
+            "thaw": guest.thaw,
             "force_off": lambda instance_id: force_off(self._domains, instance_id),
         }
 

@@ -25,7 +25,7 @@ from backends.libvirt.xml.element import is_writable, to_text
 from backends.specification import instance_name
 
 _STATS_PERIOD_S = 10
-_GUEST_AGENT = "org.qemu.guest_agent.0"
+AGENT_CHANNEL = "org.qemu.guest_agent.0"
 _SUPPORTED_FIRMWARE = (spec_pb2.FIRMWARE_TYPE_UNSPECIFIED, spec_pb2.FIRMWARE_TYPE_BIOS)
 _SUPPORTED_GRAPHICS = (spec_pb2.GRAPHICS_TYPE_UNSPECIFIED, spec_pb2.GRAPHICS_TYPE_NONE)
 
@@ -205,4 +205,4 @@ def _interface(spec: InterfaceSpec) -> Interface:
 
 
 def _agent_channel() -> Channel:
-    return Channel(type="unix", target_type="virtio", target_name=_GUEST_AGENT)
+    return Channel(type="unix", target_type="virtio", target_name=AGENT_CHANNEL)

@@ -1,0 +1,80 @@
+"""What is done inside the guest, on the fake: its files and passwords are forgotten at once."""
+
+from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1.types_pb2 import PowerState
+
+from backends.contract import GuestAgent
+from backends.errors import ContractError
+from backends.fake.faults import FaultyWork
+from backends.fake.host import FakeHost
+from backends.power_states import power_blockers
+from backends.work import Undo, Work
+
+_FILESYSTEMS = 1
+
+
+class FakeGuestAgent(GuestAgent):
+    """An agent that always answers; the console shows what it did, but no secret."""
+
+    def __init__(self, host: FakeHost) -> None:
+        self._host = host
+        self._frozen: set[str] = set()
+
+    def set_admin_password(
+        self, request: pb.SetAdminPasswordRequest, work: Work
+    ) -> pb.SetAdminPasswordResponse:
+        """See GuestAgent."""
+        self._checked(request.instance_id, "set_admin_password", work).step("password")
+        self._host.print_line(request.instance_id, f"password of {request.username or 'root'} set")
+        return pb.SetAdminPasswordResponse()
+
+    def inject_file(self, request: pb.InjectFileRequest, work: Work) -> pb.InjectFileResponse:
+        """See GuestAgent."""
+        self._checked(request.instance_id, "inject_file", work).step("write")
+        self._host.print_line(request.instance_id, f"{len(request.content)} bytes written")
+        return pb.InjectFileResponse()
+
+    def inject_network_info(
+        self, request: pb.InjectNetworkInfoRequest, work: Work
+    ) -> pb.InjectNetworkInfoResponse:
+        """See GuestAgent."""
+        self._checked(request.instance_id, "inject_network_info", work).step("write")
+        return pb.InjectNetworkInfoResponse()
+
+    def reset_instance_network(
+        self, request: pb.ResetInstanceNetworkRequest, work: Work
+    ) -> pb.ResetInstanceNetworkResponse:
+        """See GuestAgent."""
+        self._checked(request.instance_id, "reset_instance_network", work).step("apply")
+        return pb.ResetInstanceNetworkResponse()
+
+    def quiesce_instance(
+        self, request: pb.QuiesceInstanceRequest, work: Work
+    ) -> pb.QuiesceInstanceResponse:
+        """See GuestAgent."""
+        faulty = self._checked(request.instance_id, "quiesce_instance", work)
+        if request.instance_id in self._frozen:
+            return pb.QuiesceInstanceResponse()
+        faulty.step("freeze", Undo("thaw", {"instance_id": request.instance_id}))
+        self._frozen.add(request.instance_id)
+        return pb.QuiesceInstanceResponse(filesystems=_FILESYSTEMS)
+
+    def unquiesce_instance(
+        self, request: pb.UnquiesceInstanceRequest, work: Work
+    ) -> pb.UnquiesceInstanceResponse:
+        """See GuestAgent."""
+        self._checked(request.instance_id, "unquiesce_instance", work).step("thaw")
+        was_frozen = request.instance_id in self._frozen
+        self.thaw(request.instance_id)
+        return pb.UnquiesceInstanceResponse(filesystems=_FILESYSTEMS if was_frozen else 0)
+
+    def thaw(self, instance_id: str) -> None:
+        """Thaws what may be frozen."""
+        self._frozen.discard(instance_id)
+
+    def _checked(self, instance_id: str, verb: str, work: Work) -> FaultyWork:
+        instance = self._host.get(instance_id)
+        faulty = self._host.faulty(work, verb, instance)
+        blockers: list[ContractError] = power_blockers(instance, PowerState.POWER_STATE_RUNNING)
+        faulty.ready(blockers)
+        return faulty
