@@ -101,9 +101,13 @@ class ConsoleLog:
         with self._opened(os.O_RDONLY) as descriptor:
             if descriptor is None:
                 return Chunk(offset, b"", 0)
-            start = _next_data(descriptor, offset)
-            length = min(max_bytes, _next_hole(descriptor, start) - start)
-            return Chunk(start, os.pread(descriptor, length, start), start - offset)
+            while True:
+                start = _next_data(descriptor, offset)
+                length = min(max_bytes, _next_hole(descriptor, start) - start)
+                data = os.pread(descriptor, length, start)
+                # A hole that was punched meanwhile reads as zeros.
+                if _is_kept(descriptor, start, start + len(data)):
+                    return Chunk(start, data, start - offset)
 
     def trim(self) -> None:
         """Gives back what is neither head nor tail, when that is worth it."""
@@ -152,6 +156,10 @@ def _next_hole(descriptor: int, offset: int) -> int:
     if offset >= os.fstat(descriptor).st_size:
         return offset
     return os.lseek(descriptor, offset, os.SEEK_HOLE)
+
+
+def _is_kept(descriptor: int, start: int, end: int) -> bool:
+    return _next_data(descriptor, start) == start and _next_hole(descriptor, start) >= end
 
 
 def _punch(descriptor: int, *, start: int, length: int) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from inotify_simple import INotify, flags
@@ -40,9 +40,8 @@ class ConsoleWatch:
         changed = asyncio.Event()
         folder = path.parent
         followers = self._followers.setdefault(folder, set())
-        if not followers and folder.is_dir():
-            self._descriptors[self._inotify.add_watch(folder, _MASK)] = folder
         followers.add(changed)
+        self._watch(folder)
         try:
             yield changed
         finally:
@@ -50,16 +49,27 @@ class ConsoleWatch:
             if not followers:
                 self._forget(folder)
 
+    def _watch(self, folder: Path) -> None:
+        """Watches a folder, which may have been made anew since it was watched before."""
+        if not self._inotify.closed:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                self._descriptors[self._inotify.add_watch(folder, _MASK)] = folder
+
     def _forget(self, folder: Path) -> None:
         self._followers.pop(folder, None)
         for descriptor, watched in list(self._descriptors.items()):
             if watched == folder:
                 del self._descriptors[descriptor]
-                if folder.is_dir() and not self._inotify.closed:
-                    self._inotify.rm_watch(descriptor)
+                if not self._inotify.closed:
+                    with suppress(OSError):  # the watch has gone with the folder
+                        self._inotify.rm_watch(descriptor)
 
     def _read(self) -> None:
         for event in self._inotify.read(timeout=0):
+            if event.mask & flags.Q_OVERFLOW:
+                self.wake_all()
             folder = self._descriptors.get(event.wd)
+            if event.mask & flags.IGNORED:
+                self._descriptors.pop(event.wd, None)
             for changed in self._followers.get(folder, ()) if folder else ():
                 changed.set()

@@ -59,6 +59,7 @@ _OPTIONS = (
 )
 _RETRY_S = 2.0
 _TRIM_S = 1.0
+_CLOSE_S = 5.0
 log = structlog.get_logger()
 
 
@@ -168,12 +169,25 @@ class Daemon:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.get_running_loop().run_in_executor(self._pools.urgent, self._backend.close)
+        await self._close_backend()
+        await self._hub.release()
         self._pools.shutdown()
         self._journal.close()
         self._listeners.release()
         self._state_dir.release()
         log.info("stopped")
+
+    async def _close_backend(self) -> None:
+        """Lets go of the hypervisor; one that hangs does not keep the daemon."""
+        loop = asyncio.get_running_loop()
+        closed = loop.run_in_executor(self._pools.urgent, self._backend.close)
+        done, _ = await asyncio.wait({closed}, timeout=_CLOSE_S)
+        if not done:
+            log.warning("the hypervisor did not let go", waited_s=_CLOSE_S)
+            return
+        error = closed.exception()
+        if error is not None:
+            log.error("the hypervisor was not left in order", exc_info=error)
 
     def _own_verbs(self) -> list[object]:
         lifecycle = next((f for f in self._backend.facets() if isinstance(f, Lifecycle)), None)

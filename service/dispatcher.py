@@ -26,7 +26,7 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, Operation
 
-from backends.errors import ContractError, UnreachableError
+from backends.errors import ContractError
 from backends.work import Validated
 from service.admission import Admission
 from service.bindings import Bindings
@@ -158,8 +158,7 @@ class Dispatcher:
         return await loop.run_in_executor(self._pools.reads, method, request)
 
     async def _mutate(self, verb: Verb, request: Message, method: Method, call: Call) -> Message:
-        if not self._operations.reachable.is_set():
-            raise UnreachableError("the hypervisor is out of reach; nothing was begun")
+        self._operations.require_open()
         if getattr(request, "validate_only", False):
             return await self._check(verb, request, method, call)
         operation = await self._operations.start(verb, request, method, caller=call.identity.name)

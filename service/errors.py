@@ -42,6 +42,12 @@ class ShuttingDownError(errors.UnreachableError):
     reason = "SHUTTING_DOWN"
 
 
+class StartingError(errors.UnreachableError):
+    """The daemon has not finished its start."""
+
+    reason = "STARTING"
+
+
 class Interrupted(errors.ContractError):
     """The daemon died while the operation ran, and it was rolled back."""
 

@@ -117,9 +117,10 @@ class LibvirtdHost:
 
     def close(self) -> None:
         """Ends everything that was started in the host."""
-        assert self._init.stdin is not None
-        self._init.stdin.close()
-        self._init.wait(_TIMEOUT_S)
+        with self._init:
+            assert self._init.stdin is not None
+            self._init.stdin.close()
+            self._init.wait(_TIMEOUT_S)
 
     def log(self) -> str:
         """What libvirtd has logged."""

@@ -81,8 +81,8 @@ class FakeHost:
         with self._lock:
             instance = self._instances.pop(instance_id, None)
         if instance is not None and self.observer is not None:
-            self.observer.event(EventType.EVENT_TYPE_DELETED, instance=instance)
             self.observer.instance_gone(instance_id)
+            self.observer.event(EventType.EVENT_TYPE_DELETED, instance=instance)
 
     def start(self, instance_id: str) -> None:
         """Boots an instance: its console says so."""

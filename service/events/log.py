@@ -23,14 +23,25 @@ class EventLog:
     """Appends and reads serialised events. Calls are serialised by the caller's one thread."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._connection = _open(path)
-        path.chmod(0o600)
         self.epoch = self._epoch()
         self.last_sequence = self._last_sequence()
 
     def close(self) -> None:
         """Closes the file."""
         self._connection.close()
+
+    def begin_anew(self) -> None:
+        """An empty log under another epoch; in memory, where even that cannot be written."""
+        self._connection.close()
+        try:
+            _remove(self._path)
+            self._connection = _connect(str(self._path))
+            self.epoch = self._epoch()
+        except (OSError, sqlite3.Error):
+            self._connection = _connect(":memory:")
+            self.epoch = self._epoch()
 
     def append(self, events: Sequence[tuple[int, bytes]]) -> None:
         """Writes events with their sequences, and forgets those beyond the retention."""
@@ -72,18 +83,30 @@ class EventLog:
 def _open(path: Path) -> sqlite3.Connection:
     """Opens the log; one that is damaged begins anew, under a new epoch, which watchers see."""
     try:
-        return _connect(path)
+        connection = _connect(str(path))
     except sqlite3.DatabaseError:
         path.rename(path.with_suffix(".damaged"))
-        for suffix in ("-wal", "-shm"):
-            Path(f"{path}{suffix}").unlink(missing_ok=True)
-        return _connect(path)
+        _remove(path)
+        connection = _connect(str(path))
+    path.chmod(0o600)
+    return connection
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
-    connection.executescript(_SCHEMA)
-    connection.execute("SELECT max(sequence) FROM events").fetchone()
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _connect(address: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(address, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(_SCHEMA)
+        (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        if sound != "ok":
+            raise sqlite3.DatabaseError(sound)
+    except sqlite3.Error:
+        connection.close()
+        raise
     return connection

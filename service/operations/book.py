@@ -105,8 +105,10 @@ class OperationBook:
         with self._watching(operation.operation_id) as wake:
             while True:
                 wake.clear()
+                # Looked at before it is shown: it may end while the watcher is at work.
+                done = operation.done
                 yield operation
-                if operation.done:
+                if done:
                     return
                 await wake.wait()
 

@@ -19,6 +19,7 @@ from service.errors import (
     Interrupted,
     OverloadedError,
     ShuttingDownError,
+    StartingError,
     internal_error,
     record_of,
 )
@@ -85,6 +86,7 @@ class Operations:
                 return await self._on_disk(known)
             if not await self._pre_empted(verb, lane):
                 break
+        self.require_open()
         self._refuse_if_full()
         live = self._live_operation(_new_message(verb, request, caller), verb, request, lane)
         recorded = recorded_request(request)
@@ -200,11 +202,16 @@ class Operations:
         self._listener.operation_changed(live.message)
         await self._run(live, method)
 
-    def _refuse_if_full(self) -> None:
+    def require_open(self) -> None:
+        """Raises what keeps mutations out now: the start, the stop, a lost hypervisor."""
         if self.closing:
             raise ShuttingDownError("the daemon stops")
         if not self._recovered:
-            raise UnreachableError("the daemon is starting; nothing was begun")
+            raise StartingError("the daemon is starting; nothing was begun")
+        if not self.reachable.is_set():
+            raise UnreachableError("the hypervisor is out of reach; nothing was begun")
+
+    def _refuse_if_full(self) -> None:
         if len(self._live) >= MAX_LIVE_OPERATIONS:
             raise OverloadedError(
                 f"{MAX_LIVE_OPERATIONS} operations are live already",

@@ -143,7 +143,8 @@ def _next_offset(response: pb.StreamConsoleOutputResponse) -> int:
 
 async def _wait(changed: asyncio.Event, timeout_s: float) -> bool:
     try:
-        await asyncio.wait_for(changed.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await changed.wait()
     except TimeoutError:
         return False
     return True

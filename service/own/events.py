@@ -30,19 +30,22 @@ class EventVerbs:
         """
         wants = wanted_by(request)
         with Watcher(self._hub, wants=wants) as watcher:
-            joined_at = self._hub.delivered
-            sent = joined_at
+            joined_at = sent = self._hub.delivered
             gap = None
             if request.HasField("after"):
-                gap = await self._gap(request.after)
+                gap = await self._gap(request.after, joined_at)
                 sent = request.after.sequence if gap is None else joined_at
                 if gap is not None:
-                    yield self._response(gap, joined_at)
+                    yield _response(gap, watcher, joined_at)
             if request.snapshot and (gap is not None or not request.HasField("after")):
-                for event in self._snapshot():
+                # What is pending has had its effect on the truth already.
+                joined_at = sent = self._hub.sequence
+                events = self._snapshot()
+                await self._hub.reached(sent)
+                for event in events:
                     if wants(event):
-                        yield self._response(event, joined_at)
-            async for published in self._hub.replay(after=sent, through=joined_at):
+                        yield _response(event, watcher, sent)
+            async for published in watcher.replay(after=sent, through=joined_at):
                 sent = published.sequence
                 if wants(published.event):
                     yield published.response
@@ -59,22 +62,23 @@ class EventVerbs:
             published = await watcher.next(sent=sent, timeout_s=heartbeat_s)
             if published is None:
                 sent = max(sent, self._hub.delivered)
-                yield self._response(pb.Event(type=EventType.EVENT_TYPE_HEARTBEAT), sent)
+                beat = pb.Event(type=EventType.EVENT_TYPE_HEARTBEAT)
+                yield _response(beat, watcher, sent)
             elif published.sequence > sent:
                 sent = published.sequence
                 yield published.response
 
-    async def _gap(self, cursor: pb.EventCursor) -> pb.Event | None:
+    async def _gap(self, cursor: pb.EventCursor, joined_at: int) -> pb.Event | None:
         """The GAP that a cursor begins with; None where nothing was lost."""
         event = pb.Event(type=EventType.EVENT_TYPE_GAP)
-        if cursor.epoch != self._hub.epoch or cursor.sequence > self._hub.delivered:
+        if cursor.epoch != self._hub.epoch or cursor.sequence > joined_at:
             event.detail = "another epoch"
             return event
         oldest = await self._hub.oldest()
         if cursor.sequence >= oldest - 1:
             return None
         event.detail = "expired"
-        event.lost = self._hub.delivered - cursor.sequence
+        event.lost = joined_at - cursor.sequence
         return event
 
     def _snapshot(self) -> list[pb.Event]:
@@ -90,12 +94,13 @@ class EventVerbs:
         ]
         return [*events, pb.Event(type=EventType.EVENT_TYPE_SNAPSHOT_END)]
 
-    def _response(self, event: pb.Event, sequence: int) -> pb.WatchEventsResponse:
-        """An event of the stream itself: it has the cursor of what was sent before it."""
-        event.cursor.epoch = self._hub.epoch
-        event.cursor.sequence = sequence
-        event.time.GetCurrentTime()
-        return pb.WatchEventsResponse(event=event)
+
+def _response(event: pb.Event, watcher: Watcher, sequence: int) -> pb.WatchEventsResponse:
+    """An event of the stream itself: it has the cursor of what was sent before it."""
+    event.cursor.epoch = watcher.epoch
+    event.cursor.sequence = sequence
+    event.time.GetCurrentTime()
+    return pb.WatchEventsResponse(event=event)
 
 
 def wanted_by(request: pb.WatchEventsRequest) -> Callable[[pb.Event], bool]:

@@ -25,7 +25,7 @@ class InstanceReads:
         """See InstanceService.GetInstance."""
         record = self._truth.get(request.instance_id)
         if request.fresh and self._lifecycle is not None:
-            record = await self._asked(self._lifecycle, request)
+            record = await self._asked(self._lifecycle, request, record)
         view = request.view or InstanceView.INSTANCE_VIEW_FULL
         rest = pb.GetInstanceResponse(freshness=self._truth.freshness())
         return record.serialised(view) + rest.SerializeToString()
@@ -53,10 +53,14 @@ class InstanceReads:
             records = [record for record in records if wanted(record.instance)]
         return records
 
-    async def _asked(self, lifecycle: Lifecycle, request: pb.GetInstanceRequest) -> Record:
+    async def _asked(
+        self, lifecycle: Lifecycle, request: pb.GetInstanceRequest, known: Record
+    ) -> Record:
         loop = asyncio.get_running_loop()
         reply = await loop.run_in_executor(self._pools.reads, lifecycle.get_instance, request)
-        self._truth.put(reply.instance)
+        # What was told meanwhile is newer than the reply; an instance may have gone.
+        if self._truth.get(request.instance_id) is known:
+            self._truth.put(reply.instance)
         return self._truth.get(request.instance_id)
 
 

@@ -81,7 +81,7 @@ async def _storm(channel: grpc.aio.Channel, instance_ids: Sequence[str]) -> _Sto
     await asyncio.gather(*(_pause_and_unpause(channel, i) for i in instance_ids))
     last = await last_sequence(channel)
     await _all_have_seen(watchers, last)
-    seconds = time.perf_counter() - started
+    seconds = max(watcher.last_at for watcher in watchers) - started
     for watcher in watchers:
         watcher.close()
     await asyncio.gather(*following, return_exceptions=True)

@@ -1,6 +1,7 @@
 """Event streams as a controller has them, each remembering what it saw."""
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, cast
 
 import grpc
@@ -19,6 +20,8 @@ class Watcher:
     def __init__(self, stub: "EventServiceAsyncStub") -> None:
         self.sequences: list[int] = []
         self.last_size = 0
+        self.last_at = 0.0
+        """When the last one came, as time.perf_counter() has it."""
         request = pb.WatchEventsRequest(snapshot=True, heartbeat=Duration(seconds=3600))
         self._call = stub.WatchEvents(request)
 
@@ -33,6 +36,7 @@ class Watcher:
         async for response in self._call:
             self.sequences.append(response.event.cursor.sequence)
             self.last_size = response.ByteSize()
+            self.last_at = time.perf_counter()
 
     def close(self) -> None:
         """Ends the stream."""

@@ -71,7 +71,7 @@ def _matches_the_hypervisor(
 ) -> None:
     instance = caller.instance()
     if death.case.verb == "SpawnInstance" and operation.state == SUCCEEDED:
-        if operation.recovered or daemon.backend != "fake":  # the fake forgets when it dies
+        if daemon.backend != "fake" or not death.ended:  # the fake forgets when it dies
             assert instance is not None
             assert instance.power_state == types_pb2.POWER_STATE_RUNNING
         return

@@ -8,7 +8,6 @@ left unreaped after they died, beside a dead child that nobody waits for.
 """
 
 import json
-import os
 import subprocess
 import sys
 import time

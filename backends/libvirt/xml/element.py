@@ -33,7 +33,7 @@ def _yes_no(value: bool) -> str:
 
 
 def text(path: str) -> Any:
-    """A string at a path; None: absent."""
+    """A string at a path; None: absent. As the text of an element it is not empty."""
     return field(default=None, metadata={"place": _Place(path)})
 
 
@@ -140,7 +140,8 @@ def _read(node: Node, place: _Place) -> Any:
 def _text_at(node: Node, path: str) -> str | None:
     steps, _, attribute = path.rpartition("@")
     if not attribute or path == attribute:
+        # Without a text it may be there for its attributes only.
         found = node.find(path)
-        return None if found is None else (found.text or "")
+        return None if found is None else found.text
     holder = node.find(steps.rstrip("/")) if steps else node
     return None if holder is None else holder.get(attribute)

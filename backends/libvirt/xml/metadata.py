@@ -56,7 +56,7 @@ def to_node(own: InstanceMetadata, *, bare: bool = False) -> Node:
     if own.reclaim_at is not None:
         node.set("reclaim", own.reclaim_at.ToJsonString())
     etree.SubElement(node, f"{namespace}spec").text = json_format.MessageToJson(
-        redacted(own.spec), preserving_proto_field_name=True, indent=None
+        redacted(own.spec), preserving_proto_field_name=True, indent=None, sort_keys=True
     )
     for key, value in sorted(own.metadata.items()):
         item = etree.SubElement(node, f"{namespace}item", key=key)

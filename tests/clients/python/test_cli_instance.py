@@ -101,7 +101,9 @@ async def test_get_by_name_finds_the_id_on_any_page(cli: Cli, daemon: ScriptedDa
     )
     outcome = await cli("instance", "get", "web-2")
     assert daemon.requests["GetInstance"][0].instance_id == WEB_2
-    assert daemon.requests["ListInstances"][0].view == messages.INSTANCE_VIEW_NAMES
+    listing = daemon.requests["ListInstances"][0]
+    assert listing.view == messages.INSTANCE_VIEW_NAMES
+    assert listing.include_soft_deleted
     facts = dict(line.split(maxsplit=1) for line in outcome.out.splitlines())
     assert facts["id"] == WEB_2
     assert facts["state"] == "running"

@@ -1,0 +1,123 @@
+"""What is done inside the guest, with qemu-ga in the test guest."""
+
+import time
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from virtrpc.v1 import instance_pb2 as pb
+
+from tests.daemon import Connection, DaemonProcess
+from tests.instances import console_until, small_spec, spawned, with_interface
+from tests.refusals import refused
+
+CANARY = "canary-S3cret"
+UNKNOWN = "00000000-0000-4000-8000-00000000dead"
+VERBS = [
+    ("SetAdminPassword", {"password": CANARY}),
+    ("InjectFile", {"path": "/root/hello", "content": b"hello"}),
+    ("InjectNetworkInfo", {}),
+    ("ResetInstanceNetwork", {}),
+    ("QuiesceInstance", {}),
+    ("UnquiesceInstance", {}),
+]
+IDS = [verb for verb, _ in VERBS]
+
+
+@pytest.fixture(scope="module")
+def shared(daemon: DaemonProcess, backend: str) -> Iterator[tuple[Connection, str]]:
+    """A connection, and a guest that has booted."""
+    spec = with_interface(small_spec(backend=backend))
+    with daemon.connect() as connection, spawned(connection, spec) as instance_id:
+        console_until(connection, instance_id, b"virtrpc guest ready")
+        answers(connection, instance_id)
+        yield connection, instance_id
+
+
+def answers(connection: Connection, instance_id: str) -> None:
+    """Returns when the agent of a booted guest answers."""
+    request = pb.UnquiesceInstanceRequest(instance_id=instance_id, validate_only=True)
+    end = time.monotonic() + 30
+    while True:
+        try:
+            connection.instances.UnquiesceInstance(request)
+        except grpc.RpcError as error:
+            if time.monotonic() > end or error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+                raise
+        else:
+            return
+
+
+def request_of(verb: str, instance_id: str, **arguments: object) -> object:
+    return getattr(pb, f"{verb}Request")(instance_id=instance_id, **arguments)
+
+
+@pytest.mark.parametrize(("verb", "arguments"), VERBS, ids=IDS)
+def test_a_verb_succeeds_and_may_be_repeated(
+    shared: tuple[Connection, str], verb: str, arguments: dict[str, object]
+) -> None:
+    connection, instance_id = shared
+    for _ in range(2):
+        getattr(connection.instances, verb)(request_of(verb, instance_id, **arguments))
+    connection.instances.UnquiesceInstance(pb.UnquiesceInstanceRequest(instance_id=instance_id))
+
+
+@pytest.mark.parametrize(("verb", "arguments"), VERBS, ids=IDS)
+def test_an_unknown_instance_is_not_found(
+    connection: Connection, verb: str, arguments: dict[str, object]
+) -> None:
+    with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND"):
+        getattr(connection.instances, verb)(request_of(verb, UNKNOWN, **arguments))
+
+
+def test_a_paused_guest_cannot_be_asked(shared: tuple[Connection, str]) -> None:
+    connection, instance_id = shared
+    connection.instances.PauseInstance(pb.PauseInstanceRequest(instance_id=instance_id))
+    for verb, arguments in VERBS:
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE"):
+            getattr(connection.instances, verb)(request_of(verb, instance_id, **arguments))
+    connection.instances.UnpauseInstance(pb.UnpauseInstanceRequest(instance_id=instance_id))
+
+
+def test_quiesce_thaws_by_itself(shared: tuple[Connection, str]) -> None:
+    connection, instance_id = shared
+    request = pb.QuiesceInstanceRequest(instance_id=instance_id)
+    request.timeout.FromSeconds(60)
+    assert connection.instances.QuiesceInstance(request).filesystems >= 1
+    again = connection.instances.QuiesceInstance(request)
+    assert again.filesystems == 0, "frozen already"
+    thaw = pb.UnquiesceInstanceRequest(instance_id=instance_id)
+    assert connection.instances.UnquiesceInstance(thaw).filesystems >= 1
+    assert connection.instances.UnquiesceInstance(thaw).filesystems == 0
+
+
+def test_the_password_is_found_nowhere(
+    shared: tuple[Connection, str], daemon: DaemonProcess
+) -> None:
+    connection, instance_id = shared
+    connection.instances.SetAdminPassword(
+        pb.SetAdminPasswordRequest(instance_id=instance_id, password=CANARY)
+    )
+    for path in daemon.folder.rglob("*"):
+        if path.is_file() and "images" not in path.parts:
+            assert CANARY.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("backend", ["libvirt"], indirect=True)
+def test_a_guest_without_an_agent_says_so(connection: Connection, backend: str) -> None:
+    spec = small_spec(backend=backend)
+    spec.machine.guest_agent_disabled = True
+    with spawned(connection, spec) as instance_id:
+        request = pb.SetAdminPasswordRequest(instance_id=instance_id, password=CANARY)
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "AGENT_NOT_CONNECTED"):
+            connection.instances.SetAdminPassword(request)
+
+
+@pytest.mark.parametrize("backend", ["libvirt"], indirect=True)
+def test_a_file_in_no_folder_is_refused_by_the_agent(
+    shared: tuple[Connection, str]
+) -> None:
+    connection, instance_id = shared
+    request = pb.InjectFileRequest(instance_id=instance_id, path="/no/such/file", content=b"x")
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "AGENT_REFUSED"):
+        connection.instances.InjectFile(request)
