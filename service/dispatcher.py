@@ -26,7 +26,7 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, Operation
 
-from backends.errors import ContractError
+from backends.errors import ContractError, UnreachableError
 from backends.work import Validated
 from service.admission import Admission
 from service.bindings import Bindings

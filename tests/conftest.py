@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,7 +83,7 @@ def make_daemon(
     made: list[DaemonProcess] = []
 
     def make(*arguments: str, backend: str = "fake", folder: Path | None = None,
-             **more: dict[str, str]) -> DaemonProcess:  # fmt: skip
+             **more: Any) -> DaemonProcess:  # fmt: skip
         daemon = DaemonProcess(
             folder or short_folder(), backend=backend, arguments=arguments, **more
         )

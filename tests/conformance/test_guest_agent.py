@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -48,13 +49,13 @@ def answers(connection: Connection, instance_id: str) -> None:
             return
 
 
-def request_of(verb: str, instance_id: str, **arguments: object) -> object:
+def request_of(verb: str, instance_id: str, **arguments: Any) -> Any:
     return getattr(pb, f"{verb}Request")(instance_id=instance_id, **arguments)
 
 
 @pytest.mark.parametrize(("verb", "arguments"), VERBS, ids=IDS)
 def test_a_verb_succeeds_and_may_be_repeated(
-    shared: tuple[Connection, str], verb: str, arguments: dict[str, object]
+    shared: tuple[Connection, str], verb: str, arguments: dict[str, Any]
 ) -> None:
     connection, instance_id = shared
     for _ in range(2):
@@ -64,7 +65,7 @@ def test_a_verb_succeeds_and_may_be_repeated(
 
 @pytest.mark.parametrize(("verb", "arguments"), VERBS, ids=IDS)
 def test_an_unknown_instance_is_not_found(
-    connection: Connection, verb: str, arguments: dict[str, object]
+    connection: Connection, verb: str, arguments: dict[str, Any]
 ) -> None:
     with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND"):
         getattr(connection.instances, verb)(request_of(verb, UNKNOWN, **arguments))

@@ -1,6 +1,7 @@
 """What is wanted of an instance: bootable, metadata, soft-deleted, its state after a boot."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -144,7 +145,7 @@ VERBS = [
 
 @pytest.mark.parametrize(("verb", "arguments"), VERBS, ids=[verb for verb, _ in VERBS])
 def test_an_unknown_instance_is_not_found(
-    connection: Connection, verb: str, arguments: dict[str, object]
+    connection: Connection, verb: str, arguments: dict[str, Any]
 ) -> None:
     request = getattr(pb, f"{verb}Request")(instance_id=UNKNOWN, **arguments)
     with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND") as refusal:
@@ -154,7 +155,7 @@ def test_an_unknown_instance_is_not_found(
 
 @pytest.mark.parametrize(("verb", "arguments"), VERBS, ids=[verb for verb, _ in VERBS])
 def test_validate_only_changes_nothing(
-    shared: tuple[Connection, str], verb: str, arguments: dict[str, object]
+    shared: tuple[Connection, str], verb: str, arguments: dict[str, Any]
 ) -> None:
     connection, instance_id = shared
     read = pb.GetInstanceRequest(instance_id=instance_id, view=pb.INSTANCE_VIEW_BASIC)

@@ -4,7 +4,7 @@ import asyncio
 import uuid
 
 import pytest
-from virtrpc.v1 import instance_pb2, operation_pb2
+from virtrpc.v1 import instance_pb2
 from virtrpc.v1.operation_pb2 import Operation
 
 from backends.errors import InvalidArgumentError, NotFoundError

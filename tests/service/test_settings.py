@@ -124,7 +124,7 @@ def test_file_with_a_mistake_is_refused_and_the_mistake_named(line: str, config:
     result, merged = run("--config", str(config))
     assert merged is None
     assert result.exit_code == 2, result.output
-    assert line.split()[0].strip("[]") in result.output
+    assert line.split(maxsplit=1)[0].strip("[]") in result.output
 
 
 def test_file_that_is_not_toml_is_refused(config: Path) -> None:

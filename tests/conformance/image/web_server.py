@@ -58,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802 - as http.server calls it
+    def do_GET(self) -> None:
         web: WebServer = self.server.web  # type: ignore[attr-defined]
         web.asked.append(Asked(self.path, dict(self.headers.items())))
         self.close_connection = True
