@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -30,6 +30,7 @@ def workspace() -> Iterator[Path]:
     try:
         yield folder
     finally:
+        _end_guests(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -102,6 +103,15 @@ def resident_bytes(daemon: DaemonProcess) -> int:
     assert daemon.process is not None
     resident: int = psutil.Process(daemon.process.pid).memory_info().rss
     return resident
+
+
+def _end_guests(folder: Path) -> None:
+    """Guests outlive their daemon, and so a measurement that was broken off."""
+    for process in psutil.process_iter(["name", "cmdline"]):
+        name, words = process.info["name"] or "", process.info["cmdline"] or ()
+        if name.startswith("qemu-system") and any(f"{folder}/" in word for word in words):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _interface() -> InterfaceSpec:
