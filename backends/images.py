@@ -76,13 +76,16 @@ def _inspected(
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise _unusable(image_id, field, f"cannot be opened ({error.strerror})") from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise _unusable(image_id, field, "is not a regular file")
         size = status.st_size
         if disk_format == DiskFormat.DISK_FORMAT_QCOW2:
-            size = _qcow2_size(image_id, read_header(file), field)
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                size = _qcow2_size(image_id, read_header(file), field)
+    finally:
+        os.close(descriptor)
     if size > _MOST_BYTES:
         raise _unusable(image_id, field, f"claims to hold {size} bytes")
     return StoredImage(image_id, path, disk_format, size)

@@ -54,13 +54,15 @@ def destroy(connection: Connection, instance_id: str) -> None:
 
 
 def toggle(connection: Connection, instance_id: str) -> None:
-    """Pauses and unpauses an instance: eight events."""
-    connection.instances.PauseInstance(
-        instance_pb2.PauseInstanceRequest(instance_id=instance_id), timeout=TIMEOUT_S
-    )
-    connection.instances.UnpauseInstance(
-        instance_pb2.UnpauseInstanceRequest(instance_id=instance_id), timeout=TIMEOUT_S
-    )
+    """Pauses and unpauses an instance: eight events, as long as they may be."""
+    paused = instance_pb2.PauseInstanceRequest(instance_id=instance_id, request_id=_long_id())
+    connection.instances.PauseInstance(paused, timeout=TIMEOUT_S)
+    unpaused = instance_pb2.UnpauseInstanceRequest(instance_id=instance_id, request_id=_long_id())
+    connection.instances.UnpauseInstance(unpaused, timeout=TIMEOUT_S)
+
+
+def _long_id() -> str:
+    return f"{uuid.uuid4()}{'-' * 92}"
 
 
 def storm(daemon: DaemonProcess, instance_ids: Sequence[str], *, rounds: int) -> None:

@@ -21,6 +21,7 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
     "virt-type": ("qemu", '"qemu"', "virt_type", "qemu"),
     "fake-faults": ("*=fail", '"*=fail"', "fake_faults", "*=fail"),
     "sample-interval": ("2.5", "2.5", "sample_interval_s", 2.5),
+    "reclaim-after": ("60", "60.0", "reclaim_after_s", 60.0),
     "grace": ("3", "3", "grace_s", 3.0),
     "log-format": ("json", '"json"', "log_format", "json"),
     "log-level": ("debug", '"debug"', "log_level", "debug"),
