@@ -69,8 +69,8 @@ class FakePower(Power):
 
     def poll_rebooting_instances(
         self,
-        request: pb.PollRebootingInstancesRequest,
-        work: Work,  # noqa: ARG002 - see Power
+        request: pb.PollRebootingInstancesRequest,  # noqa: ARG002 - see Power
+        work: Work,
     ) -> pb.PollRebootingInstancesResponse:
         """See Power. Fake guests reboot at once: none is ever stuck."""
         faulty = self._host.faulty(work, "poll_rebooting_instances", None)

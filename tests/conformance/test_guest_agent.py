@@ -14,7 +14,7 @@ from tests.refusals import refused
 
 CANARY = "canary-S3cret"
 UNKNOWN = "00000000-0000-4000-8000-00000000dead"
-VERBS = [
+VERBS: list[tuple[str, dict[str, Any]]] = [
     ("SetAdminPassword", {"password": CANARY}),
     ("InjectFile", {"path": "/root/hello", "content": b"hello"}),
     ("InjectNetworkInfo", {}),
