@@ -16,7 +16,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -112,8 +112,9 @@ class Dispatcher:
                 call = self._admitted(verb, context)
                 request = _request(verb, incoming)
                 with self._admission.enter(verb):
-                    async for reply in self._own(verb)(request, call):
-                        yield _serialised(reply)
+                    async with aclosing(self._own(verb)(request, call)) as replies:
+                        async for reply in replies:
+                            yield _serialised(reply)
 
         return handle
 

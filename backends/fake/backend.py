@@ -78,6 +78,9 @@ class FakeBackend(Backend):
         """See Backend."""
         self._undo[undo.action](undo.arguments["instance_id"])
 
+    def break_off(self, instance_id: str) -> None:
+        """See Backend; what waits here notices every cancel."""
+
     def sample(self) -> Sequence[Sample]:
         """See Backend."""
         return self._host.samples()

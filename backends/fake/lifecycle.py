@@ -2,6 +2,7 @@
 
 import shutil
 
+import structlog
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import PowerState
@@ -14,6 +15,7 @@ from backends.specification import SpecImages, boot_source_blockers, existing, i
 from backends.work import Undo, Work
 
 BUILTIN_IMAGE = "demo"
+log = structlog.get_logger()
 
 
 class FakeLifecycle(Lifecycle):
@@ -60,6 +62,8 @@ class FakeLifecycle(Lifecycle):
         instance = self._host.find(request.instance_id)
         faulty = self._host.faulty(work, "destroy_instance", instance)
         faulty.ready()
+        if instance is None:
+            log.warning("instance to destroy is not on this host", instance_id=request.instance_id)
         faulty.step("stop")
         self._host.stop(request.instance_id, "destroyed")
         faulty.step("undefine")

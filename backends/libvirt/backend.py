@@ -102,6 +102,10 @@ class LibvirtBackend(Backend):
         """See Backend."""
         self._undo[undo.action](undo.arguments["instance_id"])
 
+    def break_off(self, instance_id: str) -> None:
+        """See Backend."""
+        force_off(self._domains, instance_id)
+
     def sample(self) -> Sequence[Sample]:
         """See Backend."""
         return self._counters.sample()

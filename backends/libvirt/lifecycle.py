@@ -1,6 +1,7 @@
 """Spawn and destroy, and what an instance leaves behind, on libvirt."""
 
 import libvirt
+import structlog
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import PowerState
@@ -28,6 +29,7 @@ from backends.specification import (
 )
 from backends.work import Undo, Work
 
+log = structlog.get_logger()
 _UNDEFINE_EVERYWHERE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
 )
@@ -81,6 +83,8 @@ class LibvirtLifecycle(Lifecycle):
         if domain is not None:
             require_managed(self._domains.read(domain), request.instance_id)
         work.ready()
+        if domain is None:
+            log.warning("instance to destroy is not on this host", instance_id=request.instance_id)
         work.step("stop")
         force_off(self._domains, request.instance_id)
         work.step("undefine")

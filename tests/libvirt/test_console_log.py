@@ -1,6 +1,5 @@
 """A console log keeps head and tail, gives back the middle, and never tells a wrong byte."""
 
-import os
 import tempfile
 import threading
 from pathlib import Path
@@ -169,7 +168,7 @@ def test_reader_beside_writer_and_trimmer_gets_only_what_was_written(tmp_path: P
     done = threading.Event()
 
     def write() -> None:
-        for _ in range(2000):
+        for _ in range(800):
             append(8 * KIB + 3)
         done.set()
 
@@ -183,8 +182,7 @@ def test_reader_beside_writer_and_trimmer_gets_only_what_was_written(tmp_path: P
     offset, read = 0, 0
     while not done.is_set() or offset < append.end:
         chunk = log.read(offset, max_bytes=BLOCK)
-        if os.path.getsize(log.path) - chunk.next_offset < TAIL:
-            assert chunk.data == written(chunk.offset, len(chunk.data))
+        assert chunk.data == written(chunk.offset, len(chunk.data))
         offset, read = chunk.next_offset, read + len(chunk.data)
     for thread in threads:
         thread.join()

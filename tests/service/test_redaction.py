@@ -12,6 +12,7 @@ from google.protobuf.message_factory import GetMessageClass
 from virtrpc.v1 import instance_pb2, operation_pb2, options_pb2
 
 from backends.redaction import redacted
+from backends.specification import same_specification
 from service.verbs import all_verbs
 from tests.conftest import MakeDaemon
 from tests.daemon import Connection, DaemonProcess
@@ -80,6 +81,16 @@ def test_redaction_leaves_the_message_itself_alone() -> None:
     before = request.SerializeToString(deterministic=True)
     redacted(request)
     assert request.SerializeToString(deterministic=True) == before
+
+
+def test_other_secrets_make_no_other_specification() -> None:
+    """They are kept nowhere, so there is nothing to compare them with."""
+    one, other = request_with_canary().spec, request_with_canary().spec
+    other.guest.admin_password = "another"  # noqa: S105 - a test
+    other.guest.user_data = b""
+    assert same_specification(one, other)
+    other.guest.hostname = "another"
+    assert not same_specification(one, other)
 
 
 @pytest.fixture
