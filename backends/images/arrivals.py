@@ -1,8 +1,8 @@
 """The one way by which an image comes into the store, wherever its bytes come from.
 
-    fetch ──▶ verify ──▶ inspect ──▶ store
-      │          │          │          │ its record is on disk: point of no return
-      ╰──────────┴──────────┴── undo: thrown away
+fetch ──▶ verify ──▶ inspect ──▶ store
+  │          │          │          │ its record is on disk: point of no return
+  ╰──────────┴──────────┴── undo: thrown away
 """
 
 import hmac
