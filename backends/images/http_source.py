@@ -146,30 +146,31 @@ class HttpSource:
             http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
         )
         connection = connection_class(address.host, address.port)
-        connection.sock = self._connected(address)
+        reader = self._connected(address)
+        connection.sock = _RequestEnd(reader)
         try:
             with _telling_network_errors():
                 connection.request("GET", address.target, headers=headers)
                 return connection.getresponse()
         except ContractError:
-            connection.close()
+            reader.close()
             raise
 
-    def _connected(self, address: Address) -> "_PatientSocket":
+    def _connected(self, address: Address) -> "_PatientReader":
         """A connection to an address that was checked, and to no other."""
         failure: OSError | None = None
         for ip_address in self._rules.resolve(address):
             self._checkpoint()
             try:
                 plain = socket.create_connection((ip_address, address.port), _CONNECT_S)
-                return _PatientSocket(_secured(plain, address), self._checkpoint)
+                return _PatientReader(_secured(plain, address), self._checkpoint)
             except OSError as error:
                 failure = error
         raise source_unreachable(f"the server does not answer: {_reason(failure)}") from failure
 
 
-class _PatientSocket(io.RawIOBase):
-    """A socket that can be waited for: silent for a minute at most, and never past a cancel."""
+class _PatientReader(io.RawIOBase):
+    """Reads from a server: silent for a minute at most, and never past a cancel."""
 
     def __init__(self, plain: socket.socket, checkpoint: Callable[[], None]) -> None:
         super().__init__()
@@ -180,10 +181,6 @@ class _PatientSocket(io.RawIOBase):
         """Sends a request, which is small."""
         self._socket.settimeout(_CONNECT_S)
         self._socket.sendall(data)
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """What answers are read from; who closes it ends the connection."""
-        return io.BufferedReader(self, _READ_BYTES)
 
     def readable(self) -> bool:
         """It is for reading."""
@@ -206,6 +203,25 @@ class _PatientSocket(io.RawIOBase):
         if not self.closed:
             self._socket.close()
         super().close()
+
+
+class _RequestEnd:
+    """What http.client takes for a socket.
+
+    It closes that as soon as it has the answer's header; the connection lives for as long
+    as the answer is read.
+    """
+
+    def __init__(self, reader: _PatientReader) -> None:
+        self._reader = reader
+        self.sendall = reader.sendall
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """What the answer is read from; who closes it ends the connection."""
+        return io.BufferedReader(self._reader, _READ_BYTES)
+
+    def close(self) -> None:
+        """The answer's reader ends the connection."""
 
 
 def _secured(plain: socket.socket, address: Address) -> socket.socket:

@@ -220,8 +220,9 @@ class ImageStore:
             name = f"{image_id}{suffix}"
             if not suffix and _id_of(name) != image_id:
                 continue  # the file of another image
-            if len(name) <= _LONGEST_NAME_BYTES and os.path.lexists(self.folder / name):
-                return _Located(self.folder / name, disk_format, None)
+            path = self.folder / name
+            if len(name) <= _LONGEST_NAME_BYTES and os.path.lexists(path) and not path.is_dir():
+                return _Located(path, disk_format, None)
         return None
 
     def _ids(self) -> set[str]:

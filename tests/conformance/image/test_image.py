@@ -362,7 +362,7 @@ def test_what_is_no_image_is_not_listed(host: ImageHost) -> None:
     try:
         assert not {"fifo", "link", "folder"} & set(host.listed())
         for image_id in ("fifo", "link", "folder"):
-            with refused(grpc.StatusCode.FAILED_PRECONDITION, "IMAGE_DAMAGED"):
+            with refused(grpc.StatusCode.NOT_FOUND, "IMAGE_NOT_FOUND"):
                 host.download(image_id)
     finally:
         (store / "fifo.raw").unlink()

@@ -66,6 +66,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def begin(self, code: int, **headers: object) -> None:
         self.send_response(code)
+        self.send_header("Connection", "close")
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
