@@ -118,6 +118,18 @@ class OutOfRangeError(ContractError):
     reason = "OUT_OF_RANGE"
 
 
+class PermissionRefusedError(ContractError):
+    """Something beyond the service, as a file or a server, refuses us."""
+
+    reason = "PERMISSION_REFUSED"
+
+
+class DamagedError(ContractError):
+    """What was kept cannot be read whole any more."""
+
+    reason = "DAMAGED"
+
+
 class NoRoomError(ContractError):
     """Memory, disk or another resource of the host does not suffice."""
 

@@ -5,6 +5,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from backends.contract import Backend
+from backends.images import ImagePolicy
 
 
 class UnknownBackendError(Exception):
@@ -19,6 +20,8 @@ class BackendOptions:
     """Where it keeps what is its own; exists."""
     image_dir: Path
     """The image store; exists."""
+    images: ImagePolicy = ImagePolicy()
+    """What is allowed of images."""
     libvirt_uri: str = "qemu:///embed"
     virt_type: str = "auto"
     fake_faults: str = ""

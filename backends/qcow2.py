@@ -5,36 +5,46 @@ Source: QEMU's docs/interop/qcow2.txt.
 
 import struct
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import IO
 
 _MAGIC = b"QFI\xfb"
-_HEADER = struct.Struct(">4sIQIIQ")  # magic, version, backing offset and size, bits, size
+# Magic, version, backing offset and size, cluster bits, size, encryption, L1 entries and offset.
+_HEADER = struct.Struct(">4sIQIIQIIQ")
 _INCOMPATIBLE_OFFSET = 72
+_CORRUPT = 1 << 1
 _EXTERNAL_DATA_FILE = 1 << 2
 _LEAST_BYTES = {2: 72, 3: 104}  # of a header, by version
 _MAX_NAME_BYTES = 1023
 _MAX_CLUSTER_BYTES = 2 << 20  # the first cluster has to hold the name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Qcow2Header:
-    """What a qcow2 file says of itself."""
+    """What a qcow2 file says of itself: not to be trusted."""
 
     virtual_size_bytes: int
     backing_file: str
     """Name of the file it is an overlay of; empty: none."""
     external_data_file: bool
     """Its data are in another file."""
+    cluster_bits: int
+    encryption: int
+    """Method; 0: none."""
+    corrupt: bool
+    """QEMU has found it so."""
+    l1_entries: int
+    l1_offset: int
 
 
-def read_header(file: BinaryIO) -> Qcow2Header | None:
+def read_header(file: IO[bytes]) -> Qcow2Header | None:
     """The header of an open file; None where it is not a qcow2 file."""
     header = file.read(max(_LEAST_BYTES.values()))
     if len(header) < _HEADER.size or not header.startswith(_MAGIC):
         return None
-    _, version, backing_offset, backing_bytes, _, size = _HEADER.unpack_from(header)
+    _, version, backing_offset, backing_bytes, *others = _HEADER.unpack_from(header)
     if len(header) < _LEAST_BYTES.get(version, len(header) + 1):
         return None
+    cluster_bits, size, encryption, l1_entries, l1_offset = others
     incompatible = 0
     if version == 3:
         (incompatible,) = struct.unpack_from(">Q", header, _INCOMPATIBLE_OFFSET)
@@ -43,4 +53,13 @@ def read_header(file: BinaryIO) -> Qcow2Header | None:
         file.seek(min(backing_offset, _MAX_CLUSTER_BYTES))
         name = file.read(min(backing_bytes, _MAX_NAME_BYTES))
         backing_file = name.decode("utf-8", "replace") or "?"
-    return Qcow2Header(size, backing_file, bool(incompatible & _EXTERNAL_DATA_FILE))
+    return Qcow2Header(
+        virtual_size_bytes=size,
+        backing_file=backing_file,
+        external_data_file=bool(incompatible & _EXTERNAL_DATA_FILE),
+        cluster_bits=cluster_bits,
+        encryption=encryption,
+        corrupt=bool(incompatible & _CORRUPT),
+        l1_entries=l1_entries,
+        l1_offset=l1_offset,
+    )

@@ -10,7 +10,6 @@ from backends.errors import (
     ContractError,
     InstanceNotFoundError,
     InvalidArgumentError,
-    NotFoundError,
     WrongStateError,
 )
 from backends.images import ImageStore, StoredImage
@@ -93,9 +92,15 @@ class SpecImages:
                 continue
             try:
                 setattr(self, attribute, find(image_id, field=field))
-            except (NotFoundError, InvalidArgumentError) as error:
+            except ContractError as error:
                 self.blockers.append(error)
         self._check_root_size(spec)
+
+    def mark_used(self) -> None:
+        """Notes that an instance is made from them now."""
+        for image in (self.root, self.kernel, self.ramdisk):
+            if image is not None:
+                image.mark_used()
 
     def _check_root_size(self, spec: InstanceSpec) -> None:
         wanted = spec.flavor.root_disk_gib * BYTES_PER_GIB

@@ -29,6 +29,7 @@ from service.events.hub import Hub
 from service.events.log import EventLog
 from service.health import Health
 from service.identity import identifier
+from service.image_cache import age_images
 from service.listeners import ListenError, Listeners
 from service.metrics import DaemonMetrics, InstanceMetrics, RpcMetrics
 from service.metrics import serve as serve_metrics
@@ -40,6 +41,7 @@ from service.own.consoles import ConsoleVerbs
 from service.own.diagnostics import DiagnosticsVerbs
 from service.own.events import EventVerbs
 from service.own.host import DaemonState, HostVerbs
+from service.own.images import ImageVerbs
 from service.own.instances import InstanceReads
 from service.own.operations import OperationVerbs
 from service.pools import Pools
@@ -101,6 +103,7 @@ class Daemon:
                 virt_type=settings.virt_type,
                 fake_faults=settings.fake_faults,
                 reclaim_after_s=settings.reclaim_after_s,
+                images=settings.images,
             ),
         )
         self._journal = Journal(self._state_dir.journal)
@@ -142,7 +145,16 @@ class Daemon:
                 truth=self._truth,
             )
         )
-        self._operations.load(self._journal.load(), self._mutations())
+        images = ImageVerbs(
+            store=self._backend.image_store,
+            users=self._backend.image_users,
+            truth=self._truth,
+            operations=self._operations,
+            pools=self._pools,
+            upload=self._verbs["/virtrpc.v1.ImageService/UploadImage"],
+        )
+        self._bindings.add_own(images)
+        self._operations.load(self._journal.load(), self._mutations() | images.mutations())
         self._registry = CollectorRegistry()
         self._server = self._make_server()
         self._listeners = Listeners(self._server, insecure=settings.insecure)
@@ -257,7 +269,13 @@ class Daemon:
         self._bindings.missing = facts.missing
         self._operations.recover()
         self._state.state = host_pb2.DAEMON_STATE_READY
-        for work in (self._report_health, self._sample, self._trim_consoles, self._reclaim):
+        for work in (
+            self._report_health,
+            self._sample,
+            self._trim_consoles,
+            self._reclaim,
+            self._age_images,
+        ):
             self._tasks.append(asyncio.ensure_future(work()))
 
     def _mutations(self) -> dict[str, tuple[Verb, Method]]:
@@ -291,6 +309,12 @@ class Daemon:
     async def _reclaim(self) -> None:
         destroy = self._verbs["/virtrpc.v1.InstanceService/DestroyInstance"]
         await reclaim(self._truth, self._operations, self._bindings, destroy)
+
+    async def _age_images(self) -> None:
+        manage = self._verbs["/virtrpc.v1.ImageService/ManageImageCache"]
+        interval_s = self._settings.image_cache_interval_s
+        if interval_s:
+            await age_images(self._operations, self._bindings, manage, interval_s=interval_s)
 
     async def _trim_consoles(self) -> None:
         loop = asyncio.get_running_loop()

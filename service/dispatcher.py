@@ -26,14 +26,13 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, Operation
 
-from backends.errors import ContractError, UnreachableError
-from backends.work import Validated
+from backends.errors import ContractError
 from service.admission import Admission
 from service.bindings import Bindings
-from service.errors import RecordedError, internal_error, status_of
+from service.errors import internal_error, status_of
 from service.identity import Identity
 from service.metrics import RpcMetrics
-from service.operations.operation import Checks
+from service.operations.operation import checked
 from service.operations.runner import Method, Operations
 from service.pools import Pools
 from service.validation import parse
@@ -165,29 +164,16 @@ class Dispatcher:
         operation = await self._operations.start(verb, request, method, caller=call.identity.name)
         if verb.long_running:
             return operation
-        await self._operations.outcome(operation)
-        if operation.HasField("error"):
-            raise RecordedError(operation.error)
-        if not operation.done:
-            raise UnreachableError(
-                "the operation is not done yet and goes on by itself: repeat with the request_id",
-                metadata={"operation_id": operation.operation_id},
-            )
-        response = verb.response_class()
-        operation.result.Unpack(response)
-        return response
+        return await self._operations.response(operation, verb.response_class)
 
     async def _check(self, verb: Verb, request: Message, method: Method, call: Call) -> Message:
         """Only the checks; outside any lane, and not an operation."""
         loop = asyncio.get_running_loop()
-        reply = verb.response_class()
-        try:
-            work = Checks(call.identity.name)
-            await loop.run_in_executor(self._pools.reads, method, request, work)
-        except Validated as validated:
-            reply = validated.reply or reply
+        reply = await loop.run_in_executor(
+            self._pools.reads, checked, method, request, call.identity.name
+        )
         if not verb.long_running:
-            return reply
+            return reply or verb.response_class()
         return Operation(
             verb=verb.name,
             instance_id=getattr(request, "instance_id", ""),

@@ -69,6 +69,8 @@ _CODES: Mapping[type[errors.ContractError], grpc.StatusCode] = {
     errors.WrongStateError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.UnsupportedError: grpc.StatusCode.UNIMPLEMENTED,
     errors.OutOfRangeError: grpc.StatusCode.OUT_OF_RANGE,
+    errors.PermissionRefusedError: grpc.StatusCode.PERMISSION_DENIED,
+    errors.DamagedError: grpc.StatusCode.DATA_LOSS,
     errors.NoRoomError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.BusyError: grpc.StatusCode.ABORTED,
     errors.UnreachableError: grpc.StatusCode.UNAVAILABLE,

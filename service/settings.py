@@ -10,6 +10,8 @@ from typing import Any
 import click
 from virtrpc.address import default_socket
 
+from backends.images import ImagePolicy
+
 ENVIRONMENT_PREFIX = "VIRTRPC"
 
 
@@ -28,6 +30,8 @@ class Settings:
     fake_faults: str
     sample_interval_s: float
     reclaim_after_s: float
+    images: ImagePolicy
+    image_cache_interval_s: float
     grace_s: float
     log_format: str
     log_level: str
@@ -103,6 +107,33 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True, help="Seconds that soft-deleted instances are kept.",
     ),
     click.option(
+        "--image-source-dir", multiple=True, type=click.Path(path_type=Path, file_okay=False),
+        help="Directory that PullImage may read files from. Repeatable  [default: none]",
+    ),
+    click.option(
+        "--image-url-prefix", multiple=True,
+        help="Address below which images may be fetched. Repeatable  [default: any but this"
+        " host's own]",
+    ),
+    click.option(
+        "--image-max-size", type=click.IntRange(1, 1 << 46), default=ImagePolicy.max_size_bytes,
+        show_default="64 GiB", help="Most bytes of an image's file.",
+    ),
+    click.option(
+        "--image-max-virtual-size", type=click.IntRange(1, 1 << 46),
+        default=ImagePolicy.max_virtual_size_bytes, show_default="1 TiB",
+        help="Most bytes of the disk in an image.",
+    ),
+    click.option(
+        "--image-max-unused-age", type=click.FloatRange(0, 365 * 24 * 3600),
+        default=ImagePolicy.max_unused_age_s, show_default=True,
+        help="Seconds after which evictable images that nobody uses are deleted.",
+    ),
+    click.option(
+        "--image-cache-interval", type=click.FloatRange(0, 24 * 3600), default=600.0,
+        show_default=True, help="Seconds between looks for unused images; 0: never by itself.",
+    ),
+    click.option(
         "--grace", type=click.FloatRange(0, 3600), default=10.0, show_default=True,
         help="Seconds that running operations have at a stop.",
     ),
@@ -127,6 +158,12 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
         sample_interval: float,
         reclaim_after: float,
         grace: float,
+        image_source_dir: tuple[Path, ...],
+        image_url_prefix: tuple[str, ...],
+        image_max_size: int,
+        image_max_virtual_size: int,
+        image_max_unused_age: float,
+        image_cache_interval: float,
         **values: Any,
     ) -> None:
         command(
@@ -136,6 +173,14 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                 sample_interval_s=sample_interval,
                 reclaim_after_s=reclaim_after,
                 grace_s=grace,
+                images=ImagePolicy(
+                    source_dirs=tuple(folder.absolute() for folder in image_source_dir),
+                    url_prefixes=image_url_prefix,
+                    max_size_bytes=image_max_size,
+                    max_virtual_size_bytes=image_max_virtual_size,
+                    max_unused_age_s=image_max_unused_age,
+                ),
+                image_cache_interval_s=image_cache_interval,
                 **values,
             )
         )

@@ -16,6 +16,7 @@ from backends.contract.facets import (
     Power,
     Suspension,
 )
+from backends.contract.images import Images
 
 __all__ = [
     "Backend",
@@ -23,6 +24,7 @@ __all__ = [
     "Facet",
     "GuestAgent",
     "HypervisorFacts",
+    "Images",
     "InstanceFiles",
     "Intent",
     "Lifecycle",

@@ -10,6 +10,7 @@ from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
 
 from backends.console_log import ConsoleLog
+from backends.images import ImageStore, ImageUsers
 from backends.work import Undo
 
 
@@ -82,6 +83,10 @@ class Backend(ABC):
 
     name: str
     """By which `--backend` chooses it."""
+    image_store: ImageStore
+    """The host's images, whose reads and streams are the daemon's own verbs."""
+    image_users: ImageUsers
+    """Finds out which instances use them."""
 
     @abstractmethod
     def open(self, observer: Observer) -> HypervisorFacts:

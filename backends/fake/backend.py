@@ -14,7 +14,8 @@ from backends.fake.intent import FakeIntent
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.power import FakePower
 from backends.fake.suspension import FakeSuspension
-from backends.images import ImageStore
+from backends.images import ImageStore, ImageUsers
+from backends.images.verbs import HostImages
 from backends.loading import BackendOptions
 from backends.work import Undo
 
@@ -26,17 +27,25 @@ class FakeBackend(Backend):
 
     def __init__(self, options: BackendOptions) -> None:
         self._host = FakeHost(options.state_dir / "fake", parse_rules(options.fake_faults))
-        images = ImageStore(options.image_dir)
+        self.image_store = ImageStore(options.image_dir, options.images)
+        self.image_users = ImageUsers(self.image_store)
+        images = HostImages(
+            self.image_store,
+            self.image_users,
+            instances=self._host.instances,
+            observed=lambda work, verb: self._host.faulty(work, verb, None),
+        )
         guest = FakeGuestAgent(self._host)
         suspension = FakeSuspension(self._host)
         self._facets = (
-            FakeLifecycle(self._host, images),
+            FakeLifecycle(self._host, self.image_store),
             FakeInstanceFiles(self._host),
             FakePower(self._host),
             suspension,
             guest,
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
+            images,
         )
         self._undo: Mapping[str, Callable[[str], None]] = {
             "remove_files": lambda instance_id: shutil.rmtree(
@@ -46,6 +55,7 @@ class FakeBackend(Backend):
             "thaw": guest.thaw,
             "undefine": self._host.undefine,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
+            **images.undo,
         }
 
     def open(self, observer: Observer) -> HypervisorFacts:
@@ -76,7 +86,8 @@ class FakeBackend(Backend):
 
     def undo(self, undo: Undo) -> None:
         """See Backend."""
-        self._undo[undo.action](undo.arguments["instance_id"])
+        (subject,) = undo.arguments.values()
+        self._undo[undo.action](subject)
 
     def break_off(self, instance_id: str) -> None:
         """See Backend; what waits here notices every cancel."""

@@ -33,10 +33,12 @@ class FakeLifecycle(Lifecycle):
             work.ready()
             return same
         faulty = self._host.faulty(work, "spawn_instance", pb.Instance(labels=spec.labels))
-        faulty.ready([*self._image_blockers(spec), *boot_source_blockers(spec)])
+        images = SpecImages(spec, self._images)
+        faulty.ready([*_without_builtin(images.blockers, spec), *boot_source_blockers(spec)])
         faulty.phase("disks", percent=10)
         faulty.step("files", Undo("remove_files", {"instance_id": instance_id}))
         self._host.instance_folder(instance_id).mkdir(exist_ok=True)
+        images.mark_used()
         faulty.phase("define", percent=60, message=instance_name(instance_id, spec))
         faulty.step("define", Undo("undefine", {"instance_id": instance_id}))
         self._host.define(instance_id, spec)
@@ -72,13 +74,6 @@ class FakeLifecycle(Lifecycle):
         if request.destroy_disks:
             _remove(self._host, request.instance_id)
         return pb.DestroyInstanceResponse(already_gone=instance is None)
-
-    def _image_blockers(self, spec: InstanceSpec) -> list[ContractError]:
-        """Images that are not in the store; the built-in one always is."""
-        blockers = SpecImages(spec, self._images).blockers
-        if spec.image.image_id != BUILTIN_IMAGE:
-            return blockers
-        return [blocker for blocker in blockers if blocker.field != "spec.image.image_id"]
 
 
 class FakeInstanceFiles(InstanceFiles):
@@ -116,6 +111,13 @@ class FakeInstanceFiles(InstanceFiles):
         """See InstanceFiles."""
         folder = self._host.instance_folder(request.instance_id)
         return pb.CheckInstanceOnDiskResponse(on_disk=folder.exists())
+
+
+def _without_builtin(blockers: list[ContractError], spec: InstanceSpec) -> list[ContractError]:
+    """Images that are not in the store; the built-in one always is."""
+    if spec.image.image_id != BUILTIN_IMAGE:
+        return blockers
+    return [blocker for blocker in blockers if blocker.field != "spec.image.image_id"]
 
 
 def _remove(host: FakeHost, instance_id: str) -> list[str]:

@@ -7,7 +7,8 @@ import libvirt
 from backends.console_log import ConsoleLog
 from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
 from backends.errors import UnreachableError
-from backends.images import ImageStore
+from backends.images import ImageStore, ImageUsers
+from backends.images.verbs import HostImages
 from backends.libvirt.connection import Connection, Handles
 from backends.libvirt.counters import Counters
 from backends.libvirt.diagnostics import LibvirtDiagnostics
@@ -47,17 +48,20 @@ class LibvirtBackend(Backend):
         self._callbacks: Callbacks | None = None
         self._embedded: EmbeddedRoot | None = None
         self._reaper: Reaper | None = None
-        images = ImageStore(options.image_dir)
+        self.image_store = ImageStore(options.image_dir, options.images)
+        self.image_users = ImageUsers(self.image_store, self._folders.folder)
+        images = HostImages(self.image_store, self.image_users, instances=self._domains.read_all)
         guest = LibvirtGuestAgent(self._domains)
         suspension = LibvirtSuspension(self._domains)
         self._facets = (
-            LibvirtLifecycle(self._domains, self._folders, images, self._probed),
+            LibvirtLifecycle(self._domains, self._folders, self.image_store, self._probed),
             LibvirtInstanceFiles(self._domains, self._folders),
             LibvirtPower(self._domains),
             suspension,
             guest,
             LibvirtDiagnostics(self._domains),
             LibvirtIntent(self._domains, reclaim_after_s=options.reclaim_after_s),
+            images,
         )
         self._undo: Mapping[str, Callable[[str], object]] = {
             "remove_files": self._folders.remove,
@@ -65,6 +69,7 @@ class LibvirtBackend(Backend):
             "restore": suspension.undo_save,
             "thaw": guest.thaw,
             "force_off": lambda instance_id: force_off(self._domains, instance_id),
+            **images.undo,
         }
 
     def open(self, observer: Observer) -> HypervisorFacts:
@@ -100,7 +105,8 @@ class LibvirtBackend(Backend):
 
     def undo(self, undo: Undo) -> None:
         """See Backend."""
-        self._undo[undo.action](undo.arguments["instance_id"])
+        (subject,) = undo.arguments.values()
+        self._undo[undo.action](subject)
 
     def break_off(self, instance_id: str) -> None:
         """See Backend."""

@@ -1,44 +1,28 @@
 """Disks of an instance's own, made by qemu-img with every format said explicitly."""
 
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from virtrpc.v1 import spec_pb2
 
-from backends.errors import HypervisorError, NoRoomError
-from backends.images import StoredImage
+from backends.images import StoredImage, qemu_img
 
-_TIMEOUT_S = 300
 _FORMATS: Mapping[int, str] = {
     spec_pb2.DISK_FORMAT_QCOW2: "qcow2",
     spec_pb2.DISK_FORMAT_RAW: "raw",
 }
-_NO_SPACE = b"No space left on device"
+_MOST_OVERLAY_BYTES = 1 << 30
 
 
 def make_overlay(path: Path, image: StoredImage, *, size_bytes: int) -> None:
-    """Makes a qcow2 disk over an image that was inspected; 0 means the image's own size."""
-    size = [str(size_bytes)] if size_bytes else []
-    _qemu_img("create", "-q", "-f", "qcow2", "-F", _FORMATS[image.format],
-              "-b", str(image.path), "--", str(path), *size)  # fmt: skip
+    """Makes a qcow2 disk over an image that was inspected; 0 means the image's own size.
 
-
-def _qemu_img(command: str, *arguments: str) -> None:
-    try:
-        done = subprocess.run(
-            ["qemu-img", command, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise HypervisorError(f"qemu-img {command} took longer than {_TIMEOUT_S} s") from error
-    if done.returncode == 0:
-        return
-    # The program says it in no other way than by the C library's message.
-    if _NO_SPACE in done.stderr:
-        raise NoRoomError("the filesystem of the instances is full", reason="NO_ROOM")
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
-    raise HypervisorError(f"qemu-img {command} failed: {lines[-1] if lines else 'no message'}")
+    qemu-img does not open the image: its format and size are known.
+    """
+    qemu_img.make_output(path)
+    qemu_img.run(
+        "create", "-q", "-u", "-f", "qcow2", "-F", _FORMATS[image.format], "-b", str(image.path),
+        "--", str(path), str(size_bytes or image.virtual_size_bytes),
+        max_file_bytes=_MOST_OVERLAY_BYTES,
+    )  # fmt: skip
+    qemu_img.take_output(path)

@@ -166,8 +166,8 @@ class Domains:
             own.wanted = state
             self.save_own(domain, own)
 
-    def tell_all(self) -> None:
-        """Reads every domain and tells the daemon the whole truth."""
+    def read_all(self) -> list[Instance]:
+        """The facts of every domain, as they are now."""
         instances = []
         with translating():
             for domain in self.connection.handles.reads.listAllDomains():
@@ -176,6 +176,11 @@ class Domains:
                 except libvirt.libvirtError as error:
                     if not is_gone(error):
                         raise
+        return instances
+
+    def tell_all(self) -> None:
+        """Reads every domain and tells the daemon the whole truth."""
+        instances = self.read_all()
         if self.observer is not None:
             self.observer.instances_listed(instances)
 

@@ -109,6 +109,7 @@ class LibvirtLifecycle(Lifecycle):
         work.step("files", Undo("remove_files", {"instance_id": instance_id}))
         self._folders.remove(instance_id)  # what an instance of that id once left
         folder = self._folders.make(instance_id)
+        images.mark_used()
         root_disk = None
         if images.root is not None:
             root_disk = folder / "root.qcow2"

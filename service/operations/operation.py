@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from virtrpc.v1 import operation_pb2
 
 from backends.errors import BlockedError, CancelledError, ContractError, NoRoomError
-from backends.work import Undo, Validated
+from backends.work import Undo, Validated, Work
 from service.errors import record_of
 from service.operations.journal import Journal, JournalError, Step
 from service.verbs import Verb
@@ -74,6 +74,17 @@ class Checks:
 
     def wait(self, seconds: float) -> None:
         """Checks do not wait."""
+
+
+def checked(
+    method: Callable[[Message, Work], Message], request: Message, caller: str
+) -> Message | None:
+    """Only a verb's checks: raises what stands in the way. Its reply, where it has one to them."""
+    try:
+        method(request, Checks(caller))
+    except Validated as validated:
+        return validated.reply
+    return None
 
 
 def raise_blockers(blockers: Sequence[ContractError]) -> None:

@@ -7,7 +7,7 @@ or that their deadline passes, changes nothing here.
 import asyncio
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import structlog
 from google.protobuf.message import Message
@@ -18,6 +18,7 @@ from backends.work import Undo, Work
 from service.errors import (
     Interrupted,
     OverloadedError,
+    RecordedError,
     ShuttingDownError,
     StartingError,
     internal_error,
@@ -33,6 +34,7 @@ from service.verbs import Verb
 MAX_LIVE_OPERATIONS = 256
 RETRY_S = 1.0
 Method = Callable[[Message, Work], Message]
+Reply = TypeVar("Reply", bound=Message)
 log = structlog.get_logger()
 
 
@@ -101,6 +103,23 @@ class Operations:
         if live is not None:
             await live.answered.wait()
         return operation
+
+    async def response(self, operation: Operation, response_class: type[Reply]) -> Reply:
+        """Waits for an operation, gives its result; raises the error that it ended with.
+
+        Raises UnreachableError where it cannot go on for now.
+        """
+        await self.outcome(operation)
+        if operation.HasField("error"):
+            raise RecordedError(operation.error)
+        if not operation.done:
+            raise UnreachableError(
+                "the operation is not done yet and goes on by itself: repeat with the request_id",
+                metadata={"operation_id": operation.operation_id},
+            )
+        response = response_class()
+        operation.result.Unpack(response)
+        return response
 
     def cancellable(self, operation_id: str) -> bool:
         """Whether an operation can be stopped; raises NotFoundError."""

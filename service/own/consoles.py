@@ -37,8 +37,9 @@ class ConsoleVerbs:
     ) -> pb.GetConsoleOutputResponse:
         """See ConsoleService.GetConsoleOutput."""
         log = self._log(request.instance_id, request.log_id)
-        start = _start(log, request, default=0)
-        chunk = log.read(start, max_bytes=request.max_bytes or _DEFAULT_READ_BYTES)
+        max_bytes = request.max_bytes or _DEFAULT_READ_BYTES
+        start = _start(log, request, default=max(log.end() - max_bytes, 0))
+        chunk = log.read(start, max_bytes=max_bytes)
         return pb.GetConsoleOutputResponse(
             data=chunk.data,
             offset=chunk.offset,

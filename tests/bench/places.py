@@ -9,7 +9,12 @@ from pathlib import Path
 
 import psutil
 from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, Operation, WaitOperationRequest
+from virtrpc.v1.operation_pb2 import (
+    OPERATION_STATE_SUCCEEDED,
+    Operation,
+    OperationState,
+    WaitOperationRequest,
+)
 from virtrpc.v1.spec_pb2 import Flavor, ImageSource, InstanceSpec, InterfaceSpec, UserModeNetwork
 
 from tests.daemon import Connection, DaemonProcess
@@ -87,7 +92,8 @@ def ended(connection: Connection, operation: Operation) -> Operation:
     request = WaitOperationRequest(operation_id=operation.operation_id)
     operation = connection.operations.WaitOperation(request)
     if operation.state != OPERATION_STATE_SUCCEEDED:
-        raise SpawnError(f"{operation.verb}: {operation.error.message}")
+        state = OperationState.Name(operation.state)
+        raise SpawnError(f"{operation.verb}: {state} {operation.error.message}")
     return operation
 
 

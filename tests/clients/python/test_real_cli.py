@@ -1,36 +1,23 @@
-"""The command line against the daemon itself: a soft deletion, a suspension, the guest, counters."""
+"""The command line against the daemon itself: deletion, suspension, the guest, counters."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from tests.clients.python.conftest import Run, command_line
 from tests.daemon import DaemonProcess
 
 pytestmark = pytest.mark.timeout(120)
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
 def virtrpc(make_daemon: Callable[[], DaemonProcess]) -> Run:
     """The command line against a daemon of the test's own, with an instance "web-1"."""
     served = make_daemon().start()
-
-    def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "virtrpc.cli", *arguments],
-            env={**os.environ, "VIRTRPC_ADDRESS": served.address},
-            input=given,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
+    run = command_line(served.address)
     spawned = run("instance", "spawn", "web-1", "--image", "guest", "--nic", "user")
     assert spawned.returncode == 0, spawned.stderr
     return run

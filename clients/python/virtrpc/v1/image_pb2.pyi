@@ -30,7 +30,7 @@ class _ImageOrigin:
 class _ImageOriginEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ImageOrigin.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     IMAGE_ORIGIN_UNSPECIFIED: _ImageOrigin.ValueType  # 0
-    """Not known."""
+    """Not known: its file was put into the store by hand."""
     IMAGE_ORIGIN_FILE: _ImageOrigin.ValueType  # 1
     """PullImage, from a file of the host."""
     IMAGE_ORIGIN_HTTP: _ImageOrigin.ValueType  # 2
@@ -44,7 +44,7 @@ class ImageOrigin(_ImageOrigin, metaclass=_ImageOriginEnumTypeWrapper):
     """How an image came into the store."""
 
 IMAGE_ORIGIN_UNSPECIFIED: ImageOrigin.ValueType  # 0
-"""Not known."""
+"""Not known: its file was put into the store by hand."""
 IMAGE_ORIGIN_FILE: ImageOrigin.ValueType  # 1
 """PullImage, from a file of the host."""
 IMAGE_ORIGIN_HTTP: ImageOrigin.ValueType  # 2
@@ -100,7 +100,9 @@ class Image(google.protobuf.message.Message):
     virtual_size_bytes: builtins.int
     """Size of the disk that it describes, in bytes; for RAW that of its file."""
     checksum: builtins.str
-    """"sha256:" and the digest of its file."""
+    """"sha256:" and the digest of its file; empty for files that were put into
+    the store by hand.
+    """
     declared_checksum: builtins.str
     """Checksum that was declared when it came; empty: none was."""
     origin: global___ImageOrigin.ValueType
@@ -125,13 +127,15 @@ class Image(google.protobuf.message.Message):
 
     @property
     def last_used_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """When something was last made from it or stopped to be based on it; unset:
-        never.
+        """When something was last made from it, or ManageImageCache last found it in
+        use; unset: never.
         """
 
     @property
     def used_by_instance_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Instances of this host with a disk that is based on it, ordered by id."""
+        """Instances of this host with a disk that is based on it, or with it as their
+        kernel or ramdisk, ordered by id.
+        """
 
     def __init__(
         self,
@@ -173,7 +177,7 @@ class ImageStoreUsage(google.protobuf.message.Message):
     images_bytes: builtins.int
     """What the images take, in bytes."""
     bases_bytes: builtins.int
-    """What the bases that were prepared from them take, in bytes."""
+    """What the bases that were prepared from them take, in bytes; 0 for now."""
     def __init__(
         self,
         *,
@@ -704,7 +708,9 @@ class ManageImageCacheResponse(google.protobuf.message.Message):
     KEPT_IMAGES_FIELD_NUMBER: builtins.int
     STORE_FIELD_NUMBER: builtins.int
     deleted_bases: builtins.int
-    """Prepared bases deleted."""
+    """Prepared bases deleted. Disks are based on the images themselves for now:
+    always 0.
+    """
     freed_bytes: builtins.int
     """Room that came free, in bytes."""
     kept_images: builtins.int

@@ -36,6 +36,11 @@ class ImageServiceStub(object):
     refers to anything outside itself. What is refused or incomplete is never
     listed and leaves no file, also when the daemon is killed meanwhile.
 
+    Files that somebody put into the store's directory are images too: ID.qcow2,
+    ID.raw, or ID without a suffix for kernels and ramdisks. They are inspected
+    in the same way each time that they are used. What an inspection refuses is
+    refused to spawns as well, with the same reasons.
+
     Beside the errors of InstanceService, for every way by which an image comes:
     ALREADY_EXISTS / IMAGE_DIFFERS         this id has other bytes or another
     format
@@ -100,6 +105,11 @@ class ImageServiceServicer(object):
     refers to anything outside itself. What is refused or incomplete is never
     listed and leaves no file, also when the daemon is killed meanwhile.
 
+    Files that somebody put into the store's directory are images too: ID.qcow2,
+    ID.raw, or ID without a suffix for kernels and ramdisks. They are inspected
+    in the same way each time that they are used. What an inspection refuses is
+    refused to spawns as well, with the same reasons.
+
     Beside the errors of InstanceService, for every way by which an image comes:
     ALREADY_EXISTS / IMAGE_DIFFERS         this id has other bytes or another
     format
@@ -154,7 +164,8 @@ class ImageServiceServicer(object):
         Idempotent by identity: where an image of this id has the declared format
         and checksum, the reply comes at once and no chunk is read; its properties
         and `evictable` become those given. Without a declared checksum the chunks
-        are read and compared.
+        are read and compared. Like every change it is an operation, which ends
+        FAILED / UPLOAD_BROKEN_OFF when the caller goes away.
 
         INVALID_ARGUMENT / INVALID_REQUEST: the first message is not a header, a
         later one is, or the chunks are not as many bytes as the header says.
@@ -254,6 +265,11 @@ class ImageService(object):
     daemon's own parser, held against the declared format, and refused when it
     refers to anything outside itself. What is refused or incomplete is never
     listed and leaves no file, also when the daemon is killed meanwhile.
+
+    Files that somebody put into the store's directory are images too: ID.qcow2,
+    ID.raw, or ID without a suffix for kernels and ramdisks. They are inspected
+    in the same way each time that they are used. What an inspection refuses is
+    refused to spawns as well, with the same reasons.
 
     Beside the errors of InstanceService, for every way by which an image comes:
     ALREADY_EXISTS / IMAGE_DIFFERS         this id has other bytes or another

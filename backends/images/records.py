@@ -1,0 +1,96 @@
+"""What the store knows of its images beside their bytes: a small file for each.
+
+    .records/ID.json     the image as ImageService shows it
+    .records/ID.used     empty; its time of change is when the image was last used
+
+Images that people put into the folder themselves have none, and need none.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+import structlog
+from google.protobuf import json_format
+from virtrpc.v1.image_pb2 import Image
+
+log = structlog.get_logger()
+
+
+def write_durably(path: Path, text: str) -> None:
+    """Replaces a small file so that a reader, or a start after a crash, finds old or new."""
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.rename(path)
+    except OSError:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def to_text(image: Image) -> str:
+    """A record's text."""
+    return json_format.MessageToJson(image, preserving_proto_field_name=True) + "\n"
+
+
+class ImageRecords:
+    """Records by image id."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path_of(self, image_id: str) -> Path:
+        """The file of a record, whether or not it exists."""
+        return self.folder / f"{image_id}.json"
+
+    def ids(self) -> list[str]:
+        """Ids of all images that have a record."""
+        return [path.name.removesuffix(".json") for path in self.folder.glob("*.json")]
+
+    def read(self, image_id: str) -> Image | None:
+        """The record; None where there is none that can be read."""
+        try:
+            text = self.path_of(image_id).read_text(encoding="utf-8")
+            return json_format.Parse(text, Image(), ignore_unknown_fields=True)
+        except FileNotFoundError:
+            return None
+        except (OSError, json_format.ParseError, UnicodeDecodeError) as error:
+            log.error("image record cannot be read", image_id=image_id, error=str(error))
+            return None
+
+    def write(self, image: Image) -> None:
+        """Replaces the record; raises OSError."""
+        self.folder.mkdir(mode=0o700, exist_ok=True)
+        write_durably(self.path_of(image.image_id), to_text(image))
+
+    def remove(self, image_id: str) -> None:
+        """Forgets the image."""
+        self.path_of(image_id).unlink(missing_ok=True)
+        self._used(image_id).unlink(missing_ok=True)
+
+    def mark_used(self, image_id: str) -> None:
+        """Notes that the image is used now. On a full disk it does not matter: all is kept."""
+        with contextlib.suppress(OSError):
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            self._used(image_id).touch(mode=0o600)
+
+    def last_used_ns(self, image_id: str) -> int | None:
+        """When it was last noted as used, in ns since the epoch; None: never."""
+        return _changed_ns(self._used(image_id))
+
+    def written_ns(self, image_id: str) -> int | None:
+        """When the record was last written; None: it has none."""
+        return _changed_ns(self.path_of(image_id))
+
+    def _used(self, image_id: str) -> Path:
+        return self.folder / f"{image_id}.used"
+
+
+def _changed_ns(path: Path) -> int | None:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return None
