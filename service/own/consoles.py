@@ -120,6 +120,16 @@ def _start(
     return request.offset
 
 
+def _require_whole(log: ConsoleLog, offset: int) -> None:
+    """Raises OutOfRangeError where somebody has cut the log short, as virtlogd does."""
+    if offset > log.end():
+        raise OutOfRangeError(
+            "the console log was cut short: begin anew",
+            reason="LOG_CHANGED",
+            metadata={"end_offset": str(log.end()), "log_id": log.log_id},
+        )
+
+
 def _read(log: ConsoleLog, offset: int, until: int | None) -> list[pb.StreamConsoleOutputResponse]:
     """What there is from an offset on: an expired range, bytes, both or neither."""
     most = _STREAM_READ_BYTES if until is None else min(_STREAM_READ_BYTES, until - offset)

@@ -1,7 +1,5 @@
-"""The soak: random verbs of many clients, daemons killed at random, invariants after each round.
+"""`make soak`: random verbs of many controllers, and a daemon that is killed beneath them.
 
-    python -m tests.soak [--minutes N] [--backend fake|libvirt|both] [--seed N]
-
-Bounded in time; exits 1 when an invariant was broken, and says the seed that
-repeats it. The invariants are those of docs/reliability.md.
+A seed is printed, and `--seed` takes it again: the verbs come anew in the same
+order for each controller, though never at the same moments.
 """
