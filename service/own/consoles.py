@@ -65,6 +65,7 @@ class ConsoleVerbs:
             while until is None or offset < until:
                 changed.clear()
                 self._refuse_when_closing(offset)
+                _require_whole(log, offset)
                 responses = _read(log, offset, until)
                 for response in responses:
                     offset = _next_offset(response)

@@ -1,15 +1,14 @@
 """The daemon is killed around every write of its journal, in every verb, and started again."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from virtrpc.v1 import host_pb2
 
 from service.verbs import all_verbs
-from tests.crash.cases import CASES, FAILING_CASES, Case
-from tests.crash.dying_daemon import Point
-from tests.crash.lives import Call, Lives, places
+from tests.crash.cases import CASES, FAILING_CASES
+from tests.crash.lives import Call, Lives, places, points, rounds
 from tests.crash.verdict import hold
 from tests.daemon import DaemonProcess
 
@@ -29,20 +28,6 @@ def writes(lives: Lives) -> Writes:
     return lives.count(ALL_CASES)
 
 
-def rounds(where: Sequence[tuple[Case, Sequence[tuple[int, str]]]]) -> list[list[Call]]:
-    """One call of every case in each round, with the next of its places, while there are any."""
-    most = max(len(its) for _, its in where)
-    return [
-        [Call.of(case, *its[number]) for case, its in where if number < len(its)]
-        for number in range(most)
-    ]
-
-
-def points(calls: Sequence[Call]) -> list[Point]:
-    """Where the daemon stops in them."""
-    return [call.point for call in calls if call.point is not None]
-
-
 def test_every_verb_that_changes_something_has_a_case(
     make_daemon: Callable[..., DaemonProcess],
 ) -> None:
@@ -60,16 +45,17 @@ def test_every_verb_is_accepted_first_and_ended_last(writes: Writes) -> None:
 
 
 def test_death_around_every_write_is_recovered_from(lives: Lives, writes: Writes) -> None:
-    where = [(case, places(writes[str(case)])) for case in CASES]
+    calls = [[Call.of(case, *place) for place in places(writes[str(case)])] for case in CASES]
     for case in FAILING_CASES:
         kinds = writes[str(case)]
-        where.append((case, places(kinds, first=kinds.index("undone") + 1)))
+        rollback = places(kinds, first=kinds.index("undone") + 1)
+        calls.append([Call.of(case, *place) for place in rollback])
     died = None
-    for calls in rounds(where):
-        with lives.mortal_life(points(calls)) as daemon:
+    for together in rounds(calls):
+        with lives.mortal_life(points(together)) as daemon:
             if died is not None:
                 hold(lives, daemon, died)
-            died = lives.die(daemon, calls, writes)
+            died = lives.die(daemon, together, writes)
     with lives.life() as daemon:
         assert died is not None
         hold(lives, daemon, died)
