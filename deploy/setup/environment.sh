@@ -68,8 +68,10 @@ install_libvirt_python() {
 }
 
 build_guest() {
-    command -v qemu-img >/dev/null && [ -z "$(obstacle)" ] || return 0
-    logged guest "$venv/bin/python" tests/guest/build.py --out .cache/guest
+    command -v qemu-img >/dev/null && command -v apt-get >/dev/null || return 0
+    logged guest "$venv/bin/python" tests/guest/build.py --out .cache/guest && return
+    [ "$profile" = run ] || return 1
+    say "the test guest cannot be built here; the fake backend serves"
 }
 
 # buf. Not `npm ci`: the lock file has the platforms that it was made with alone.

@@ -1,4 +1,4 @@
-"""The daemon is killed after every write of a spawn and a destroy of a real guest."""
+"""The daemon is killed around every write of a spawn and a destroy of a real guest."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.cases import DESTROY, SPAWN
-from tests.crash.dying_daemon import AFTER
-from tests.crash.lives import Call, Lives, points, rounds
+from tests.crash.lives import Call, Lives, places, points, rounds
 from tests.crash.verdict import hold
 from tests.daemon import DaemonProcess
 
@@ -20,11 +19,10 @@ def lives(short_folder: Callable[[], Path], guest_images: Callable[[DaemonProces
     return Lives(short_folder(), backend="libvirt", place_images=guest_images)
 
 
-def test_death_after_every_write_leaves_a_guest_or_nothing(lives: Lives) -> None:
+def test_death_around_every_write_leaves_a_guest_or_nothing(lives: Lives) -> None:
     writes = lives.count([SPAWN, DESTROY])
     calls = [
-        [Call.of(case, number, AFTER) for number in range(1, len(writes[str(case)]) + 1)]
-        for case in (SPAWN, DESTROY)
+        [Call.of(case, *place) for place in places(writes[str(case)])] for case in (SPAWN, DESTROY)
     ]
     died = None
     for together in rounds(calls):
