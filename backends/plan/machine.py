@@ -114,9 +114,7 @@ def _rng(spec: InstanceSpec, extra: ExtraSpecs) -> RandomSource | None:
     return RandomSource(rate_bytes=extra.rng_rate_bytes, rate_period_ms=extra.rng_rate_period_ms)
 
 
-def _contradictions(
-    spec: InstanceSpec, extra: ExtraSpecs, machine: Machine
-) -> list[ContractError]:
+def _contradictions(spec: InstanceSpec, extra: ExtraSpecs, machine: Machine) -> list[ContractError]:
     secure = machine.firmware == spec_pb2.FIRMWARE_TYPE_UEFI_SECURE_BOOT
     tpm = machine.tpm
     found = {
