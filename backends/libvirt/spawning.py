@@ -3,6 +3,8 @@
 image → disks → network → define → start
 """
 
+from pathlib import Path
+
 import libvirt
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import PowerState
@@ -22,6 +24,7 @@ from backends.libvirt.placement import Placement
 from backends.libvirt.probe import Probed
 from backends.libvirt.xml.metadata import InstanceMetadata
 from backends.plan import InstancePlan
+from backends.plan.disks import PlannedDisk
 from backends.redaction import redacted
 from backends.specification import SpecImages, boot_source_blockers, instance_name
 from backends.work import Undo, Work
@@ -68,15 +71,7 @@ class Spawning:
         images.mark_used()
         for disk in plan.disks:
             work.checkpoint()
-            path = disk_path(folder, disk)
-            if disk.role == "root" and images.root is not None:
-                make_overlay(path, images.root, size_bytes=disk.size_bytes)
-            elif disk.role == "config":
-                drive = config_drive(plan)
-                assert drive is not None  # noqa: S101 - the plan has the disk for it
-                drive.write(path)
-            else:
-                make_blank_disk(path, disk)
+            _make_disk(plan, disk, images, disk_path(folder, disk))
         return Place(
             virt_type=self._probed.virt_type,
             emulator=self._probed.emulator,
@@ -109,3 +104,15 @@ class Spawning:
             raise self._domains.failed(error) from error
         work.commit()
         return self._domains.tell(domain)
+
+
+def _make_disk(plan: InstancePlan, disk: PlannedDisk, images: SpecImages, path: Path) -> None:
+    """Makes a disk's file, which nobody but the daemon and the guest's process may read."""
+    drive = config_drive(plan) if disk.role == "config" else None
+    if drive is not None:
+        drive.write(path)
+    elif disk.role == "root" and images.root is not None:
+        make_overlay(path, images.root, size_bytes=disk.size_bytes)
+        path.chmod(0o600)
+    else:
+        make_blank_disk(path, disk)
