@@ -45,7 +45,7 @@ class StoredImage:
     path: Path
     format: "DiskFormat.ValueType"
     virtual_size_bytes: int
-    mark_used: Callable[[], None]
+    mark_used: Callable[[], None] = field(default=lambda: None, compare=False)
     """Notes that something is made from it now."""
     properties: dict[str, str] = field(default_factory=dict)
 

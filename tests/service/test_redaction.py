@@ -17,6 +17,7 @@ from service.verbs import all_verbs
 from tests.conftest import MakeDaemon
 from tests.daemon import Connection, DaemonProcess
 from tests.events_seen import cursor_now, events_after
+from tests.instances import destroyed
 from tests.refusals import refused
 
 CANARY = "canary-7f3a9c51"
@@ -147,11 +148,16 @@ def told(connection: Connection, instance_id: str) -> bytes:
     return b"".join(reply.SerializeToString() for reply in replies)
 
 
-def test_secrets_of_a_spawn_are_nowhere(daemon: DaemonProcess, connection: Connection) -> None:
+def test_secrets_of_a_spawn_are_on_its_config_drive_alone(
+    daemon: DaemonProcess, connection: Connection
+) -> None:
     request = request_with_canary()
     operation = spawn(connection, request)
     assert operation.state == operation_pb2.OPERATION_STATE_SUCCEEDED
     assert CANARY.encode() not in told(connection, request.instance_id)
+    drive = daemon.state_dir / "fake" / request.instance_id / "config.iso"
+    assert files_with_canary(daemon) == [str(drive)]
+    destroyed(connection, request.instance_id)
     assert files_with_canary(daemon) == []
 
 
