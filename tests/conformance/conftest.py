@@ -16,7 +16,15 @@ from tests.daemon import Connection, DaemonProcess
 from tests.instances import TIMEOUT_S, small_spec, spawned, with_interface
 
 # The daemon's own files, and those that libvirt keeps for all guests.
-_NOT_OF_INSTANCES = ("journal.sqlite", "events.sqlite", "libvirt/cache", "libvirt/log/libvirt")
+_NOT_OF_INSTANCES = (
+    "journal.sqlite",
+    "events.sqlite",
+    "images/.records",  # when an image was last used
+    "libvirt/cache",
+    "libvirt/log/libvirt",
+)
+# Made with the first vTPM; what is in them belongs to instances.
+_FOLDERS_OF_THE_DRIVER = ("libvirt/lib/swtpm", "libvirt/log/swtpm", "libvirt/run/swtpm")
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ def _paths(state_dir: Path) -> Iterator[str]:
     for path in state_dir.rglob("*"):
         # libvirt numbers the runs of a domain.
         name = re.sub(r"/domain-\d+-", "/domain-N-", str(path.relative_to(state_dir)))
-        if not name.startswith(_NOT_OF_INSTANCES):
+        if name not in _FOLDERS_OF_THE_DRIVER and not name.startswith(_NOT_OF_INSTANCES):
             yield name
 
 

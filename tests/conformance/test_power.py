@@ -5,9 +5,8 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from virtrpc.v1 import console_pb2
+from virtrpc.v1 import console_pb2, operation_pb2, types_pb2
 from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1 import operation_pb2, types_pb2
 from virtrpc.v1.instance_pb2 import Instance
 
 from tests.conformance.conftest import Guest, state_of
