@@ -7,13 +7,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from virtrpc.v1 import console_pb2, types_pb2
 from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1 import types_pb2
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from tests.daemon import Connection, DaemonProcess
-from tests.instances import TIMEOUT_S, small_spec, spawned, with_interface
+from tests.instances import TIMEOUT_S, console_until, small_spec, spawned, with_interface
 
 # The daemon's own files, and those that libvirt keeps for all guests.
 _NOT_OF_INSTANCES = (
@@ -66,9 +66,10 @@ def _paths(state_dir: Path) -> Iterator[str]:
 def _hypervisor_processes(state_dir: Path) -> Iterator[int]:
     for process in psutil.process_iter(["name", "cmdline", "status"]):
         facts = process.info
-        if (facts["name"] or "").startswith("qemu") and facts["status"] != psutil.STATUS_ZOMBIE:
-            if any(str(state_dir) in word for word in facts["cmdline"] or ()):
-                yield process.pid
+        alive = facts["status"] != psutil.STATUS_ZOMBIE
+        ours = any(str(state_dir) in word for word in facts["cmdline"] or ())
+        if (facts["name"] or "").startswith("qemu") and alive and ours:
+            yield process.pid
 
 
 @pytest.fixture(scope="session")
@@ -113,6 +114,23 @@ def state_of(connection: Connection, instance_id: str) -> Instance:
     """The instance as the hypervisor itself tells it."""
     request = pb.GetInstanceRequest(instance_id=instance_id, fresh=True)
     return connection.instances.GetInstance(request, timeout=TIMEOUT_S).instance
+
+
+def console_end(connection: Connection, instance_id: str) -> int:
+    """Where the guest's console log ends now."""
+    request = console_pb2.GetConsoleOutputRequest(instance_id=instance_id, tail_bytes=0)
+    return connection.consoles.GetConsoleOutput(request, timeout=TIMEOUT_S).end_offset
+
+
+def boot_anew(connection: Connection, instance_id: str) -> None:
+    """Starts the guest anew and waits until it is ready to be asked for something."""
+    off = pb.PowerOffInstanceRequest(instance_id=instance_id)
+    off.timeout.FromSeconds(0)
+    connection.instances.PowerOffInstance(off, timeout=TIMEOUT_S)
+    end = console_end(connection, instance_id)
+    power_on = pb.PowerOnInstanceRequest(instance_id=instance_id)
+    connection.instances.PowerOnInstance(power_on, timeout=TIMEOUT_S)
+    console_until(connection, instance_id, b"virtrpc guest ready", offset=end)
 
 
 def _make_run(connection: Connection, instance_id: str) -> None:

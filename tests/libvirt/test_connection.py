@@ -3,9 +3,10 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
@@ -162,7 +163,7 @@ def test_frozen_libvirtd_is_noticed_and_holds_up_no_read(
         libvirtd.freeze()
         try:
             frozen_at = time.monotonic()
-            hanging = [
+            hanging: list[Future[Any]] = [
                 pool.submit(pause, connection, guest),
                 *(pool.submit(connection.instances.GetInstance, fresh) for _ in range(3)),
             ]
@@ -173,7 +174,7 @@ def test_frozen_libvirtd_is_noticed_and_holds_up_no_read(
             assert_refused_promptly(connection, guest)
             for call in hanging:
                 with refused(grpc.StatusCode.UNAVAILABLE, "HYPERVISOR_UNREACHABLE"):
-                    call.result(timeout=NOTICED_S)
+                    call.result(timeout=NOTICED_S)  # type: ignore[attr-defined]
             assert connection.hosts.GetHost(
                 host_pb2.GetHostRequest(), timeout=PROMPT_S
             ).freshness.stale

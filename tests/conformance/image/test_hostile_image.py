@@ -71,7 +71,7 @@ def test_hostile_file_put_there_by_hand_makes_no_disk(
     make(path, canary)
     try:
         assert "evil" not in host.listed()
-        spec = InstanceSpec(flavor={"vcpus": 1, "memory_mib": 96}, image={"image_id": "evil"})
+        spec = InstanceSpec(flavor={"vcpus": 1, "memory_mib": 96}, image={"image_id": "evil"})  # type: ignore[arg-type]
         request = instance_pb2.SpawnInstanceRequest(instance_id=INSTANCE, spec=spec)
         operation = host.ended(host.connection.instances.SpawnInstance(request))
         assert operation.error.reason == "IMAGE_REFUSED"

@@ -122,7 +122,7 @@ def test_refused_upload_leaves_nothing(
     host: ImageHost, code: grpc.StatusCode, reason: str, header: dict[str, object], data: bytes
 ) -> None:
     with refused(code, reason):
-        host.upload("bad", data, **header)
+        host.upload("bad", data, **header)  # type: ignore[arg-type]
     assert "bad" not in host.listed()
     assert host.leftovers() == []
 
@@ -294,7 +294,7 @@ def test_damaged_image_is_told_and_not_used(host: ImageHost) -> None:
     assert host.listed()["hurt"].damaged
     with refused(grpc.StatusCode.FAILED_PRECONDITION, "IMAGE_DAMAGED"):
         host.download("hurt")
-    spec = InstanceSpec(flavor={"vcpus": 1, "memory_mib": 96}, image={"image_id": "hurt"})
+    spec = InstanceSpec(flavor={"vcpus": 1, "memory_mib": 96}, image={"image_id": "hurt"})  # type: ignore[arg-type]
     with refused(grpc.StatusCode.FAILED_PRECONDITION, "IMAGE_DAMAGED"):
         host.connection.instances.SpawnInstance(
             instance_pb2.SpawnInstanceRequest(
@@ -307,7 +307,7 @@ def test_listing_is_ordered_filtered_and_paged(host: ImageHost) -> None:
     for image_id in ("page3", "page1", "page2"):
         host.upload(image_id, image_id.encode())
     wanted = ["page1", "page2", "page3", "nowhere"]
-    request = pb.ListImagesRequest(image_ids=wanted, page={"page_size": 2})
+    request = pb.ListImagesRequest(image_ids=wanted, page={"page_size": 2})  # type: ignore[arg-type]
     first = host.images.ListImages(request)
     assert [image.image_id for image in first.images] == ["page1", "page2"]
     assert first.total_count == 3
@@ -319,7 +319,7 @@ def test_listing_is_ordered_filtered_and_paged(host: ImageHost) -> None:
     assert second.store.total_bytes > second.store.available_bytes > 0
     assert second.store.images_bytes >= 3 * len("page1")
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
-        host.images.ListImages(pb.ListImagesRequest(page={"page_token": "made.up"}))
+        host.images.ListImages(pb.ListImagesRequest(page={"page_token": "made.up"}))  # type: ignore[arg-type]
 
 
 def test_deletion_is_idempotent(host: ImageHost) -> None:
