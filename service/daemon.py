@@ -10,6 +10,7 @@ UNAVAILABLE, until the hypervisor is in reach.
 import asyncio
 import signal
 import time
+from collections.abc import Coroutine
 from importlib.metadata import version
 
 import grpc
@@ -166,7 +167,7 @@ class Daemon:
         self._serve_metrics()
         await self._health.report(connected=False)
         await self._server.start()
-        self._tasks.append(asyncio.ensure_future(self._open_backend()))
+        self._begin(self._open_backend())
         log.info("serving", addresses=bound, backend=self._settings.backend)
 
     async def stop(self) -> None:
@@ -276,7 +277,13 @@ class Daemon:
             self._reclaim,
             self._age_images,
         ):
-            self._tasks.append(asyncio.ensure_future(work()))
+            self._begin(work())
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        """Runs beside everything else until the stop; its failure does not stay unseen."""
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(_report_failure)
+        self._tasks.append(task)
 
     def _mutations(self) -> dict[str, tuple[Verb, Method]]:
         return {
@@ -329,3 +336,8 @@ class Daemon:
                 self._backend.console_log(instance_id).trim()
             except (ContractError, OSError) as error:
                 log.debug("console not trimmed", instance_id=instance_id, reason=str(error))
+
+
+def _report_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and task.exception() is not None:
+        log.error("defect: a part of the daemon has ended", exc_info=task.exception())

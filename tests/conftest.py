@@ -19,11 +19,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "libvirt: runs real guests in QEMU")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what runs on libvirt, however a test came to that backend."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        if callspec is not None and callspec.params.get("backend") == "libvirt":
+            item.add_marker(pytest.mark.libvirt)
+
+
 @pytest.fixture(
     scope="session",
-    params=[pytest.param(name, marks=[pytest.mark.libvirt] * (name == "libvirt"))
-            for name in BACKENDS],
-)  # fmt: skip
+    params=BACKENDS,
+)
 def backend(request: pytest.FixtureRequest) -> str:
     """Name of the backend; a test that asks for it runs on each."""
     name: str = request.param

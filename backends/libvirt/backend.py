@@ -133,7 +133,7 @@ class LibvirtBackend(Backend):
             self._reaper = Reaper()
             uri = self._embedded.uri
         self._callbacks = Callbacks(self._domains, observer)
-        self._connection = Connection(uri, connected=self._connected, lost=self._lost)
+        self._connection = Connection(uri, connected=self._connected, lost=observer.disconnected)
         self._domains.open(self._connection, observer, embedded=self._embedded)
 
     def _connected(self, handles: Handles) -> None:
@@ -143,9 +143,3 @@ class LibvirtBackend(Backend):
         self._callbacks.register(handles.events)
         self._domains.tell_all()
         self._observer.connected()
-
-    def _lost(self, reason: str) -> None:
-        assert self._callbacks is not None  # noqa: S101
-        assert self._observer is not None  # noqa: S101
-        self._observer.disconnected(reason)
-        self._callbacks.deregister()

@@ -15,7 +15,7 @@ import libvirt
 import structlog
 
 from backends.contract import Sample
-from backends.errors import InstanceNotFoundError, WrongStateError
+from backends.errors import InstanceNotFoundError, UnreachableError, WrongStateError
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.instances import POWER_STATES, read_instance
 from backends.libvirt.stats import add_asked, add_known
@@ -98,6 +98,8 @@ class Counters:
             rows = self._domains.connection.handles.samples.getAllDomainStats(_ASKED, _ACTIVE)
         except libvirt.libvirtError as error:
             self._domains.failed(error)
+            return
+        except UnreachableError:
             return
         self._asked = {domain.UUIDString(): stats for domain, stats in rows}
         if time.monotonic() - started > _PATIENCE_S:

@@ -208,6 +208,9 @@ class Domains:
             except ContractError as error:
                 # The connection has gone; everything is read anew when it is back.
                 log.debug("domain not read", instance_id=instance_id, reason=str(error))
+            except Exception:
+                # One domain that cannot be understood must not silence all others.
+                log.exception("defect: domain not read", instance_id=instance_id)
             tell_event()
 
     def _refresh_one(self, instance_id: str) -> None:

@@ -54,7 +54,7 @@ class Callbacks:
 
     def register(self, connection: libvirt.virConnect) -> None:
         """Registers all, on this connection only; raises libvirt.libvirtError."""
-        self.deregister()
+        self._deregister()
         for event_id, callback in (
             (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_lifecycle),
             (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
@@ -66,8 +66,8 @@ class Callbacks:
         paused = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_PAUSED)
         self._paused = {domain.UUIDString() for domain in paused}
 
-    def deregister(self) -> None:
-        """Takes them away from their connection, which they would keep from being freed."""
+    def _deregister(self) -> None:
+        """Takes them away from a connection, which they would keep from being freed."""
         while self._registered:
             connection, number = self._registered.pop()
             try:

@@ -12,6 +12,7 @@ from concurrent.futures import Future
 import libvirt
 
 from backends.errors import UnreachableError
+from backends.libvirt.embedded import is_embedded
 from backends.libvirt.errors import translated
 
 # A libvirtd that answers nothing counts as lost after (count + 1) intervals: 16 s.
@@ -27,10 +28,15 @@ class Handles:
         self._uri = uri
         self._of_thread = threading.local()
         self.events = _open(uri)
+        # The embedded driver has no wire to race on, and registers itself anew with every
+        # open, some twenty times at most ("Too many drivers"): all threads share one.
+        self._shared = self.events if is_embedded(uri) else None
 
     @property
     def own(self) -> libvirt.virConnect:
         """The calling thread's, opened at its first call; raises UnreachableError."""
+        if self._shared is not None:
+            return self._shared
         connection = getattr(self._of_thread, "connection", None)
         if connection is None:
             connection = self._of_thread.connection = self._opened_in_time()

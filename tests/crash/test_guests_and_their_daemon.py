@@ -20,6 +20,7 @@ from tests.events_seen import cursor_now, events_after
 
 pytestmark = pytest.mark.libvirt
 RUNNING = types_pb2.POWER_STATE_RUNNING
+RESUMED = event_pb2.EVENT_TYPE_RESUMED
 OFF = (types_pb2.POWER_STATE_SHUTDOWN, types_pb2.POWER_STATE_CRASHED)
 IDS = ("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222")
 
@@ -92,6 +93,10 @@ def console_goes_on(connection: Connection, guest: Guest, *, offset: int, log_id
             assert message.data.offset == offset
             return
     raise AssertionError("the console has ended")
+
+
+def is_of(event: Event, guest: Guest, kind: "event_pb2.EventType.ValueType") -> bool:
+    return event.instance_id == guest.instance_id and event.type == kind
 
 
 def ended(connection: Connection, guest: Guest, since: EventCursor) -> Event:
@@ -167,6 +172,7 @@ def test_stopped_machine_holds_up_nobody_else_and_can_be_destroyed(
     daemon: DaemonProcess, connection: Connection, guests: tuple[Guest, Guest]
 ) -> None:
     victim, other = guests
+    cursor = cursor_now(connection)
     os.kill(victim.pid, signal.SIGSTOP)
     try:
         pausing = connection.instances.PauseInstance.future(
@@ -177,6 +183,7 @@ def test_stopped_machine_holds_up_nobody_else_and_can_be_destroyed(
         caller(connection, other.instance_id).call("UnpauseInstance")
         listed = caller(connection, victim.instance_id).instance()
         assert time.monotonic() - begun < 5
+        events_after(connection, cursor, until=lambda event: is_of(event, other, RESUMED))
         assert listed is not None
         caller(connection, victim.instance_id).call("DestroyInstance", destroy_disks=True)
         assert residue(daemon, victim.instance_id) == []

@@ -174,7 +174,7 @@ def test_frozen_libvirtd_is_noticed_and_holds_up_no_read(
             assert_refused_promptly(connection, guest)
             for call in hanging:
                 with refused(grpc.StatusCode.UNAVAILABLE, "HYPERVISOR_UNREACHABLE"):
-                    call.result(timeout=NOTICED_S)  # type: ignore[attr-defined]
+                    call.result(timeout=NOTICED_S)
             assert connection.hosts.GetHost(
                 host_pb2.GetHostRequest(), timeout=PROMPT_S
             ).freshness.stale

@@ -128,6 +128,27 @@ def test_name_of_somebody_elses_domain_is_taken(connection: Connection) -> None:
     assert set(listed(connection)) == {"test"}
 
 
+def test_text_that_a_domain_cannot_hold_is_invalid(
+    connection: Connection, instance_id: str
+) -> None:
+    spec = small_spec(backend="fake", name="unwritable")
+    spec.image.kernel_args = "quiet \uffff"
+    spec.metadata["\ufffe"] = "x"
+    error = try_to_spawn(connection, spec).error
+    assert [blocker.field for blocker in error.blockers] == [
+        "spec.image.kernel_args",
+        'spec.metadata["\\ufffe"]',
+    ]
+    with refused(grpc.StatusCode.INVALID_ARGUMENT):
+        connection.instances.UpdateInstanceMetadata(
+            instance_pb2.UpdateInstanceMetadataRequest(
+                instance_id=instance_id, set={"a": "\uffff"}
+            ),
+            timeout=TIMEOUT_S,
+        )
+    assert not instance_of(connection, instance_id).metadata
+
+
 def test_host_tells_the_driver(connection: Connection) -> None:
     host = connection.hosts.GetHost(host_pb2.GetHostRequest(), timeout=TIMEOUT_S).host
     assert (host.hypervisor.type, host.connection.uri) == ("TEST", "test:///default")
