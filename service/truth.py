@@ -16,6 +16,7 @@ from virtrpc.v1.types_pb2 import Freshness
 
 from backends.contract import Sample
 from backends.errors import InstanceNotFoundError
+from service.errors import StartingError
 
 
 class Record:
@@ -62,6 +63,7 @@ class Truth:
 
     def __init__(self) -> None:
         self.stale = True
+        self._listed = False
         self._records: dict[str, Record] = {}
         self._ids: list[str] = []
         self._operations: dict[str, str] = {}
@@ -76,10 +78,12 @@ class Truth:
         return instance_id in self._records
 
     def get(self, instance_id: str) -> Record:
-        """One instance; raises InstanceNotFoundError."""
+        """One instance; raises InstanceNotFoundError, or StartingError before the first listing."""
         try:
             return self._records[instance_id]
         except KeyError:
+            if not self._listed:
+                raise StartingError("instances were not listed yet") from None
             raise InstanceNotFoundError(instance_id) from None
 
     def ordered(self) -> list[Record]:
@@ -100,6 +104,7 @@ class Truth:
 
     def replace_all(self, instances: Sequence[Instance]) -> None:
         """The whole truth, read anew."""
+        self._listed = True
         known, self._records = self._records, {}
         for instance in instances:
             self._completed(instance, known.get(instance.instance_id))

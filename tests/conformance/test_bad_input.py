@@ -23,6 +23,7 @@ from tests.instances import TIMEOUT_S, finished, small_spec, spawned
 from tests.refusals import DOMAIN, Refusal, refused
 
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
+FAILED_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 HOSTILE_TEXT = '"it\'s" <domain>&amp;</domain> ]]> <!-- -- ${x} `id` é \U0001f600 \\ %s %n'
 
 
@@ -43,7 +44,7 @@ def test_bad_spawn_is_refused_with_the_fields_at_fault(
     before = cursor_now(connection)
     with refused(INVALID, "INVALID_REQUEST") as refusal:
         connection.instances.SpawnInstance(request, timeout=TIMEOUT_S)
-    assert sorted(refusal.fields) == sorted(BAD[case].fields)
+    assert set(refusal.fields) == set(BAD[case].fields)
     assert_fit_for_a_caller(refusal)
     assert cursor_now(connection) == before
 
@@ -128,19 +129,23 @@ class TestOnTheWire:
             call(raw)
         assert_fit_for_a_caller(refusal)
 
-    def test_deeply_nested_message_is_refused(self, call: Callable[[bytes], bytes]) -> None:
-        raw = b""
-        for _ in range(2000):
-            raw = b"\x12" + varint(len(raw)) + raw  # field 2: in the specification its flavor
+    def test_deeply_nested_message_is_refused(
+        self, backend: str, call: Callable[[bytes], bytes]
+    ) -> None:
+        """Groups of an unknown field, well-formed but for their depth, after a good request."""
+        begin, end = varint(1000 << 3 | 3), varint(1000 << 3 | 4)
+        request = good_request(backend)
+        request.validate_only = True
+        call(request.SerializeToString() + begin * 10 + end * 10)
         with refused(INVALID, "INVALID_REQUEST"):
-            call(raw)
+            call(request.SerializeToString() + begin * 10_000 + end * 10_000)
 
     def test_message_beyond_the_limit_is_refused(self, call: Callable[[bytes], bytes]) -> None:
         with refused(grpc.StatusCode.RESOURCE_EXHAUSTED):
             call(b"\x0a" + varint(20 * MIB) + bytes(20 * MIB))
 
     def test_unknown_fields_are_passed_over(
-        self, connection: Connection, backend: str, call: Callable[[bytes], bytes]
+        self, backend: str, call: Callable[[bytes], bytes]
     ) -> None:
         """A client of a later version is understood as far as this one goes."""
         request = good_request(backend)
@@ -187,8 +192,6 @@ BAD_DURATIONS = [
     Duration(nanos=-1),
     Duration(seconds=315_576_000_001),
     Duration(seconds=86_401),
-    Duration(seconds=1, nanos=-1),
-    Duration(seconds=1, nanos=2_000_000_000),
 ]
 
 
@@ -262,6 +265,12 @@ class TestImages:
         for path in set(daemon.image_dir.iterdir()) - before:
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
+    def test_folder_is_no_image(self, connection: Connection, backend: str, store: Path) -> None:
+        (store / "folder.raw").mkdir()
+        request = good_request(backend)
+        request.spec.image.image_id = "folder"
+        self.assert_refused(connection, request, NOT_FOUND, "IMAGE_NOT_FOUND", "image_id")
+
     @pytest.mark.parametrize("field", ["image_id", "kernel_image_id", "ramdisk_image_id"])
     @pytest.mark.parametrize("image_id", ["missing", "i" * 255, "a.b-c_d", "guest.qcow2.qcow2"])
     def test_missing_image_is_not_found(
@@ -310,18 +319,16 @@ class TestImages:
         (store / name).write_bytes(content)
         request = good_request(backend)
         request.spec.image.image_id = name.removesuffix(".qcow2")
-        self.assert_refused(connection, request, INVALID, "IMAGE_UNUSABLE", "image_id")
+        self.assert_refused(connection, request, FAILED_PRECONDITION, "IMAGE_REFUSED", "image_id")
 
     @pytest.mark.parametrize("field", ["image_id", "kernel_image_id", "ramdisk_image_id"])
-    @pytest.mark.parametrize("kind", ["symlink", "dangling", "fifo", "folder"])
+    @pytest.mark.parametrize("kind", ["symlink", "dangling", "fifo"])
     def test_what_is_no_regular_file_is_refused_without_a_wait(
         self, connection: Connection, backend: str, store: Path, field: str, kind: str
     ) -> None:
         path = store / ("trap.raw" if field == "image_id" else "trap")
         if kind == "fifo":
             os.mkfifo(path)
-        elif kind == "folder":
-            path.mkdir()
         else:
             path.symlink_to("/etc/passwd" if kind == "symlink" else "/nowhere")
         request = good_request(backend)
