@@ -91,8 +91,8 @@ class Truth:
         return [self._records[instance_id] for instance_id in self._ids]
 
     def all(self) -> Iterable[Instance]:
-        """All instances; not to be kept or changed."""
-        return (record.instance for record in self._records.values())
+        """All instances as they are now; not to be kept or changed. Callable from any thread."""
+        return [record.instance for record in list(self._records.values())]
 
     def freshness(self) -> Freshness:
         """How current the facts are now."""

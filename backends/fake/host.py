@@ -23,7 +23,7 @@ from backends.fake.counters import fake_sample
 from backends.fake.faults import FaultyWork
 from backends.fake.machines import new_instance
 from backends.plan import InstancePlan
-from backends.specification import require_managed
+from backends.specification import existing, require_managed
 from backends.work import Work
 
 
@@ -68,9 +68,13 @@ class FakeHost:
         return self.folder / instance_id
 
     def define(self, plan: InstancePlan) -> None:
-        """Makes an instance known; it is off."""
+        """Makes an instance known; it is off.
+
+        Raises AlreadyExistsError where its name was taken since the checks.
+        """
         instance = new_instance(plan, self.instance_folder(plan.instance_id))
         with self._lock:
+            existing(plan.instance_id, plan.spec, self._instances.values())
             self._instances[plan.instance_id] = instance
         self._changed(plan.instance_id, EventType.EVENT_TYPE_CREATED)
 

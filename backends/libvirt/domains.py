@@ -7,7 +7,7 @@ older fact; an event is told after what it changed was read.
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import libvirt
@@ -179,10 +179,16 @@ class Domains:
         return instances
 
     def tell_all(self) -> None:
-        """Reads every domain and tells the daemon the whole truth."""
-        instances = self.read_all()
-        if self.observer is not None:
-            self.observer.instances_listed(instances)
+        """Reads every domain and tells the daemon the whole truth.
+
+        Nothing else is told meanwhile: the list would take it back.
+        """
+        with ExitStack() as held:
+            for lock in self._locks:
+                held.enter_context(lock)
+            instances = self.read_all()
+            if self.observer is not None:
+                self.observer.instances_listed(instances)
 
     def failed(self, error: libvirt.libvirtError, instance_id: str = "") -> ContractError:
         """Error of the contract for a failed call; a lost connection is seen to."""

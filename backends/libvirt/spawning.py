@@ -26,7 +26,12 @@ from backends.libvirt.xml.metadata import InstanceMetadata
 from backends.plan import InstancePlan
 from backends.plan.disks import PlannedDisk
 from backends.redaction import redacted
-from backends.specification import SpecImages, boot_source_blockers, instance_name
+from backends.specification import (
+    SpecImages,
+    boot_source_blockers,
+    existing,
+    instance_name,
+)
 from backends.work import Undo, Work
 
 
@@ -95,8 +100,7 @@ class Spawning:
         try:
             work.phase("define", percent=40)
             work.step("define", Undo("undefine", {"instance_id": instance_id}))
-            xml = domain_xml(instance_id, own, place)
-            domain = self._domains.connection.handles.jobs.defineXML(xml)
+            domain = self._define(plan, domain_xml(instance_id, own, place))
             work.phase("start", percent=50)
             work.step("start", Undo("force_off", {"instance_id": instance_id}))
             domain.create()
@@ -104,6 +108,16 @@ class Spawning:
             raise self._domains.failed(error) from error
         work.commit()
         return self._domains.tell(domain)
+
+    def _define(self, plan: InstancePlan, xml: str) -> libvirt.virDomain:
+        try:
+            return self._domains.connection.handles.jobs.defineXML(xml)
+        except libvirt.libvirtError:
+            # Another instance may have taken the name since the checks.
+            taken = self._domains.find_name(instance_name(plan.instance_id, plan.spec))
+            if taken is not None:
+                existing(plan.instance_id, plan.spec, [self._domains.read(taken)])
+            raise
 
 
 def _make_disk(plan: InstancePlan, disk: PlannedDisk, images: SpecImages, path: Path) -> None:
