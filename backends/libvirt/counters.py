@@ -13,10 +13,12 @@ from typing import Any
 
 import libvirt
 import structlog
+from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Sample
 from backends.errors import InstanceNotFoundError, UnreachableError, WrongStateError
 from backends.libvirt.domains import Domains, is_active
+from backends.libvirt.drift import Drift
 from backends.libvirt.instances import POWER_STATES, read_instance
 from backends.libvirt.stats import add_asked, add_known
 
@@ -40,6 +42,7 @@ class Counters:
 
     def __init__(self, domains: Domains) -> None:
         self._domains = domains
+        self._drift = Drift(domains)
         self._asked: Mapping[str, Stats] = {}
         self._asking: list[threading.Thread] = []
 
@@ -48,6 +51,7 @@ class Counters:
         self._ask_all()
         try:
             rows = self._domains.connection.handles.samples.getAllDomainStats(_KNOWN, _ACTIVE)
+            self._drift.look({d.UUIDString(): _power_state(known) for d, known in rows})
             return [
                 self._sample(domain, stats, self._asked.get(domain.UUIDString(), {}))
                 for domain, stats in rows
@@ -78,7 +82,7 @@ class Counters:
             cpu_time_ns=known.get("cpu.time", 0),
             diagnostics=add_known(instance, known),
         )
-        sample.diagnostics.power_state = POWER_STATES[known.get("state.state", 0)]
+        sample.diagnostics.power_state = _power_state(known)
         add_asked(sample.diagnostics, instance, asked)
         return sample
 
@@ -104,3 +108,7 @@ class Counters:
         self._asked = {domain.UUIDString(): stats for domain, stats in rows}
         if time.monotonic() - started > _PATIENCE_S:
             log.warning("a guest's QEMU was slow to answer", seconds=time.monotonic() - started)
+
+
+def _power_state(known: Stats) -> "PowerState.ValueType":
+    return POWER_STATES[known.get("state.state", 0)]

@@ -39,6 +39,8 @@ class Domains:
         self.observer: Observer | None = None
         self.embedded: EmbeddedRoot | None = None
         """The driver's own folder, where it is embedded."""
+        self.told: dict[str, Instance] = {}
+        """What the daemon was told last: ids, names and power states."""
         self._connection: Connection | None = None
         self._pid_folder: Path | None = None
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
@@ -110,15 +112,13 @@ class Domains:
         instance_id = domain.UUIDString()
         with self._locked(instance_id):
             instance = self.read(domain)
-            if self.observer is not None:
-                self.observer.instance_changed(_copy(instance))
+            self._tell(instance)
         return instance
 
     def gone(self, instance_id: str) -> None:
         """Tells the daemon that a domain has been undefined."""
         with self._locked(instance_id):
-            if self.observer is not None:
-                self.observer.instance_gone(instance_id)
+            self._tell_gone(instance_id)
 
     def happened(self, instance_id: str, tell_event: Callable[[], None]) -> None:
         """Something happened to a domain: it is read, then the event told. Does not block."""
@@ -187,6 +187,7 @@ class Domains:
             for lock in self._locks:
                 held.enter_context(lock)
             instances = self.read_all()
+            self.told = {instance.instance_id: _state_of(instance) for instance in instances}
             if self.observer is not None:
                 self.observer.instances_listed(instances)
 
@@ -226,12 +227,20 @@ class Domains:
                 instance = None if domain is None else self.read(domain)
             except InstanceNotFoundError:
                 instance = None
-            if self.observer is None:
-                return
             if instance is None:
-                self.observer.instance_gone(instance_id)
+                self._tell_gone(instance_id)
             else:
-                self.observer.instance_changed(instance)
+                self._tell(instance)
+
+    def _tell(self, instance: Instance) -> None:
+        self.told[instance.instance_id] = _state_of(instance)
+        if self.observer is not None:
+            self.observer.instance_changed(_copy(instance))
+
+    def _tell_gone(self, instance_id: str) -> None:
+        self.told.pop(instance_id, None)
+        if self.observer is not None:
+            self.observer.instance_gone(instance_id)
 
 
 def is_active(domain: libvirt.virDomain) -> bool:
@@ -245,6 +254,15 @@ def power_state(domain: libvirt.virDomain) -> int:
     with translating(domain.UUIDString()):
         state, _ = domain.state()
         return POWER_STATES[state]
+
+
+def _state_of(instance: Instance) -> Instance:
+    return Instance(
+        instance_id=instance.instance_id,
+        name=instance.name,
+        power_state=instance.power_state,
+        power_state_reason=instance.power_state_reason,
+    )
 
 
 def _copy(instance: Instance) -> Instance:

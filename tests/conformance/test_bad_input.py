@@ -107,7 +107,7 @@ class TestOnTheWire:
 
     @pytest.fixture
     def call(self, connection: Connection) -> Callable[[bytes], bytes]:
-        method = connection.channel.unary_unary("/virtrpc.v1.InstanceService/SpawnInstance")
+        method = connection.channel.unary_unary("/virtrpc.v1.InstanceService/SpawnInstance")  # type: ignore[var-annotated]
         return lambda raw: method(raw, timeout=TIMEOUT_S)
 
     @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_bad_id_is_refused_by_every_verb_of_an_instance(connection: Connection, 
         raw = verb.request_class(instance_id=instance_id).SerializeToString()
         with pytest.raises(grpc.RpcError) as caught:
             if verb.server_streaming:
-                list(channel.unary_stream(verb.path)(raw, timeout=TIMEOUT_S))
+                list(channel.unary_stream(verb.path)(raw, timeout=TIMEOUT_S))  # type: ignore[arg-type]
             else:
-                channel.unary_unary(verb.path)(raw, timeout=TIMEOUT_S)
+                channel.unary_unary(verb.path)(raw, timeout=TIMEOUT_S)  # type: ignore[arg-type]
         refusal = refusal_of(caught.value)
         assert refusal.code in (INVALID, grpc.StatusCode.UNIMPLEMENTED)
         assert refusal.code != INVALID or "instance_id" in refusal.fields
@@ -213,15 +213,15 @@ def test_duration_out_of_bounds_is_refused(
 def test_unknown_enum_numbers_are_refused(connection: Connection, guest: Guest) -> None:
     calls: list[tuple[Callable[..., Any], Any, str]] = [
         (connection.instances.GetInstance,
-         pb.GetInstanceRequest(instance_id=guest.instance_id, view=99), "view"),
-        (connection.instances.ListInstances, pb.ListInstancesRequest(view=-1), "view"),
+         pb.GetInstanceRequest(instance_id=guest.instance_id, view=99), "view"),  # type: ignore[arg-type]
+        (connection.instances.ListInstances, pb.ListInstancesRequest(view=-1), "view"),  # type: ignore[arg-type]
         (connection.instances.ListInstances,
-         pb.ListInstancesRequest(power_states=[types_pb2.POWER_STATE_RUNNING, 99]),
+         pb.ListInstancesRequest(power_states=[types_pb2.POWER_STATE_RUNNING, 99]),  # type: ignore[list-item]
          "power_states[1]"),
         (connection.instances.RebootInstance,
-         pb.RebootInstanceRequest(instance_id=guest.instance_id, type=3), "type"),
+         pb.RebootInstanceRequest(instance_id=guest.instance_id, type=3), "type"),  # type: ignore[arg-type]
         (connection.operations.ListOperations,
-         operation_pb2.ListOperationsRequest(states=[0]), "states[0]"),
+         operation_pb2.ListOperationsRequest(states=[0]), "states[0]"),  # type: ignore[list-item]
     ]  # fmt: skip
     for call, request, field in calls:
         with refused(INVALID, "INVALID_REQUEST") as refusal:
@@ -231,11 +231,11 @@ def test_unknown_enum_numbers_are_refused(connection: Connection, guest: Guest) 
 
 def test_bad_streams_are_refused(connection: Connection, guest: Guest) -> None:
     streams: list[tuple[Callable[..., Any], Any, str]] = [
-        (connection.events.WatchEvents, event_pb2.WatchEventsRequest(types=[99]), "types[0]"),
+        (connection.events.WatchEvents, event_pb2.WatchEventsRequest(types=[99]), "types[0]"),  # type: ignore[list-item]
         (connection.events.WatchEvents,
          event_pb2.WatchEventsRequest(instance_ids=["x"]), "instance_ids[0]"),
         (connection.events.WatchEvents,
-         event_pb2.WatchEventsRequest(after={"epoch": "e" * 65}), "after.epoch"),
+         event_pb2.WatchEventsRequest(after={"epoch": "e" * 65}), "after.epoch"),  # type: ignore[arg-type]
         (connection.consoles.StreamConsoleOutput,
          console_pb2.StreamConsoleOutputRequest(instance_id=guest.instance_id), "start"),
         (connection.consoles.StreamConsoleOutput,

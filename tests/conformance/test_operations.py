@@ -124,7 +124,7 @@ def test_pages_of_operations_make_up_the_whole(
         if not response.next_page_token:
             break
     assert seen == whole
-    other = pb.ListOperationsRequest(page={"page_token": "nonsense"})
+    other = pb.ListOperationsRequest(page={"page_token": "nonsense"})  # type: ignore[arg-type]
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
         connection.operations.ListOperations(other, timeout=TIMEOUT_S)
 

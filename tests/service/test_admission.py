@@ -1,0 +1,126 @@
+"""How much is taken on at a time; who is turned away is told when to come again."""
+
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+from virtrpc.v1 import event_pb2, host_pb2, operation_pb2
+from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1.options_pb2 import VerbKind
+
+from service.admission import DEFAULT_LIMITS, Admission
+from service.errors import OverloadedError
+from service.operations.runner import MAX_LIVE_OPERATIONS
+from service.verbs import all_verbs
+from tests.conftest import MakeDaemon
+from tests.daemon import Connection
+from tests.instances import TIMEOUT_S, destroyed, small_spec
+from tests.refusals import refused
+
+VERBS = {verb.name: verb for verb in all_verbs().values()}
+
+
+def test_every_kind_of_verb_has_its_limit() -> None:
+    kinds = {name.removeprefix("VERB_KIND_") for name in VerbKind.keys()}  # noqa: SIM118
+    assert set(DEFAULT_LIMITS) == kinds - {"UNSPECIFIED"}
+
+
+def test_beyond_the_limit_a_call_is_turned_away_and_others_are_not() -> None:
+    admission = Admission({"READ": 1, "STREAM": 1})
+    with admission.enter(VERBS["GetInstance"]):
+        with pytest.raises(OverloadedError) as caught, admission.enter(VERBS["ListInstances"]):
+            pass
+        assert caught.value.metadata == {"class": "READ", "limit": "1"}
+        with admission.enter(VERBS["WatchEvents"]):
+            pass
+    with admission.enter(VERBS["ListInstances"]):
+        pass
+
+
+def test_call_that_fails_gives_its_place_back() -> None:
+    admission = Admission({"READ": 1})
+    for _ in range(3):
+        with pytest.raises(ValueError, match="failed"), admission.enter(VERBS["GetInstance"]):
+            raise ValueError("failed")
+
+
+@pytest.fixture
+def connection(make_daemon: MakeDaemon) -> Iterator[Connection]:
+    with make_daemon().start().connect() as connected:
+        yield connected
+
+
+def slow_spawn() -> pb.SpawnInstanceRequest:
+    spec = small_spec(backend="fake")
+    spec.labels["fake/spawn_instance"] = "delay:60"
+    return pb.SpawnInstanceRequest(instance_id=str(uuid.uuid4()), spec=spec)
+
+
+def test_too_many_operations_at_a_time_are_refused_before_anything_changes(
+    connection: Connection,
+) -> None:
+    requests = [slow_spawn() for _ in range(MAX_LIVE_OPERATIONS)]
+    for request in requests:
+        connection.instances.SpawnInstance(request, timeout=TIMEOUT_S)
+    one_more = slow_spawn()
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as refusal:
+        connection.instances.SpawnInstance(one_more, timeout=TIMEOUT_S)
+    assert refusal.metadata["limit"] == str(MAX_LIVE_OPERATIONS)
+    assert refusal.retry_delay_s
+    listing = operation_pb2.ListOperationsRequest(instance_id=one_more.instance_id)
+    assert not connection.operations.ListOperations(listing, timeout=TIMEOUT_S).operations
+    # Reads, and what frees the host again, are not held up by it.
+    connection.hosts.GetHost(host_pb2.GetHostRequest(), timeout=TIMEOUT_S)
+    cancelled = cancel_first(connection, requests[-1].instance_id)
+    assert cancelled.state == operation_pb2.OPERATION_STATE_CANCELLED
+    connection.instances.SpawnInstance(one_more, timeout=TIMEOUT_S)
+
+
+def cancel_first(connection: Connection, instance_id: str) -> operation_pb2.Operation:
+    """Cancels the operation of an instance, and waits for its end."""
+    listing = operation_pb2.ListOperationsRequest(instance_id=instance_id)
+    (operation,) = connection.operations.ListOperations(listing, timeout=TIMEOUT_S).operations
+    cancel = operation_pb2.CancelOperationRequest(operation_id=operation.operation_id)
+    connection.operations.CancelOperation(cancel, timeout=TIMEOUT_S)
+    wait = operation_pb2.WaitOperationRequest(operation_id=operation.operation_id)
+    return connection.operations.WaitOperation(wait, timeout=TIMEOUT_S)
+
+
+def test_destroy_of_an_instance_is_admitted_when_all_workers_are_at_work(
+    connection: Connection,
+) -> None:
+    """Spawns that wait for a worker are pre-empted like those that have one."""
+    requests = [slow_spawn() for _ in range(100)]
+    for request in requests:
+        connection.instances.SpawnInstance(request, timeout=TIMEOUT_S)
+    for request in (requests[0], requests[-1]):
+        destroyed(connection, request.instance_id)
+
+
+def test_five_hundred_calls_at_once_are_answered_or_told_to_come_again(
+    connection: Connection,
+) -> None:
+    def call(_: int) -> grpc.StatusCode:
+        try:
+            connection.instances.ListInstances(pb.ListInstancesRequest(), timeout=TIMEOUT_S)
+        except grpc.RpcError as error:
+            code: grpc.StatusCode = error.code()
+            return code
+        return grpc.StatusCode.OK
+
+    with ThreadPoolExecutor(100) as pool:
+        codes = set(pool.map(call, range(500)))
+    assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert grpc.StatusCode.OK in codes
+
+
+def test_open_streams_do_not_keep_unary_calls_out(connection: Connection) -> None:
+    request = event_pb2.WatchEventsRequest(snapshot=True)
+    streams = [connection.events.WatchEvents(request, timeout=TIMEOUT_S) for _ in range(90)]
+    for stream in streams:
+        next(stream)
+    connection.hosts.GetHost(host_pb2.GetHostRequest(), timeout=5)
+    for stream in streams:
+        stream.cancel()

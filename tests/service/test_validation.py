@@ -1,0 +1,97 @@
+"""From bytes to a request that keeps its rules, or a refusal that says where it does not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from virtrpc.v1 import instance_pb2 as pb
+
+from backends.errors import BlockedError, ContractError, InvalidArgumentError
+from service.validation import check, parse
+from service.verbs import all_verbs
+
+VERBS = {verb.name: verb for verb in all_verbs().values()}
+SPAWN = VERBS["SpawnInstance"]
+INSTANCE_ID = "aaaaaaaa-1111-4111-8111-111111111111"
+
+
+def good_spawn() -> pb.SpawnInstanceRequest:
+    request = pb.SpawnInstanceRequest(instance_id=INSTANCE_ID)
+    request.spec.flavor.vcpus, request.spec.flavor.memory_mib = 1, 96
+    return request
+
+
+def fields_at_fault(request: pb.SpawnInstanceRequest) -> list[str]:
+    with pytest.raises(ContractError) as caught:
+        check(request)
+    return [violation.field for violation in caught.value.violations]
+
+
+def test_good_request_comes_through_unchanged() -> None:
+    request = good_spawn()
+    assert parse(SPAWN, request.SerializeToString()) == request
+
+
+def test_id_comes_out_in_lower_case() -> None:
+    request = good_spawn()
+    request.instance_id = INSTANCE_ID.upper()
+    assert parse(SPAWN, request.SerializeToString()) == good_spawn()
+
+
+def test_one_fault_is_an_invalid_argument_with_its_path() -> None:
+    request = good_spawn()
+    request.spec.flavor.vcpus = 0
+    with pytest.raises(InvalidArgumentError) as caught:
+        parse(SPAWN, request.SerializeToString())
+    assert caught.value.field == "spec.flavor.vcpus"
+    assert "spec.flavor.vcpus" in str(caught.value)
+
+
+def test_all_faults_are_told_at_once() -> None:
+    request = good_spawn()
+    request.instance_id = "x"
+    request.spec.flavor.vcpus = 0
+    request.spec.name = "-"
+    with pytest.raises(BlockedError) as caught:
+        parse(SPAWN, request.SerializeToString())
+    assert caught.value.reason == "INVALID_REQUEST"
+    told = {violation.field for violation in caught.value.violations}
+    assert told == {"instance_id", "spec.flavor.vcpus", "spec.name"}
+
+
+def test_path_tells_which_element_of_a_list_or_map() -> None:
+    request = good_spawn()
+    request.spec.labels["key"] = "\x00"
+    assert fields_at_fault(request) == ['spec.labels["key"]']
+    request = good_spawn()
+    for port_id in (INSTANCE_ID, "x"):
+        request.spec.interfaces.add(port_id=port_id, user={})
+    assert fields_at_fault(request) == ["spec.interfaces[1].port_id"]
+
+
+def test_sentence_does_not_repeat_the_value() -> None:
+    """It may be a secret."""
+    request = good_spawn()
+    request.spec.guest.admin_password = "canary\n"  # noqa: S105 - a test
+    with pytest.raises(InvalidArgumentError) as caught:
+        check(request)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_empty_request_of_every_verb_is_judged(name: str) -> None:
+    """The rules of every message compile: one that does not would fail every call."""
+    try:
+        parse(VERBS[name], b"")
+    except (InvalidArgumentError, BlockedError) as error:
+        assert all(violation.field for violation in error.violations)
+
+
+@given(st.binary(max_size=200), st.sampled_from(sorted(VERBS)))
+def test_any_bytes_are_a_request_or_an_invalid_argument(raw: bytes, name: str) -> None:
+    verb = VERBS[name]
+    try:
+        request = parse(verb, raw)
+    except (InvalidArgumentError, BlockedError) as error:
+        assert error.reason == "INVALID_REQUEST"
+    else:
+        assert isinstance(request, verb.request_class)
