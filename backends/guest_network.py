@@ -18,24 +18,28 @@ DATA_PATH = "/var/lib/virtrpc/network_data.json"
 
 def network_data(instance: Instance) -> bytes:
     """The interfaces of an instance as network_data.json."""
-    pairs = _pairs(instance)
-    document = {
+    interfaces = [(spec, attached.mac_address) for spec, attached in _pairs(instance)]
+    return json.dumps(network_document(interfaces), indent=1).encode()
+
+
+def network_document(interfaces: Sequence[tuple[InterfaceSpec, str]]) -> dict[str, Any]:
+    """Interfaces, each with its MAC address, in the layout of network_data.json."""
+    return {
         "links": [
             {
                 "id": spec.port_id,
                 "type": "phy",
-                "ethernet_mac_address": attached.mac_address,
+                "ethernet_mac_address": mac_address,
                 "mtu": spec.mtu or None,
             }
-            for spec, attached in pairs
+            for spec, mac_address in interfaces
         ],
-        "networks": [network for spec, _ in pairs for network in _networks(spec)],
+        "networks": [network for spec, _ in interfaces for network in _networks(spec)],
         "services": [
             {"type": "dns", "address": address}
-            for address in sorted({dns for spec, _ in pairs for dns in spec.dns_servers})
+            for address in sorted({dns for spec, _ in interfaces for dns in spec.dns_servers})
         ],
     }
-    return json.dumps(document, indent=1).encode()
 
 
 def apply_script(instance: Instance) -> str:
@@ -67,7 +71,7 @@ def _networks(spec: InterfaceSpec) -> list[dict[str, Any]]:
 
 def _network(spec: InterfaceSpec, number: int) -> dict[str, Any]:
     interface = ip_interface(spec.addresses[number])
-    gateway = _gateway(spec.gateways, interface.version)
+    gateway = gateway_of(spec.gateways, interface.version)
     any_address = "0.0.0.0" if interface.version == 4 else "::"  # noqa: S104 - the default route
     return {
         "id": f"{spec.port_id}-{number}",
@@ -81,7 +85,8 @@ def _network(spec: InterfaceSpec, number: int) -> dict[str, Any]:
     }
 
 
-def _gateway(gateways: Sequence[str], version: int) -> str | None:
+def gateway_of(gateways: Sequence[str], version: int) -> str | None:
+    """The gateway of an IP version, if there is one."""
     return next((g for g in gateways if ip_address(g).version == version), None)
 
 

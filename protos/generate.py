@@ -66,7 +66,7 @@ def include_folder() -> Path:
     include = CACHE / "include"
     if not (include / "buf/validate/validate.proto").exists():
         run(tool_python(), "-m", "pip", "download", "-q", "--no-deps",
-            "--no-binary", ":all:", "-d", CACHE, VALIDATE_SDIST)  # fmt: skip
+            "--no-binary", "protovalidate", "-d", CACHE, VALIDATE_SDIST)  # fmt: skip
         with tarfile.open(next(CACHE.glob("protovalidate-*.tar.gz"))) as archive:
             member = next(
                 m for m in archive if m.name.endswith("proto/buf/validate/validate.proto")

@@ -132,6 +132,7 @@ class Daemon:
             book=OperationBook(),
             pools=self._pools,
             undo=self._backend.undo,
+            break_off=self._backend.break_off,
             listener=self._observer,
             reachable=self._reachable,
         )

@@ -16,7 +16,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -115,8 +115,9 @@ class Dispatcher:
                 call = self._admitted(verb, context)
                 request = _request(verb, incoming)
                 with self._admission.enter(verb):
-                    async for reply in self._own(verb)(request, call):
-                        yield _serialised(reply)
+                    async with aclosing(self._own(verb)(request, call)) as replies:
+                        async for reply in replies:
+                            yield _serialised(reply)
 
         return handle
 

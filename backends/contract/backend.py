@@ -108,6 +108,13 @@ class Backend(ABC):
         """Undoes a step of a failed, cancelled or interrupted verb; idempotent."""
 
     @abstractmethod
+    def break_off(self, instance_id: str) -> None:
+        """Makes calls return that hang about an instance's machine, by ending it.
+
+        Only called for an instance that is about to be destroyed; idempotent.
+        """
+
+    @abstractmethod
     def sample(self) -> Sequence[Sample]:
         """Counters of all running instances, by bulk calls that no guest can hold up."""
 

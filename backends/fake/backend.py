@@ -8,6 +8,7 @@ from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
 from backends.errors import InstanceNotFoundError
 from backends.fake.diagnostics import FakeDiagnostics
 from backends.fake.faults import parse_rules
+from backends.fake.features import FEATURES
 from backends.fake.guest import FakeGuestAgent
 from backends.fake.host import FakeHost
 from backends.fake.intent import FakeIntent
@@ -73,7 +74,7 @@ class FakeBackend(Backend):
             virt_type="fake",
             virt_type_reason="the fake backend runs no guests",
             missing={},
-            features={},
+            features=FEATURES,
         )
 
     def close(self) -> None:
@@ -88,6 +89,9 @@ class FakeBackend(Backend):
         """See Backend."""
         (subject,) = undo.arguments.values()
         self._undo[undo.action](subject)
+
+    def break_off(self, instance_id: str) -> None:
+        """See Backend; what waits here notices every cancel."""
 
     def sample(self) -> Sequence[Sample]:
         """See Backend."""

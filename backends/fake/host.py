@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from virtrpc.v1.event_pb2 import EventType
-from virtrpc.v1.instance_pb2 import AttachedDisk, AttachedInterface, Instance, MachineState
-from virtrpc.v1.spec_pb2 import InstanceSpec
+from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.console_log import ConsoleLog
@@ -22,11 +21,10 @@ from backends.contract import Observer, Sample
 from backends.errors import InstanceNotFoundError, WrongStateError
 from backends.fake.counters import fake_sample
 from backends.fake.faults import FaultyWork
-from backends.redaction import redacted
-from backends.specification import instance_name, require_managed
+from backends.fake.machines import new_instance
+from backends.plan import InstancePlan
+from backends.specification import require_managed
 from backends.work import Work
-
-MACHINE_TYPE = "fake-q35"
 
 
 class FakeHost:
@@ -69,12 +67,12 @@ class FakeHost:
         """Where the files of an instance are."""
         return self.folder / instance_id
 
-    def define(self, instance_id: str, spec: InstanceSpec) -> None:
+    def define(self, plan: InstancePlan) -> None:
         """Makes an instance known; it is off."""
-        instance = new_instance(instance_id, spec)
+        instance = new_instance(plan, self.instance_folder(plan.instance_id))
         with self._lock:
-            self._instances[instance_id] = instance
-        self._changed(instance_id, EventType.EVENT_TYPE_CREATED)
+            self._instances[plan.instance_id] = instance
+        self._changed(plan.instance_id, EventType.EVENT_TYPE_CREATED)
 
     def undefine(self, instance_id: str) -> None:
         """Forgets an instance; nothing where there is none."""
@@ -194,47 +192,6 @@ class FakeHost:
         if instance is not None and self.observer is not None:
             self.observer.instance_changed(instance)
             self.observer.event(kind, instance=_copy(instance), detail=detail)
-
-
-def new_instance(instance_id: str, spec: InstanceSpec) -> Instance:
-    """An instance as it is made from a specification: known, and off."""
-    machine = _machine(spec)
-    instance = Instance(
-        instance_id=instance_id,
-        name=instance_name(instance_id, spec),
-        power_state=PowerState.POWER_STATE_SHUTDOWN,
-        max_memory_kib=machine.max_memory_kib,
-        memory_kib=machine.memory_kib,
-        vcpus=spec.flavor.vcpus,
-        labels=spec.labels,
-        metadata=spec.metadata,
-        bootable=True,
-        managed=True,
-        spec=redacted(spec),
-        persistent=machine,
-        virt_type="fake",
-    )
-    instance.created_at.GetCurrentTime()
-    return instance
-
-
-def _machine(spec: InstanceSpec) -> MachineState:
-    kib = spec.flavor.memory_mib * 1024
-    machine = MachineState(
-        max_memory_kib=kib, memory_kib=kib, vcpus=spec.flavor.vcpus, machine_type=MACHINE_TYPE
-    )
-    if spec.image.image_id:
-        machine.disks.append(AttachedDisk(device_name="vda", role="root"))
-    for number, interface in enumerate(spec.interfaces):
-        machine.interfaces.append(
-            AttachedInterface(
-                port_id=interface.port_id,
-                mac_address=interface.mac_address or f"52:54:00:00:00:{number:02x}",
-                model=interface.model or "virtio",
-                type=interface.WhichOneof("network") or "",
-            )
-        )
-    return machine
 
 
 def _copy(instance: Instance) -> Instance:

@@ -2,18 +2,24 @@
 
 import shutil
 
+import structlog
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import PowerState
 
+from backends.config_drive import config_drive
 from backends.contract import InstanceFiles, Lifecycle
 from backends.errors import ContractError, WrongStateError
+from backends.fake.features import FEATURES, free_room
 from backends.fake.host import FakeHost
+from backends.fake.machines import CONFIG_DRIVE
 from backends.images import ImageStore
+from backends.plan import InstancePlan
 from backends.specification import SpecImages, boot_source_blockers, existing, instance_name
 from backends.work import Undo, Work
 
 BUILTIN_IMAGE = "demo"
+log = structlog.get_logger()
 
 
 class FakeLifecycle(Lifecycle):
@@ -31,15 +37,20 @@ class FakeLifecycle(Lifecycle):
             work.ready()
             return same
         faulty = self._host.faulty(work, "spawn_instance", pb.Instance(labels=spec.labels))
-        images = SpecImages(spec, self._images)
-        faulty.ready([*_without_builtin(images.blockers, spec), *boot_source_blockers(spec)])
-        faulty.phase("disks", percent=10)
-        faulty.step("files", Undo("remove_files", {"instance_id": instance_id}))
-        self._host.instance_folder(instance_id).mkdir(exist_ok=True)
+        plan, images = InstancePlan(instance_id, spec), SpecImages(spec, self._images)
+        faulty.ready(
+            [
+                *_without_builtin(images.blockers, spec),
+                *boot_source_blockers(spec),
+                *plan.blockers(FEATURES, free_room(self._host.instances())),
+            ]
+        )
+        self._make_files(plan, faulty)
         images.mark_used()
+        faulty.phase("network", percent=50)
         faulty.phase("define", percent=60, message=instance_name(instance_id, spec))
         faulty.step("define", Undo("undefine", {"instance_id": instance_id}))
-        self._host.define(instance_id, spec)
+        self._host.define(plan)
         faulty.phase("start", percent=80)
         faulty.step("start", Undo("stop", {"instance_id": instance_id}))
         self._host.start(instance_id)
@@ -62,6 +73,8 @@ class FakeLifecycle(Lifecycle):
         instance = self._host.find(request.instance_id)
         faulty = self._host.faulty(work, "destroy_instance", instance)
         faulty.ready()
+        if instance is None:
+            log.warning("instance to destroy is not on this host", instance_id=request.instance_id)
         faulty.step("stop")
         self._host.stop(request.instance_id, "destroyed")
         faulty.step("undefine")
@@ -70,6 +83,19 @@ class FakeLifecycle(Lifecycle):
         if request.destroy_disks:
             _remove(self._host, request.instance_id)
         return pb.DestroyInstanceResponse(already_gone=instance is None)
+
+    def _make_files(self, plan: InstancePlan, work: Work) -> None:
+        """A folder, and in it the config drive: what its content is can be seen here too."""
+        instance_id = plan.instance_id
+        work.phase("image", percent=5, message=plan.spec.image.image_id)
+        work.phase("disks", percent=10)
+        work.step("files", Undo("remove_files", {"instance_id": instance_id}))
+        folder = self._host.instance_folder(instance_id)
+        _remove(self._host, instance_id)
+        folder.mkdir()
+        drive = config_drive(plan)
+        if drive is not None:
+            drive.write(folder / CONFIG_DRIVE)
 
 
 class FakeInstanceFiles(InstanceFiles):

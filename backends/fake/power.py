@@ -68,7 +68,9 @@ class FakePower(Power):
         return pb.RebootInstanceResponse(instance=self._host.get(request.instance_id))
 
     def poll_rebooting_instances(
-        self, _request: pb.PollRebootingInstancesRequest, work: Work
+        self,
+        request: pb.PollRebootingInstancesRequest,  # noqa: ARG002 - see Power
+        work: Work,
     ) -> pb.PollRebootingInstancesResponse:
         """See Power. Fake guests reboot at once: none is ever stuck."""
         faulty = self._host.faulty(work, "poll_rebooting_instances", None)

@@ -108,6 +108,10 @@ class LibvirtBackend(Backend):
         (subject,) = undo.arguments.values()
         self._undo[undo.action](subject)
 
+    def break_off(self, instance_id: str) -> None:
+        """See Backend."""
+        force_off(self._domains, instance_id)
+
     def sample(self) -> Sequence[Sample]:
         """See Backend."""
         return self._counters.sample()

@@ -1,46 +1,23 @@
-"""Connections to libvirt: one for each class of calls, with callbacks, coming back after a loss.
-
-A libvirt connection serves five calls at a time, so reads, jobs, urgent verbs, events
-and samples have one each: a lookup never waits behind a spawn.
+"""The connection to libvirt: its callbacks, its loss, and how it comes back.
 
     CLOSED ──open──▶ CONNECTED ──close callback, error──▶ LOST ──every 1 s──▶ CONNECTED
+
+Each time it comes back with a new generation of handles (handles.py).
 """
 
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import libvirt
 import structlog
 
 from backends.errors import ContractError, UnreachableError
 from backends.libvirt.errors import is_lost, translated
+from backends.libvirt.handles import Handles
 
 _RETRY_S = 1.0
-# A libvirtd that answers nothing counts as lost after (count + 1) intervals: 16 s.
-_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT = 4, 3
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Handles:
-    """One generation of connections."""
-
-    reads: libvirt.virConnect
-    jobs: libvirt.virConnect
-    urgent: libvirt.virConnect
-    events: libvirt.virConnect
-    samples: libvirt.virConnect
-
-    @classmethod
-    def open(cls, uri: str) -> "Handles":
-        """Opens all of them; raises libvirt.libvirtError."""
-        return cls(*(libvirt.open(uri) for _ in range(5)))
-
-    def all(self) -> tuple[libvirt.virConnect, ...]:
-        """Every connection."""
-        return (self.reads, self.jobs, self.urgent, self.events, self.samples)
 
 
 class Connection:
@@ -92,29 +69,19 @@ class Connection:
     def _open(self) -> Handles:
         """Raises UnreachableError; then there is no generation."""
         try:
-            handles = Handles.open(self.uri)
+            handles = Handles(self.uri)
         except libvirt.libvirtError as error:
             raise UnreachableError(str(translated(error))) from error
         self._broken.clear()
         with self._lock:
             self._handles = handles
         try:
-            self._watch(handles)
+            handles.events.registerCloseCallback(self._closed_by_peer, handles)
             self._connected(handles)
         except (libvirt.libvirtError, ContractError) as error:
             self._drop()
             raise UnreachableError(f"libvirt was lost again: {error}") from error
         return handles
-
-    def _watch(self, handles: Handles) -> None:
-        for connection in handles.all():
-            try:
-                connection.setKeepAlive(_KEEPALIVE_INTERVAL_S, _KEEPALIVE_COUNT)
-                connection.registerCloseCallback(self._closed_by_peer, handles)
-            except libvirt.libvirtError as error:
-                # Drivers inside the process have no wire that could break.
-                if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
-                    raise
 
     def _closed_by_peer(
         self, _connection: libvirt.virConnect, _reason: int, generation: Handles
@@ -150,12 +117,13 @@ class Connection:
         """
         with self._lock:
             handles, self._handles = self._handles, None
-        for connection in handles.all() if handles is not None else ():
-            try:
-                connection.unregisterCloseCallback()
-            except libvirt.libvirtError as error:
-                # Called already, and with that unregistered.
-                log.debug("a close callback has gone", reason=str(error))
+        if handles is None:
+            return
+        try:
+            handles.events.unregisterCloseCallback()
+        except libvirt.libvirtError as error:
+            # Called already, and with that unregistered.
+            log.debug("a close callback has gone", reason=str(error))
 
 
 _loop_started = threading.Lock()

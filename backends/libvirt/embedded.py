@@ -45,8 +45,9 @@ class EmbeddedRoot:
         self.uri = f"qemu:///embed?root={quote(str(self._link or self.folder))}"
 
     def remove_log(self, name: str) -> None:
-        """Removes QEMU's own log of a domain, which libvirt leaves behind for ever."""
-        (self.folder / "log/qemu" / f"{name}.log").unlink(missing_ok=True)
+        """Removes the logs of a domain's QEMU and TPM, which libvirt leaves behind for ever."""
+        for log in (f"qemu/{name}.log", f"swtpm/{name}-swtpm.log"):
+            (self.folder / "log" / log).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Takes away what is only needed while the driver is open."""

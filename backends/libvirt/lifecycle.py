@@ -1,33 +1,28 @@
 """Spawn and destroy, and what an instance leaves behind, on libvirt."""
 
 import libvirt
+import structlog
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.spec_pb2 import InstanceSpec
-from virtrpc.v1.types_pb2 import PowerState
 
-from backends.console_log import ConsoleLog
 from backends.contract import InstanceFiles, Lifecycle
 from backends.errors import ContractError, InstanceNotFoundError, WrongStateError
 from backends.images import ImageStore
-from backends.libvirt.blueprint import Place, domain_xml, unsupported
-from backends.libvirt.disks import make_overlay
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.errors import is_gone
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.instances import add_live_counters
 from backends.libvirt.probe import Probed
-from backends.libvirt.xml.metadata import InstanceMetadata
-from backends.redaction import redacted
+from backends.libvirt.spawning import Spawning
+from backends.plan import InstancePlan
 from backends.specification import (
-    BYTES_PER_GIB,
-    SpecImages,
-    boot_source_blockers,
     existing,
     instance_name,
     require_managed,
 )
-from backends.work import Undo, Work
+from backends.work import Work
 
+log = structlog.get_logger()
 _UNDEFINE_EVERYWHERE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
 )
@@ -46,20 +41,16 @@ class LibvirtLifecycle(Lifecycle):
     ) -> None:
         self._domains = domains
         self._folders = folders
-        self._images = images
-        self._probed = probed
+        self._spawning = Spawning(domains, folders, images, probed)
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
         """See Lifecycle."""
         instance_id, spec = request.instance_id, request.spec
         same = existing(instance_id, spec, self._namesakes(instance_id, spec))
-        images = SpecImages(spec, self._images)
-        blockers = [*images.blockers, *boot_source_blockers(spec), *unsupported(spec)]
-        work.ready([] if same is not None else blockers)
         if same is not None:
+            work.ready()
             return same
-        place = self._make_files(instance_id, spec, images, work)
-        return self._make_domain(instance_id, spec, place, work)
+        return self._spawning.spawn(InstancePlan(instance_id, spec), work)
 
     def get_instance(self, request: pb.GetInstanceRequest) -> pb.GetInstanceResponse:
         """See Lifecycle."""
@@ -81,6 +72,8 @@ class LibvirtLifecycle(Lifecycle):
         if domain is not None:
             require_managed(self._domains.read(domain), request.instance_id)
         work.ready()
+        if domain is None:
+            log.warning("instance to destroy is not on this host", instance_id=request.instance_id)
         work.step("stop")
         force_off(self._domains, request.instance_id)
         work.step("undefine")
@@ -97,51 +90,6 @@ class LibvirtLifecycle(Lifecycle):
             self._domains.find_name(instance_name(instance_id, spec)),
         )
         return [self._domains.read(domain) for domain in found if domain is not None]
-
-    def _make_files(
-        self, instance_id: str, spec: InstanceSpec, images: SpecImages, work: Work
-    ) -> Place:
-        work.phase("disks", percent=10, message=instance_name(instance_id, spec))
-        work.step("files", Undo("remove_files", {"instance_id": instance_id}))
-        self._folders.remove(instance_id)  # what an instance of that id once left
-        folder = self._folders.make(instance_id)
-        images.mark_used()
-        root_disk = None
-        if images.root is not None:
-            root_disk = folder / "root.qcow2"
-            size_bytes = spec.flavor.root_disk_gib * BYTES_PER_GIB
-            make_overlay(root_disk, images.root, size_bytes=size_bytes)
-        return Place(
-            virt_type=self._probed.virt_type,
-            emulator=self._probed.emulator,
-            root_disk=root_disk,
-            kernel=images.kernel,
-            ramdisk=images.ramdisk,
-            console_log=ConsoleLog.new(folder).path,
-        )
-
-    def _make_domain(
-        self, instance_id: str, spec: InstanceSpec, place: Place, work: Work
-    ) -> pb.Instance:
-        own = InstanceMetadata(
-            spec=redacted(spec),
-            metadata=dict(spec.metadata),
-            wanted=PowerState.POWER_STATE_RUNNING,
-        )
-        own.created_at.GetCurrentTime()
-        place.console_log.touch(mode=0o600)
-        try:
-            work.phase("define", percent=40)
-            work.step("define", Undo("undefine", {"instance_id": instance_id}))
-            xml = domain_xml(instance_id, own, place)
-            domain = self._domains.connection.handles.jobs.defineXML(xml)
-            work.phase("start", percent=50)
-            work.step("start", Undo("force_off", {"instance_id": instance_id}))
-            domain.create()
-        except libvirt.libvirtError as error:
-            raise self._domains.failed(error) from error
-        work.commit()
-        return self._domains.tell(domain)
 
 
 class LibvirtInstanceFiles(InstanceFiles):

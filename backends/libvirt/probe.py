@@ -2,15 +2,26 @@
 
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import libvirt
 
 from backends.contract import HypervisorFacts
+from backends.libvirt.firmware import has_secure_boot
+from backends.libvirt.xml.capabilities import (
+    GuestCapabilities,
+    HostCell,
+    read_cells,
+    read_guest_capabilities,
+    read_machine_types,
+)
 
 _NOT_YET = "this backend does not do it yet"
+_MACHINE_TYPE = "q35"
+_EPHEMERAL_FILESYSTEMS = ("ext2", "ext3", "ext4", "vfat", "xfs")
 
 
 @dataclass
@@ -19,6 +30,11 @@ class Probed:
 
     virt_type: str = "qemu"
     emulator: str | None = None
+    features: Mapping[str, str] = field(default_factory=dict)
+    """Features as in HypervisorFacts: name → why it is missing here; "": it is there."""
+    machine_types: frozenset[str] = frozenset()
+    guests: GuestCapabilities = field(default_factory=GuestCapabilities)
+    cells: tuple[HostCell, ...] = ()
 
 
 def probe(
@@ -28,6 +44,9 @@ def probe(
     kind, reason = _virt_type(uri, virt_type)
     into.virt_type = kind
     into.emulator = shutil.which("qemu-system-x86_64") if kind != "test" else None
+    if kind != "test":
+        _probe_qemu(connection, into)
+    into.features = {"kvm": "" if kind == "kvm" else reason, **_features(into)}
     split = urlsplit(uri)
     return HypervisorFacts(
         hypervisor_type=connection.getType(),
@@ -38,20 +57,56 @@ def probe(
         virt_type=kind,
         virt_type_reason=reason,
         missing={},
-        features={
-            "kvm": "" if kind == "kvm" else reason,
-            "image_qcow2": "",
-            "image_raw": "",
-            "interface_user": "",
-            "rng": "",
-            "guest_agent": "",
-            "uefi": _NOT_YET,
-            "vtpm": _NOT_YET,
-            "vnc": _NOT_YET,
-            "disk_hotplug": _NOT_YET,
-            "interface_hotplug": _NOT_YET,
-        },
+        features=into.features,
     )
+
+
+def _probe_qemu(connection: libvirt.virConnect, into: Probed) -> None:
+    capabilities = connection.getCapabilities()
+    into.cells = read_cells(capabilities)
+    into.machine_types = read_machine_types(capabilities, into.virt_type)
+    into.guests = read_guest_capabilities(
+        connection.getDomainCapabilities(into.emulator, "x86_64", _MACHINE_TYPE, into.virt_type)
+    )
+
+
+def _features(probed: Probed) -> dict[str, str]:
+    guests, huge = probed.guests, any(cell.huge_pages for cell in probed.cells)
+    real = probed.virt_type != "test"
+    uefi = "efi" in guests.firmware
+    secure = uefi and guests.secure_loader and has_secure_boot()
+    tpm = guests.tpm_emulator and shutil.which("swtpm") and shutil.which("swtpm_setup")
+    no_guests = "libvirt's test driver runs no guests"
+    return {
+        "image_qcow2": "",
+        "image_raw": "",
+        "interface_user": "",
+        "rng": "",
+        "guest_agent": "",
+        "watchdog": "" if real else no_guests,
+        "config_drive_openstack": "",
+        "config_drive_nocloud": "",
+        "uefi": "" if uefi else "no UEFI firmware is installed (Debian: package ovmf)",
+        "secure_boot": "" if secure else "no UEFI firmware with enrolled keys is installed",
+        "vtpm": "" if tpm else "swtpm and swtpm_setup are not installed",
+        "vnc": "" if "vnc" in guests.graphics else "QEMU was built without VNC",
+        "spice": "" if "spice" in guests.graphics else "QEMU has no SPICE module",
+        "cpu_pinning": "" if probed.cells else "libvirt does not know the host's CPUs",
+        "numa": "" if probed.cells else "libvirt does not know the host's NUMA cells",
+        "hugepages": "" if huge else "the host has no huge pages reserved (vm.nr_hugepages)",
+        "disk_hotplug": _NOT_YET,
+        "interface_hotplug": _NOT_YET,
+        **_filesystems(),
+    }
+
+
+def _filesystems() -> dict[str, str]:
+    """Filesystems that ephemeral disks can be made with."""
+    programs = {name: f"mkfs.{name}" for name in _EPHEMERAL_FILESYSTEMS} | {"swap": "mkswap"}
+    return {
+        f"filesystem_{name}": "" if shutil.which(program) else f"{program} is not installed"
+        for name, program in programs.items()
+    }
 
 
 def _virt_type(uri: str, asked: str) -> tuple[str, str]:

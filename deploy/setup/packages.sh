@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Debian packages: which are missing, and how they come. Sourced by `prepare`,
-# which sets `here`, `profile` and `logged`.
+# which sets `here`, `profile`, `say` and `logged`.
 
 # wanted PROFILE: lines "package [program]".
 wanted() {
@@ -53,7 +53,7 @@ hold_services() {
 
 install_packages() {
     local packages reason
-    packages=$(wanted "${profile:?}" | missing | tr '\n' ' ')
+    packages=$({ wanted "${profile:?}"; python_packages; } | missing | tr '\n' ' ')
     [ -n "$packages" ] || return 0
     reason=$(obstacle)
     if [ -n "$reason" ]; then

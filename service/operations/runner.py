@@ -14,7 +14,7 @@ import structlog
 from google.protobuf.message import Message
 from virtrpc.v1.operation_pb2 import Operation
 
-from backends.errors import BusyError, ContractError, UnreachableError
+from backends.errors import ContractError, UnreachableError
 from backends.work import Undo, Work
 from service.errors import (
     Interrupted,
@@ -27,9 +27,10 @@ from service.errors import (
 )
 from service.operations.book import OperationBook, recorded_request
 from service.operations.journal import Entry, Journal, JournalError
+from service.operations.lanes import Lanes
 from service.operations.operation import AbandonedError, LiveOperation, State, unwritable
 from service.pools import Pools
-from service.verbs import HOST_LANE, Verb
+from service.verbs import Verb
 
 MAX_LIVE_OPERATIONS = 256
 RETRY_S = 1.0
@@ -55,6 +56,7 @@ class Operations:
         book: OperationBook,
         pools: Pools,
         undo: Callable[[Undo], None],
+        break_off: Callable[[str], None],
         listener: Listener,
         reachable: asyncio.Event,
     ) -> None:
@@ -66,9 +68,10 @@ class Operations:
         self._journal = journal
         self._pools = pools
         self._undo = undo
+        self._break_off = break_off
         self._listener = listener
         self._live: dict[str, LiveOperation] = {}
-        self._lanes: dict[str, LiveOperation] = {}
+        self._lanes = Lanes(self._broken_off)
         self._tasks: set[asyncio.Task[None]] = set()
         self._left: list[tuple[LiveOperation, Method]] = []
         self._recovered = False
@@ -83,15 +86,13 @@ class Operations:
         journal cannot be written.
         """
         lane = verb.lane(request)
-        while True:
-            known = self.book.repeated(verb, lane, request)
-            if known is not None:
-                return await self._on_disk(known)
-            if not await self._pre_empted(verb, lane):
-                break
+        known = self.book.repeated(verb, lane, request)
+        if known is not None:
+            return await self._on_disk(known)
         self.require_open()
         self._refuse_if_full()
         live = self._live_operation(_new_message(verb, request, caller), verb, request, lane)
+        self._lanes.claim(live)
         recorded = recorded_request(request)
         self._enter(live, recorded)
         self._spawn(self._accept(live, recorded, method))
@@ -143,25 +144,32 @@ class Operations:
 
         `bindings` are the verbs by name, with what carries them out.
         """
-        for entry in entries:
+        lanes = [_recorded_lane(entry, bindings) for entry in entries]
+        last_ended = {lane: i for i, lane in enumerate(lanes) if lane and not entries[i].live}
+        for number, (entry, lane) in enumerate(zip(entries, lanes, strict=True)):
             binding = bindings.get(entry.operation.verb)
-            if entry.live and binding is not None:
+            if entry.live and last_ended.get(lane, -1) > number:
+                self._end_is_missing(entry)
+            elif entry.live and binding is not None:
                 self._left.append((self._left_over(entry, binding[0]), binding[1]))
                 continue
-            if entry.live:
+            elif entry.live:
                 log.error("operation of an unknown verb is left alone", verb=entry.operation.verb)
-            lane = _recorded_lane(entry, bindings)
             self.book.add(entry.operation, lane=lane, recorded=entry.request)
+
+    def _end_is_missing(self, entry: Entry) -> None:
+        """It had ended before the next one of its lane began: nothing may be undone now."""
+        error = Interrupted("its end is not on disk", reason="OUTCOME_NOT_RECORDED")
+        entry.operation.error.CopyFrom(record_of(error))
+        entry.operation.state, entry.operation.done = State.OPERATION_STATE_FAILED, True
+        entry.operation.ended_at.GetCurrentTime()
+        self._journal.end(entry.operation)
 
     def recover(self) -> None:
         """Takes up what an earlier run of the daemon left; call when the backend is open."""
         self._recovered = True
         for live, method in self._left:
-            if live.verb.resumes or live.committed:
-                self._spawn(self._run(live, method))
-            else:
-                error = Interrupted("the daemon was restarted while this ran; it was rolled back")
-                self._spawn(self._fail(live, error))
+            self._spawn(self._take_up(live, method))
         self._left.clear()
 
     async def drain(self, grace_s: float) -> None:
@@ -175,29 +183,6 @@ class Operations:
             self.book.changed(live.operation_id)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2)
-
-    async def _pre_empted(self, verb: Verb, lane: str) -> bool:
-        """True when the lane was taken and its holder has gone: look again."""
-        holder = self._lanes.get(lane)
-        if holder is None:
-            return False
-        if not verb.options.preempts:
-            raise BusyError(
-                f"{holder.verb.name} is running",
-                reason=f"{_lane_kind(lane)}_BUSY",
-                metadata={"operation_id": holder.operation_id, "verb": holder.verb.name},
-            )
-        if not holder.verb.options.preempts:
-            holder.cancel()
-        await holder.answered.wait()
-        if not holder.ended.is_set():
-            raise self._cannot_go_on()
-        return True
-
-    def _cannot_go_on(self) -> ContractError:
-        if self.closing:
-            return ShuttingDownError("the daemon stops")
-        return UnreachableError("the operation before it goes on when the hypervisor returns")
 
     async def _on_disk(self, operation_id: str) -> Operation:
         """The operation, as soon as it is on disk; raises what it was refused with."""
@@ -220,7 +205,25 @@ class Operations:
             return
         live.accepted.set()
         self._listener.operation_changed(live.message)
+        await self._lanes.turn(live)
         await self._run(live, method)
+
+    async def _take_up(self, live: LiveOperation, method: Method) -> None:
+        await self._lanes.turn(live)
+        if live.verb.resumes or live.committed:
+            await self._run(live, method)
+        else:
+            error = Interrupted("the daemon was restarted while this ran; it was rolled back")
+            await self._fail(live, error)
+
+    async def _broken_off(self, instance_id: str) -> None:
+        """What hangs about an instance's machine returns now, or never will."""
+        log.warning("an operation hangs and is broken off", instance_id=instance_id)
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._pools.urgent, self._break_off, instance_id)
+        except ContractError as error:
+            log.warning("it could not be broken off", reason=str(error))
 
     def require_open(self) -> None:
         """Raises what keeps mutations out now: the start, the stop, a lost hypervisor."""
@@ -253,14 +256,11 @@ class Operations:
 
     def _enter(self, live: LiveOperation, recorded: bytes) -> None:
         self._live[live.operation_id] = live
-        if live.lane:
-            self._lanes[live.lane] = live
         self.book.add(live.message, lane=live.lane, recorded=recorded)
 
     def _leave(self, live: LiveOperation) -> None:
         self._live.pop(live.operation_id, None)
-        if self._lanes.get(live.lane) is live:
-            del self._lanes[live.lane]
+        self._lanes.leave(live)
 
     def _left_over(self, entry: Entry, verb: Verb) -> LiveOperation:
         """An operation that an earlier run of the daemon left; it has its lane again."""
@@ -270,6 +270,7 @@ class Operations:
         live.committed = entry.committed
         live.message.recovered = True
         live.accepted.set()
+        self._lanes.readmit(live)
         self._enter(live, entry.request)
         return live
 
@@ -379,14 +380,6 @@ def _new_message(verb: Verb, request: Message, caller: str) -> Operation:
     )
     message.created_at.GetCurrentTime()
     return message
-
-
-def _lane_kind(lane: str) -> str:
-    """ "HOST", "IMAGE", "AGGREGATE", …; lanes of instances are plain ids."""
-    field, named, _ = lane.partition(":")
-    if lane == HOST_LANE:
-        return "HOST"
-    return field.removesuffix("_id").upper() if named else "INSTANCE"
 
 
 def _recorded_lane(entry: Entry, bindings: Mapping[str, tuple[Verb, Method]]) -> str:

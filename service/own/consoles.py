@@ -37,8 +37,9 @@ class ConsoleVerbs:
     ) -> pb.GetConsoleOutputResponse:
         """See ConsoleService.GetConsoleOutput."""
         log = self._log(request.instance_id, request.log_id)
-        start = _start(log, request, default=0)
-        chunk = log.read(start, max_bytes=request.max_bytes or _DEFAULT_READ_BYTES)
+        max_bytes = request.max_bytes or _DEFAULT_READ_BYTES
+        start = _start(log, request, default=max(log.end() - max_bytes, 0))
+        chunk = log.read(start, max_bytes=max_bytes)
         return pb.GetConsoleOutputResponse(
             data=chunk.data,
             offset=chunk.offset,
@@ -63,13 +64,15 @@ class ConsoleVerbs:
             yield _heartbeat(log, log_id=log.log_id)
             while until is None or offset < until:
                 changed.clear()
+                self._refuse_when_closing(offset)
+                _require_whole(log, offset)
                 responses = _read(log, offset, until)
                 for response in responses:
                     offset = _next_offset(response)
                     yield response
                 if responses:
                     continue
-                if until is not None or self._ended(request.instance_id, log, offset):
+                if until is not None or self._ended(request.instance_id, log):
                     return
                 if not await _wait(changed, heartbeat_s):
                     yield _heartbeat(log)
@@ -85,10 +88,12 @@ class ConsoleVerbs:
             )
         return log
 
-    def _ended(self, instance_id: str, log: ConsoleLog, offset: int) -> bool:
-        """True when nothing more will come; raises ShuttingDownError when the daemon stops."""
+    def _refuse_when_closing(self, offset: int) -> None:
         if self._closing():
             raise ShuttingDownError("the daemon stops", metadata={"next_offset": str(offset)})
+
+    def _ended(self, instance_id: str, log: ConsoleLog) -> bool:
+        """True when nothing more will come."""
         try:
             return not self._exists(instance_id) or self._console_log(instance_id).path != log.path
         except InstanceNotFoundError:
@@ -116,15 +121,26 @@ def _start(
     return request.offset
 
 
+def _require_whole(log: ConsoleLog, offset: int) -> None:
+    """Raises OutOfRangeError where somebody has cut the log short, as virtlogd does."""
+    if offset > log.end():
+        raise OutOfRangeError(
+            "the console log was cut short: begin anew",
+            reason="LOG_CHANGED",
+            metadata={"end_offset": str(log.end()), "log_id": log.log_id},
+        )
+
+
 def _read(log: ConsoleLog, offset: int, until: int | None) -> list[pb.StreamConsoleOutputResponse]:
     """What there is from an offset on: an expired range, bytes, both or neither."""
     most = _STREAM_READ_BYTES if until is None else min(_STREAM_READ_BYTES, until - offset)
     chunk = log.read(offset, max_bytes=most)
+    begin = chunk.offset if until is None else min(chunk.offset, until)
     responses = []
     if chunk.expired:
-        gone = pb.ConsoleRange(begin=offset, end=chunk.offset)
+        gone = pb.ConsoleRange(begin=offset, end=begin)
         responses.append(pb.StreamConsoleOutputResponse(expired=gone))
-    if chunk.data:
+    if chunk.data and chunk.offset == begin:
         data = pb.ConsoleData(offset=chunk.offset, data=chunk.data)
         responses.append(pb.StreamConsoleOutputResponse(data=data))
     return responses

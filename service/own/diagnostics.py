@@ -7,7 +7,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from virtrpc.v1 import diagnostics_pb2 as pb
-from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.instance_pb2 import Instance, InstanceView
 from virtrpc.v1.operation_pb2 import Operation
 from virtrpc.v1.types_pb2 import PageRequest, PowerState
 
@@ -19,7 +19,7 @@ from service.operations.book import OperationBook
 from service.own.paging import last_id, page_size, page_token
 from service.pools import Pools
 from service.samples import Sampled, Samples
-from service.truth import Truth
+from service.truth import Truth, viewed
 
 _DEFAULT_OPERATIONS = 10
 T = TypeVar("T")
@@ -141,8 +141,11 @@ class DiagnosticsVerbs:
         response = pb.ExplainInstanceResponse(
             operations=operations, freshness=self._truth.freshness()
         )
+        for operation in response.operations:
+            operation.ClearField("result")
         if request.instance_id in self._truth:
-            response.instance.CopyFrom(self._truth.get(request.instance_id).instance)
+            known = self._truth.get(request.instance_id).instance
+            response.instance.CopyFrom(viewed(known, InstanceView.INSTANCE_VIEW_BASIC))
         elif not operations:
             raise InstanceNotFoundError(request.instance_id)
         _add_wait(response, stale=self._truth.stale)

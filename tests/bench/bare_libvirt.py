@@ -100,13 +100,15 @@ def _serve(folder: Path, store: Path) -> None:
     start_event_loop()
     guest = _Guest(libvirt.open(root.uri), folder=folder, store=store)
     print(_READY, end="", flush=True)
-    for line in sys.stdin:
-        started = time.perf_counter()
-        getattr(guest, line.strip())()
-        print(time.perf_counter() - started, flush=True)
-    guest.destroy()
-    reaper.close()
-    root.close()
+    try:
+        for line in sys.stdin:
+            started = time.perf_counter()
+            getattr(guest, line.strip())()
+            print(time.perf_counter() - started, flush=True)
+    finally:
+        guest.destroy()
+        reaper.close()
+        root.close()
 
 
 if __name__ == "__main__":

@@ -106,9 +106,7 @@ class _Flooded:
 
 def _pieces(file: Path) -> Iterator[int]:
     """Appends piece by piece; gives how much was written so far."""
-    piece = (b"virtrpc flood 0123456789abcdefghijklmnopqrstuvwxyz\r\n" * _PIECE_BYTES)[
-        :_PIECE_BYTES
-    ]
+    piece = (_LINE * (_PIECE_BYTES // len(_LINE) + 1))[:_PIECE_BYTES]
     with file.open("ab", buffering=0) as console:
         for written in range(_PIECE_BYTES, _FLOOD_BYTES + 1, _PIECE_BYTES):
             console.write(piece)

@@ -69,7 +69,7 @@ async def _measure(
             against=f"bare grpc.aio streams of {last.event_bytes} bytes",
             base=median(bare_per_s), at_least=0.5),
         Row(what="events lost", value=sum(storm.lost for storm in storms), unit="", at_most=0),
-        Row(what="memory of a watcher", value=per_watcher, unit="B", at_most=48 * 1024),
+        Row(what="memory of a watcher", value=per_watcher, unit="B", at_most=64 * 1024),
     ]  # fmt: skip
 
 

@@ -4,12 +4,17 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, Operation, WaitOperationRequest
+from virtrpc.v1.operation_pb2 import (
+    OPERATION_STATE_SUCCEEDED,
+    Operation,
+    OperationState,
+    WaitOperationRequest,
+)
 from virtrpc.v1.spec_pb2 import Flavor, ImageSource, InstanceSpec, InterfaceSpec, UserModeNetwork
 
 from tests.daemon import Connection, DaemonProcess
@@ -30,6 +35,7 @@ def workspace() -> Iterator[Path]:
     try:
         yield folder
     finally:
+        _end_guests(folder)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -86,7 +92,8 @@ def ended(connection: Connection, operation: Operation) -> Operation:
     request = WaitOperationRequest(operation_id=operation.operation_id)
     operation = connection.operations.WaitOperation(request)
     if operation.state != OPERATION_STATE_SUCCEEDED:
-        raise SpawnError(f"{operation.verb}: {operation.error.message}")
+        state = OperationState.Name(operation.state)
+        raise SpawnError(f"{operation.verb}: {state} {operation.error.message}")
     return operation
 
 
@@ -102,6 +109,15 @@ def resident_bytes(daemon: DaemonProcess) -> int:
     assert daemon.process is not None
     resident: int = psutil.Process(daemon.process.pid).memory_info().rss
     return resident
+
+
+def _end_guests(folder: Path) -> None:
+    """Guests outlive their daemon, and so a measurement that was broken off."""
+    for process in psutil.process_iter(["name", "cmdline"]):
+        name, words = process.info["name"] or "", process.info["cmdline"] or ()
+        if name.startswith("qemu-system") and any(f"{folder}/" in word for word in words):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _interface() -> InterfaceSpec:

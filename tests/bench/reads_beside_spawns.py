@@ -1,7 +1,7 @@
 """GetInstance while eight guests start, against the same at idle.
 
 Eight starting QEMUs keep two cores busy by themselves, so a bare grpc.aio reply is
-timed beside it in both phases: what it loses, the machine has lost.
+timed in turns with it: what that loses, the machine has lost.
 """
 
 import uuid
@@ -74,7 +74,7 @@ def _rows(idle: Taken, busy: Taken) -> list[Row]:
         Row(what=f"{what}: median", value=median(busy["get"]), unit="s",
             against="the same at idle", base=median(idle["get"]), at_most=1.5),
         Row(what=f"{what}: p99", value=p99(busy["get"]), unit="s",
-            against="the same at idle", base=p99(idle["get"])),
+            against="the same at idle", base=p99(idle["get"]), at_most=10),
         Row(what=f"{what}: p99", value=p99(busy["get"]), unit="s",
-            against="bare grpc.aio reply meanwhile", base=p99(busy["bare"]), at_most=2),
+            against="bare grpc.aio reply meanwhile", base=p99(busy["bare"])),
     ]  # fmt: skip

@@ -14,7 +14,7 @@ from tests.refusals import refused
 
 CANARY = "canary-S3cret"
 UNKNOWN = "00000000-0000-4000-8000-00000000dead"
-VERBS = [
+VERBS: list[tuple[str, dict[str, Any]]] = [
     ("SetAdminPassword", {"password": CANARY}),
     ("InjectFile", {"path": "/root/hello", "content": b"hello"}),
     ("InjectNetworkInfo", {}),
@@ -115,9 +115,7 @@ def test_a_guest_without_an_agent_says_so(connection: Connection, backend: str) 
 
 
 @pytest.mark.parametrize("backend", ["libvirt"], indirect=True)
-def test_a_file_in_no_folder_is_refused_by_the_agent(
-    shared: tuple[Connection, str]
-) -> None:
+def test_a_file_in_no_folder_is_refused_by_the_agent(shared: tuple[Connection, str]) -> None:
     connection, instance_id = shared
     request = pb.InjectFileRequest(instance_id=instance_id, path="/no/such/file", content=b"x")
     with refused(grpc.StatusCode.FAILED_PRECONDITION, "AGENT_REFUSED"):

@@ -1,6 +1,7 @@
-"""A controller: calls verbs on one instance and looks at what became of it."""
+"""A controller: calls verbs on one instance, or image, and looks at what became of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import Message
@@ -8,8 +9,8 @@ from virtrpc.v1 import instance_pb2, operation_pb2
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.operation_pb2 import Operation
 
-from service.verbs import all_verbs
-from tests.crash.cases import Case, small_spec
+from service.verbs import Verb, all_verbs
+from tests.crash.cases import Case, Fields, small_spec
 from tests.daemon import Connection
 
 VERBS = {verb.name: verb for verb in all_verbs().values()}
@@ -17,39 +18,30 @@ TIMEOUT_S = 60.0
 
 
 class Caller:
-    """Calls verbs on one instance of a daemon."""
+    """Calls verbs on the instance of an id, which is also the key of other things it makes."""
 
-    def __init__(self, connection: Connection, *, backend: str, instance_id: str) -> None:
+    def __init__(
+        self, connection: Connection, *, backend: str, instance_id: str, sources: Path = Path()
+    ) -> None:
         self.connection = connection
         self.backend = backend
         self.instance_id = instance_id
+        self._sources = sources
 
     def prepare(self, case: Case) -> None:
-        """Brings the instance to where the case begins."""
-        for name in case.before:
-            self.call(name, labels=case.labels)
+        """Brings the host to where the case begins."""
+        for earlier in case.before:
+            self._invoke_to_the_end(earlier.verb, fields=earlier.fields, labels=earlier.labels)
 
     def call_case(self, case: Case, *, request_id: str) -> Operation | None:
         """Calls the case's verb; gives the operation of a long-running one."""
         fields = {**case.fields, "request_id": request_id}
-        reply = self.invoke(case.verb, labels=case.labels, fields=fields)
+        reply = self._invoke(case.verb, fields=fields, labels=case.labels)
         return reply if isinstance(reply, Operation) else None
 
-    def call(self, name: str, *, labels: Mapping[str, str] | None = None, **fields: Any) -> Message:
+    def call(self, name: str, **fields: Any) -> Message:
         """Calls a verb, waits for its end, which is a success, and gives its reply."""
-        reply = self.invoke(name, labels=labels or {}, fields=fields)
-        if isinstance(reply, Operation):
-            reply = self.ended(reply.operation_id)
-            assert not reply.HasField("error"), reply
-        return reply
-
-    def invoke(self, name: str, *, labels: Mapping[str, str], fields: Mapping[str, Any]) -> Message:
-        """Calls a verb as it is."""
-        request = VERBS[name].request_class(instance_id=self.instance_id, **fields)
-        if isinstance(request, instance_pb2.SpawnInstanceRequest):
-            request.spec.CopyFrom(small_spec(self.backend, self.instance_id, labels))
-        method: Callable[..., Message] = getattr(self.connection.instances, name)
-        return method(request, timeout=TIMEOUT_S)
+        return self._invoke_to_the_end(name, fields=fields, labels={})
 
     def ended(self, operation_id: str) -> Operation:
         """The operation when it has ended."""
@@ -59,16 +51,45 @@ class Caller:
         assert operation.done, operation
         return operation
 
-    def operations(self, verb: str) -> list[Operation]:
-        """All operations of a verb on the instance."""
-        request = operation_pb2.ListOperationsRequest(instance_id=self.instance_id, verb=verb)
-        return list(
-            self.connection.operations.ListOperations(request, timeout=TIMEOUT_S).operations
-        )
-
     def instance(self) -> Instance | None:
         """The instance as the daemon lists it; None where it does not."""
-        reply = self.connection.instances.ListInstances(
-            instance_pb2.ListInstancesRequest(), timeout=TIMEOUT_S
-        )
+        request = instance_pb2.ListInstancesRequest(include_soft_deleted=True)
+        reply = self.connection.instances.ListInstances(request, timeout=TIMEOUT_S)
         return next((i for i in reply.instances if i.instance_id == self.instance_id), None)
+
+    def _invoke_to_the_end(
+        self, name: str, *, fields: Fields, labels: Mapping[str, str]
+    ) -> Message:
+        reply = self._invoke(name, fields=fields, labels=labels)
+        if isinstance(reply, Operation):
+            reply = self.ended(reply.operation_id)
+            assert not reply.HasField("error"), reply
+        return reply
+
+    def _invoke(self, name: str, *, fields: Fields, labels: Mapping[str, str]) -> Message:
+        verb = VERBS[name]
+        request = self._request(verb, fields)
+        if isinstance(request, instance_pb2.SpawnInstanceRequest):
+            request.spec.CopyFrom(small_spec(self.backend, self.instance_id, labels))
+        method = self.connection.channel.unary_unary(
+            verb.path,
+            request_serializer=verb.request_class.SerializeToString,
+            response_deserializer=verb.response_class.FromString,
+        )
+        reply: Message = method(request, timeout=TIMEOUT_S)
+        return reply
+
+    def _request(self, verb: Verb, fields: Fields) -> Message:
+        request = verb.request_class(**_filled(fields, key=self.instance_id, sources=self._sources))
+        if "instance_id" in verb.request_class.DESCRIPTOR.fields_by_name:
+            setattr(request, "instance_id", self.instance_id)  # noqa: B010 - of many classes
+        return request
+
+
+def _filled(value: Any, **texts: object) -> Any:
+    """The value with {key} and the like replaced in its texts, at any depth."""
+    if isinstance(value, str):
+        return value.format(**texts)
+    if isinstance(value, Mapping):
+        return {name: _filled(part, **texts) for name, part in value.items()}
+    return value

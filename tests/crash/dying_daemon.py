@@ -1,16 +1,18 @@
-"""`virtrpcd` that dies at a chosen write of its journal, or counts its writes.
+"""`virtrpcd` that dies at chosen writes of its journal, or counts its writes.
 
-    python dying_daemon.py PLAN [flags of virtrpcd]
+    python -m tests.crash.dying_daemon PLAN [flags of virtrpcd]
 
-PLAN is `count:FILE`, which appends a line "VERB INSTANCE KIND" for every write, or
-`die:VERB:INSTANCE:NUMBER:SIDE`: the process ends, as if killed, right `before` or
-`after` the write of that number (from 1) for that verb and instance.
+PLAN is `count:FILE`, which appends a line "REQUEST_ID KIND" for every write; or
+`die:FILE` with one point in each line, "REQUEST_ID NUMBER SIDE": the operation of
+that request_id stops right `before` or `after` its write of that number (from 1), and
+when all have stopped, the process ends as if killed. So one life serves many verbs.
 """
 
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,26 +29,33 @@ BEFORE, AFTER = "before", "after"
 
 @dataclass(frozen=True)
 class Point:
-    """Where to die."""
+    """Where an operation stops."""
 
-    verb: str
-    instance_id: str
+    request_id: str
     number: int
     side: str
 
-    def __str__(self) -> str:
-        return f"die:{self.verb}:{self.instance_id}:{self.number}:{self.side}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Point":
-        """The point that a PLAN names."""
-        _, verb, instance_id, number, side = text.split(":")
-        return cls(verb, instance_id, int(number), side)
-
 
 def counting(path: Path) -> str:
-    """The PLAN of a daemon that only counts."""
+    """The PLAN of a daemon that only counts, into an empty file."""
+    path.write_text("", encoding="ascii")
     return f"count:{path}"
+
+
+def dying(path: Path, points: Iterable[Point]) -> str:
+    """The PLAN of a daemon that dies when all points were reached."""
+    lines = (f"{point.request_id} {point.number} {point.side}\n" for point in points)
+    path.write_text("".join(lines), encoding="ascii")
+    return f"die:{path}"
+
+
+def counted(path: Path) -> dict[str, list[str]]:
+    """Kinds of the writes of each request_id, in order, as a counting daemon wrote them."""
+    kinds: dict[str, list[str]] = {}
+    for line in path.read_text(encoding="ascii").splitlines():
+        request_id, kind = line.split()
+        kinds.setdefault(request_id, []).append(kind)
+    return kinds
 
 
 class MortalJournal(Journal):
@@ -56,18 +65,22 @@ class MortalJournal(Journal):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._point = Point.parse(self.plan) if self.plan.startswith("die:") else None
-        self._operations: dict[str, Operation] = {}
-        self._writes = 0
-        self._counting = threading.Lock()
+        self._request_ids: dict[str, str] = {}
+        self._writes: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        what, _, file = self.plan.partition(":")
+        self._counts = Path(file) if what == "count" else None
+        self._points = set() if self._counts else _read_points(Path(file))
+        self._not_reached = len(self._points)
 
     def load(self) -> list[Entry]:
         entries = super().load()
-        self._operations = {entry.operation.operation_id: entry.operation for entry in entries}
+        for entry in entries:
+            self._request_ids[entry.operation.operation_id] = entry.operation.request_id
         return entries
 
     def accept(self, operation: Operation, request: bytes) -> "Future[None]":
-        self._operations[operation.operation_id] = operation
+        self._request_ids[operation.operation_id] = operation.request_id
         write = super().accept
         return self._watched("accept", operation.operation_id, lambda: write(operation, request))
 
@@ -90,24 +103,32 @@ class MortalJournal(Journal):
     def _watched(
         self, kind: str, operation_id: str, write: "Callable[[], Future[None]]"
     ) -> "Future[None]":
-        operation = self._operations[operation_id]
-        if self._point is None:
-            line = f"{operation.verb} {operation.instance_id} {kind}\n"
-            with Path(self.plan.removeprefix("count:")).open("a", encoding="ascii") as file:
-                file.write(line)
-            return write()
-        if (operation.verb, operation.instance_id) != (self._point.verb, self._point.instance_id):
-            return write()
-        with self._counting:
-            self._writes += 1
-            dies = self._writes == self._point.number
-        if dies and self._point.side == BEFORE:
-            os._exit(DIED)
-        future = write()
-        if dies:
-            future.result()
-            os._exit(DIED)
-        return future
+        request_id = self._request_ids[operation_id]
+        with self._lock:
+            self._writes[request_id] += 1
+            number = self._writes[request_id]
+            if self._counts is not None and request_id:
+                with self._counts.open("a", encoding="ascii") as file:
+                    file.write(f"{request_id} {kind}\n")
+        never: Future[None] = Future()
+        if Point(request_id, number, BEFORE) in self._points:
+            self._reach()
+            return never
+        if Point(request_id, number, AFTER) in self._points:
+            write().add_done_callback(lambda _: self._reach())
+            return never
+        return write()
+
+    def _reach(self) -> None:
+        with self._lock:
+            self._not_reached -= 1
+            if not self._not_reached:
+                os._exit(DIED)
+
+
+def _read_points(path: Path) -> set[Point]:
+    lines = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+    return {Point(request_id, int(number), side) for request_id, number, side in lines}
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """The operations engine alone, with a journal that waits or fails when a test says so."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -48,6 +49,10 @@ class TestJournal(Journal):
         write = super().undone
         return self._ruled("undone", lambda: write(operation_id, number))
 
+    def end(self, operation: Operation) -> "Future[None]":
+        write = super().end
+        return self._ruled("end", lambda: write(operation))
+
     def release(self) -> None:
         """Lets what was held go to disk."""
         self.held.clear()
@@ -76,6 +81,7 @@ class Engine:
     """Operations over a journal in `folder`; make it on the event loop."""
 
     def __init__(self, folder: Path) -> None:
+        self._loop = asyncio.get_running_loop()
         self.journal = TestJournal(folder / "journal.sqlite")
         self.pools = Pools.make()
         self.reachable = asyncio.Event()
@@ -85,11 +91,17 @@ class Engine:
         self.undone: list[str] = []
         self.undo_errors: list[Exception] = []
         """Raised by the next undos, one each."""
+        self.loses_hypervisor = False
+        """Such an error means that the hypervisor is out of reach, until a test says otherwise."""
+        self.broken_off: list[str] = []
+        self.lets_go = threading.Event()
+        """Set when what hangs was broken off."""
         self.operations = Operations(
             journal=self.journal,
             book=self.book,
             pools=self.pools,
             undo=self._undo,
+            break_off=self._break_off,
             listener=self,
             reachable=self.reachable,
         )
@@ -123,9 +135,16 @@ class Engine:
         self.pools.shutdown()
         self.journal.close()
 
+    def _break_off(self, instance_id: str) -> None:
+        self.broken_off.append(instance_id)
+        self.lets_go.set()
+
     def _undo(self, undo: Undo) -> None:
         if self.undo_errors:
-            raise self.undo_errors.pop(0)
+            error = self.undo_errors.pop(0)
+            if self.loses_hypervisor:
+                self._loop.call_soon_threadsafe(self.reachable.clear)
+            raise error
         self.undone.append(undo.action)
 
 

@@ -1,18 +1,20 @@
-"""The lives of a daemon: each ends at a point of its journal, the next one takes up the state."""
+"""The lives of a daemon: each ends at points of its journal, the next one takes up the state."""
 
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from virtrpc.v1 import instance_pb2
 from virtrpc.v1.event_pb2 import EventCursor
 
 from tests.crash.caller import Caller
-from tests.crash.cases import Case
-from tests.crash.dying_daemon import AFTER, BEFORE, DIED, Point, counting
+from tests.crash.cases import SOURCE, Case
+from tests.crash.dying_daemon import AFTER, BEFORE, DIED, Point, counted, counting, dying
 from tests.daemon import DaemonProcess
 from tests.events_seen import cursor_now
 
@@ -20,23 +22,52 @@ REAL = (sys.executable, "-m", "service.main")
 MORTAL = (sys.executable, "-m", "tests.crash.dying_daemon")
 # The daemon's own main says so too, but what wraps it has imported gRPC by then.
 _ENVIRONMENT = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
+_CALLS_AT_A_TIME = 8
+_CALLS_IN_A_LIFE = 30  # each that stops in a step keeps one of the daemon's threads
+Place = tuple[int, str]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a case's verb, and where the daemon stops in it, if it does."""
+
+    case: Case
+    instance_id: str
+    point: Point | None = None
+
+    @classmethod
+    def of(cls, case: Case, number: int = 0, side: str = AFTER) -> "Call":
+        """A new call, which stops at the write of that number; 0: which does not stop."""
+        instance_id = str(uuid.uuid4())
+        point = Point(f"r-{instance_id}", number, side) if number else None
+        return cls(case, instance_id, point)
+
+    @property
+    def request_id(self) -> str:
+        """By which it is repeated."""
+        return f"r-{self.instance_id}"
 
 
 @dataclass(frozen=True)
 class Death:
     """A call during which the daemon died."""
 
-    case: Case
-    instance_id: str
-    request_id: str
-    cursor: EventCursor
-    """What a watcher had seen before the call."""
+    call: Call
     operation_id: str
     """Empty where the caller was not told."""
     accepted: bool
     """It was on disk."""
     ended: bool
     """Its end was on disk, though nobody was told."""
+
+
+@dataclass(frozen=True)
+class Deaths:
+    """All calls during which the daemon died at once."""
+
+    cursor: EventCursor
+    """What a watcher had seen before them."""
+    deaths: Sequence[Death]
 
 
 class Lives:
@@ -47,83 +78,159 @@ class Lives:
     ) -> None:
         self.folder = folder
         self.backend = backend
+        self.sources = folder / "sources"
+        self.sources.mkdir()
+        (self.sources / SOURCE).write_bytes(bytes(1 << 20))
         place_images(DaemonProcess(folder, backend=backend))
-
-    @property
-    def writes_path(self) -> Path:
-        """Where a counting daemon writes."""
-        return self.folder / "writes"
 
     @contextmanager
     def life(self, plan: str = "", *, wait: bool = True) -> Iterator[DaemonProcess]:
         """One life: by a plan, or of the real daemon."""
-        program = (*MORTAL, plan) if plan else REAL
         daemon = DaemonProcess(
-            self.folder, backend=self.backend, program=program, environment=_ENVIRONMENT
+            self.folder,
+            backend=self.backend,
+            program=(*MORTAL, plan) if plan else REAL,
+            arguments=[f"--image-source-dir={self.sources}"],
+            environment=_ENVIRONMENT,
         )
         with daemon.start(wait=wait):
             yield daemon
 
-    def counted(self, case: Case, caller: Caller) -> list[str]:
-        """Kinds of the journal writes of a case, in order, seen by a counting daemon."""
-        caller.prepare(case)
-        try:
-            operation = caller.call_case(case, request_id="counted")
-            if operation is not None:
-                caller.ended(operation.operation_id)
-        except grpc.RpcError:
-            assert case.labels, "only a case with faults fails"
-        return self.written(case.verb, caller.instance_id)
+    @contextmanager
+    def mortal_life(self, points: Sequence[Point], *, wait: bool = True) -> Iterator[DaemonProcess]:
+        """A life that ends when all points were reached."""
+        with self.life(dying(self.folder / "points", points), wait=wait) as daemon:
+            yield daemon
 
-    def written(self, verb: str, instance_id: str) -> list[str]:
-        """What the counting daemon wrote of a verb on an instance."""
-        lines = (line.split() for line in self.writes_path.read_text("ascii").splitlines())
-        return [kind for name, instance, kind in lines if (name, instance) == (verb, instance_id)]
+    def count(self, cases: Sequence[Case]) -> dict[str, list[str]]:
+        """Kinds of the writes of each case, by its name, when nobody dies."""
+        calls = [Call.of(case) for case in cases]
+        with self.life(counting(self.folder / "writes")) as daemon:
+            self._each(daemon, calls, lambda caller, call: caller.prepare(call.case))
+            self._each(daemon, calls, _call_to_its_end)
+        kinds = counted(self.folder / "writes")
+        return {str(call.case): kinds[call.request_id] for call in calls}
 
-    def counting_plan(self) -> str:
-        """Counts from zero."""
-        self.writes_path.unlink(missing_ok=True)
-        return counting(self.writes_path)
+    def count_recovery(self, died: Deaths) -> list[list[str]]:
+        """Kinds of the writes of each recovery."""
+        with self.life(counting(self.folder / "writes")) as daemon:
+            self._each(daemon, [death.call for death in died.deaths], _look_at_its_end)
+        kinds = counted(self.folder / "writes")
+        return [kinds.get(death.call.request_id, []) for death in died.deaths]
 
-    def caller(self, daemon: DaemonProcess, instance_id: str = "") -> Caller:
-        """A caller for one instance, a new one unless said otherwise."""
+    def die(
+        self, daemon: DaemonProcess, calls: Sequence[Call], writes: dict[str, list[str]]
+    ) -> Deaths:
+        """Calls verbs during which the daemon, which has their points, dies."""
+        self._each(daemon, calls, lambda caller, call: caller.prepare(call.case))
+        with daemon.connect() as connection:
+            cursor = cursor_now(connection)
+        operation_ids = self._each(daemon, calls, _call_to_the_death, at_a_time=len(calls))
+        assert daemon.wait() == DIED, daemon.log()
+        return Deaths(
+            cursor,
+            [
+                _death(call, operation_id, writes[str(call.case)])
+                for call, operation_id in zip(calls, operation_ids, strict=True)
+            ],
+        )
+
+    def clear(self, daemon: DaemonProcess) -> None:
+        """Destroys what is left of calls that nobody died in."""
+        with daemon.connect() as connection:
+            reply = connection.instances.ListInstances(
+                instance_pb2.ListInstancesRequest(), timeout=60
+            )
+            for instance in reply.instances:
+                connection.instances.DestroyInstance(
+                    instance_pb2.DestroyInstanceRequest(
+                        instance_id=instance.instance_id, destroy_disks=True
+                    ),
+                    timeout=60,
+                )
+
+    def caller(self, daemon: DaemonProcess, call: Call) -> Caller:
+        """A caller with a connection of its own."""
         return Caller(
-            daemon.connect(), backend=self.backend, instance_id=instance_id or str(uuid.uuid4())
+            daemon.connect(),
+            backend=self.backend,
+            instance_id=call.instance_id,
+            sources=self.sources,
         )
 
-    def die(self, daemon: DaemonProcess, case: Case, point: Point, *, writes: int) -> Death:
-        """Calls a verb during which the daemon dies."""
-        caller = self.caller(daemon, point.instance_id)
-        with caller.connection:
-            caller.prepare(case)
-            cursor = cursor_now(caller.connection)
-            operation_id = ""
-            try:
-                operation = caller.call_case(case, request_id=f"r-{point.instance_id}")
-                operation_id = operation.operation_id if operation is not None else ""
-            except grpc.RpcError as error:
-                assert error.code() == grpc.StatusCode.UNAVAILABLE, error
-            assert daemon.wait() == DIED, daemon.log()
-        return Death(
-            case=case,
-            instance_id=point.instance_id,
-            request_id=f"r-{point.instance_id}",
-            cursor=cursor,
-            operation_id=operation_id,
-            accepted=(point.number, point.side) != (1, BEFORE),
-            ended=(point.number, point.side) == (writes, AFTER),
-        )
+    def _each(
+        self,
+        daemon: DaemonProcess,
+        calls: Sequence[Call],
+        work: Callable[[Caller, Call], str | None],
+        *,
+        at_a_time: int = _CALLS_AT_A_TIME,
+    ) -> list[str]:
+        def connected(call: Call) -> str:
+            caller = self.caller(daemon, call)
+            with caller.connection:
+                return work(caller, call) or ""
+
+        with ThreadPoolExecutor(at_a_time) as pool:
+            return list(pool.map(connected, calls))
 
 
-def points(case: Case, kinds: Sequence[str], *, sides: Sequence[str] = (BEFORE, AFTER),
-           first: int = 1) -> list[Point]:  # fmt: skip
+def _call_to_its_end(caller: Caller, call: Call) -> None:
+    try:
+        operation = caller.call_case(call.case, request_id=call.request_id)
+        if operation is not None:
+            caller.ended(operation.operation_id)
+    except grpc.RpcError as error:
+        assert call.case.name, error
+
+
+def _look_at_its_end(caller: Caller, call: Call) -> None:
+    """A repeat waits for the end, whatever it is."""
+    with suppress(grpc.RpcError):
+        operation = caller.call_case(call.case, request_id=call.request_id)
+        if operation is not None:
+            caller.ended(operation.operation_id)
+
+
+def _call_to_the_death(caller: Caller, call: Call) -> str:
+    try:
+        operation = caller.call_case(call.case, request_id=call.request_id)
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.UNAVAILABLE, (str(call.case), error)
+        return ""
+    assert operation is not None, f"{call.case} was answered"
+    return operation.operation_id
+
+
+def _death(call: Call, operation_id: str, writes: Sequence[str]) -> Death:
+    assert call.point is not None
+    at = (call.point.number, call.point.side)
+    return Death(
+        call=call,
+        operation_id=operation_id,
+        accepted=at != (1, BEFORE),
+        ended=at == (len(writes), AFTER),
+    )
+
+
+def places(kinds: Sequence[str], *, first: int = 1) -> list[Place]:
     """Where to die: after every write, and before those that follow an effect on the host."""
     made = []
-    for number in range(1, len(kinds) + 1):
-        previous = kinds[number - 2] if number > 1 else ""
-        has_effect_before = number == 1 or previous in ("step", "undone")
-        for side in sides:
-            if number >= first and (side == AFTER or has_effect_before):
-                made.append(Point(case.verb, str(uuid.uuid4()), number, side))
-    assert made, f"{case} writes nothing: {kinds}"
+    for number in range(first, len(kinds) + 1):
+        if number == 1 or kinds[number - 2] in ("step", "undone"):
+            made.append((number, BEFORE))
+        made.append((number, AFTER))
     return made
+
+
+def rounds(calls: Sequence[Sequence[Call]]) -> Iterator[list[Call]]:
+    """From each of several lists one call in every round, of not too many at a time."""
+    for number in range(max(map(len, calls))):
+        this_round = [its[number] for its in calls if number < len(its)]
+        for begin in range(0, len(this_round), _CALLS_IN_A_LIFE):
+            yield this_round[begin : begin + _CALLS_IN_A_LIFE]
+
+
+def points(calls: Sequence[Call]) -> list[Point]:
+    """Where the daemon stops in them."""
+    return [call.point for call in calls if call.point is not None]

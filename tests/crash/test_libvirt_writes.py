@@ -1,41 +1,36 @@
-"""The daemon is killed after every write of a spawn and a destroy of a real guest."""
+"""The daemon is killed around every write of a spawn and a destroy of a real guest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.crash.cases import Case
-from tests.crash.dying_daemon import AFTER
-from tests.crash.lives import Lives, points
-from tests.crash.verdict import holds
+from tests.crash.cases import DESTROY, SPAWN
+from tests.crash.lives import Call, Lives, places, points, rounds
+from tests.crash.verdict import hold
 from tests.daemon import DaemonProcess
 
 pytestmark = pytest.mark.libvirt
-SPAWN = Case("SpawnInstance")
-DESTROY = Case("DestroyInstance", ("SpawnInstance",), {"destroy_disks": True})
 
 
 @pytest.fixture(scope="module")
-def lives(
-    short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]
-) -> Iterator[Lives]:
+def lives(short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]) -> Lives:
     """Daemons over embedded QEMU."""
-    yield Lives(short_folder(), backend="libvirt", place_images=guest_images)
+    return Lives(short_folder(), backend="libvirt", place_images=guest_images)
 
 
-@pytest.mark.parametrize("case", [SPAWN, DESTROY], ids=str)
-def test_death_after_every_write_leaves_a_guest_or_nothing(case: Case, lives: Lives) -> None:
-    with lives.life(lives.counting_plan()) as daemon:
-        caller = lives.caller(daemon)
-        kinds = lives.counted(case, caller)
-        caller.call("DestroyInstance", destroy_disks=True)
-    death = None
-    for point in points(case, kinds, sides=[AFTER]):
-        with lives.life(str(point)) as daemon:
-            if death is not None:
-                holds(daemon, death)
-            death = lives.die(daemon, case, point, writes=len(kinds))
+def test_death_around_every_write_leaves_a_guest_or_nothing(lives: Lives) -> None:
+    writes = lives.count([SPAWN, DESTROY])
+    calls = [
+        [Call.of(case, *place) for place in places(writes[str(case)])] for case in (SPAWN, DESTROY)
+    ]
+    died = None
+    for together in rounds(calls):
+        with lives.mortal_life(points(together)) as daemon:
+            if died is not None:
+                hold(lives, daemon, died)
+            died = lives.die(daemon, together, writes)
     with lives.life() as daemon:
-        assert death is not None
-        holds(daemon, death)
+        assert died is not None
+        hold(lives, daemon, died)
+        lives.clear(daemon)

@@ -1,20 +1,18 @@
 """The daemon is killed once more, while it recovers from having been killed."""
 
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.crash.cases import Case
-from tests.crash.dying_daemon import AFTER, BEFORE, DIED, Point
-from tests.crash.lives import Lives, points
-from tests.crash.verdict import holds
+from tests.crash.cases import CASES, Case
+from tests.crash.dying_daemon import AFTER, DIED, Point
+from tests.crash.lives import Call, Death, Deaths, Lives, Place, places, points
+from tests.crash.verdict import hold
 from tests.daemon import DaemonProcess
 
-SPAWN = Case("SpawnInstance")
-DESTROY = Case("DestroyInstance", ("SpawnInstance",), {"destroy_disks": True})
+Writes = dict[str, list[str]]
 
 
 @pytest.fixture(scope="module")
@@ -23,55 +21,55 @@ def lives(short_folder: Callable[[], Path], guest_images: Callable[[DaemonProces
     return Lives(short_folder(), backend="fake", place_images=guest_images)
 
 
-@dataclass(frozen=True)
-class Recovery:
-    """What a daemon does that comes back after it died right after a write of a verb."""
-
-    name: str
-    case: Case
-    died_after: int
-    writes: int
-    """How many there are when nothing happens."""
-    expected: tuple[str, ...]
-    """Writes of the recovery."""
-    sides: tuple[str, ...] = (AFTER,)
-
-    def __str__(self) -> str:
-        return self.name
+def first_deaths(writes: Writes) -> list[tuple[Case, Place]]:
+    """After the last step of every verb, to be undone or repeated; and after its commit."""
+    made = []
+    for case in CASES:
+        for kind in ("step", "commit"):
+            kinds = writes[str(case)]
+            if kind in kinds:
+                made.append((case, (len(kinds) - kinds[::-1].index(kind), AFTER)))
+    return made
 
 
-RECOVERIES = (
-    Recovery(
-        "rolling back a spawn", SPAWN, 4, 6, ("undone", "undone", "undone", "end"), (BEFORE, AFTER)
-    ),
-    Recovery("finishing a spawn", SPAWN, 5, 6, ("step", "step", "step", "commit", "end")),
-    Recovery("finishing a destroy", DESTROY, 4, 5, ("step", "step", "step", "end")),
-)
-
-
-@pytest.mark.parametrize("recovery", RECOVERIES, ids=str)
-def test_death_around_every_write_of_a_recovery_is_recovered_from(
-    recovery: Recovery, lives: Lives
-) -> None:
-    case, writes = recovery.case, recovery.writes
-    first = Point(case.verb, str(uuid.uuid4()), recovery.died_after, AFTER)
-    with lives.life(str(first)) as daemon:
-        death = lives.die(daemon, case, first, writes=writes)
-    with lives.life(lives.counting_plan()) as daemon:
-        holds(daemon, death)
-        written = lives.written(case.verb, death.instance_id)
-        assert written[: len(recovery.expected)] == list(recovery.expected)
-    earlier = None
-    for again in points(case, recovery.expected, sides=recovery.sides):
-        first = replace(again, number=recovery.died_after, side=AFTER)
-        with lives.life(str(first)) as daemon:
-            if earlier is not None:
-                holds(daemon, earlier)
-            death = lives.die(daemon, case, first, writes=writes)
-        with lives.life(str(again), wait=False) as daemon:
-            assert daemon.wait() == DIED, daemon.log()
-        ended = (again.number, again.side) == (len(recovery.expected), AFTER)
-        earlier = replace(death, ended=ended)
+def test_death_around_every_write_of_a_recovery_is_recovered_from(lives: Lives) -> None:
+    writes = lives.count(CASES)
+    firsts = first_deaths(writes)
+    recoveries = recovery_writes(lives, firsts, writes)
+    died = None
+    for number in range(max(len(places(kinds)) for kinds in recoveries)):
+        chosen = [i for i, kinds in enumerate(recoveries) if number < len(places(kinds))]
+        calls = [Call.of(firsts[i][0], *firsts[i][1]) for i in chosen]
+        with lives.mortal_life(points(calls)) as daemon:
+            if died is not None:
+                hold(lives, daemon, died)
+            died = lives.die(daemon, calls, writes)
+        again = [places(recoveries[i])[number] for i in chosen]
+        died = die_again(lives, died, again, [len(recoveries[i]) for i in chosen])
     with lives.life() as daemon:
-        assert earlier is not None
-        holds(daemon, earlier)
+        assert died is not None
+        hold(lives, daemon, died)
+
+
+def recovery_writes(
+    lives: Lives, firsts: Sequence[tuple[Case, Place]], writes: Writes
+) -> list[list[str]]:
+    """What each recovery writes when nobody dies in it."""
+    calls = [Call.of(case, *place) for case, place in firsts]
+    with lives.mortal_life(points(calls)) as daemon:
+        died = lives.die(daemon, calls, writes)
+    recoveries = lives.count_recovery(died)
+    assert all(kinds[-1] == "end" for kinds in recoveries)
+    return recoveries
+
+
+def die_again(lives: Lives, died: Deaths, again: Sequence[Place], lengths: Sequence[int]) -> Deaths:
+    """Dies in each recovery at a place of it, of so many writes."""
+    deaths: list[Death] = []
+    stops: list[Point] = []
+    for death, (number, side), length in zip(died.deaths, again, lengths, strict=True):
+        stops.append(Point(death.call.request_id, number, side))
+        deaths.append(replace(death, ended=(number, side) == (length, AFTER)))
+    with lives.mortal_life(stops, wait=False) as daemon:
+        assert daemon.wait() == DIED, daemon.log()
+    return replace(died, deaths=deaths)

@@ -8,96 +8,115 @@ from virtrpc.v1 import event_pb2, instance_pb2, operation_pb2, types_pb2
 from virtrpc.v1.event_pb2 import Event, EventCursor
 from virtrpc.v1.operation_pb2 import Operation
 
-from tests.crash.caller import TIMEOUT_S, Caller
-from tests.crash.lives import Death
+from tests.crash.caller import TIMEOUT_S, VERBS, Caller
+from tests.crash.lives import Death, Deaths, Lives
 from tests.daemon import Connection, DaemonProcess
 from tests.refusals import refusal_of
 
 SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
 FAILED = operation_pb2.OPERATION_STATE_FAILED
-LONG_RUNNING = ("SpawnInstance",)
 
 
-def holds(daemon: DaemonProcess, death: Death) -> None:
-    """Everything that was promised about the operation, its instance and its events."""
+def hold(lives: Lives, daemon: DaemonProcess, died: Deaths) -> None:
+    """Everything that was promised about the operations, their instances and their events."""
+    ids = [_holds(lives, daemon, death) for death in died.deaths]
     with daemon.connect() as connection:
-        caller = Caller(connection, backend=daemon.backend, instance_id=death.instance_id)
+        events = _gapless(connection, died.cursor)
+    for death, operation_id in zip(died.deaths, ids, strict=True):
+        told = [e for e in events if operation_id and e.operation.operation_id == operation_id]
+        ends = [event for event in told if event.operation.done]
+        # The last write is followed by the event: who dies between them leaves only the RESYNC.
+        at_least = 1 if death.accepted and not death.ended else 0
+        assert at_least <= len(ends) <= 1, (str(death.call.case), told)
+
+
+def _holds(lives: Lives, daemon: DaemonProcess, death: Death) -> str:
+    """What holds of one call; gives the id of its operation, if there is one."""
+    caller = lives.caller(daemon, death.call)
+    with caller.connection:
+        found = [
+            operation
+            for operation in operations(caller.connection, death.call.case.verb)
+            if operation.request_id == death.call.request_id
+        ]
         if not death.accepted:
-            _was_never_accepted(caller, death)
-            return
-        operation = _ended_once(caller, death)
+            assert found == [], "it was never on disk"
+            return ""
+        (listed,) = found
+        operation = _ended_once(caller, death, listed)
         _is_repeatable(caller, death, operation)
-        _matches_the_hypervisor(daemon, caller, death, operation)
-        _events_go_on(caller, death, operation.operation_id)
-        _leaves_nothing(daemon, caller)
+        if death.call.case.verb == "PullImage" and operation.state == FAILED:
+            assert not list(daemon.image_dir.rglob(f"*{death.call.instance_id}*"))
+        if listed.instance_id:
+            _matches_the_hypervisor(daemon, caller, death, operation)
+            _leaves_nothing(daemon, caller)
+        return operation.operation_id
 
 
-def _was_never_accepted(caller: Caller, death: Death) -> None:
-    """Nothing of it is known, and nothing was changed."""
-    assert caller.operations(death.case.verb) == []
-    if death.case.verb == "SpawnInstance":
-        assert caller.instance() is None
-    _events_go_on(caller, death, "")
-
-
-def _ended_once(caller: Caller, death: Death) -> Operation:
-    """The operation is found by its id and alone of its kind, and has ended."""
-    (listed,) = caller.operations(death.case.verb)
-    assert listed.request_id == death.request_id
+def _ended_once(caller: Caller, death: Death, listed: Operation) -> Operation:
+    """The operation is found by its id, and has ended."""
     assert death.operation_id in ("", listed.operation_id)
     operation = caller.ended(listed.operation_id)
     assert operation.state in (SUCCEEDED, FAILED), operation
     assert operation.HasField("ended_at")
     assert operation.HasField("error") == (operation.state == FAILED), operation
+    assert "not_undone" not in operation.error.metadata, operation
     return operation
 
 
 def _is_repeatable(caller: Caller, death: Death, operation: Operation) -> None:
     """The same request_id gives the first outcome and begins nothing."""
+    call = death.call
+    before = len(operations(caller.connection, call.case.verb))
     try:
-        repeated = caller.call_case(death.case, request_id=death.request_id)
+        repeated = caller.call_case(call.case, request_id=call.request_id)
     except grpc.RpcError as error:
-        assert refusal_of(error).reason == operation.error.reason, error
+        assert refusal_of(error).reason == operation.error.reason, (str(call.case), error)
     else:
-        if death.case.verb in LONG_RUNNING:
+        if VERBS[call.case.verb].long_running:
             assert repeated == operation
         else:
             assert operation.state == SUCCEEDED
-    assert [o.operation_id for o in caller.operations(death.case.verb)] == [operation.operation_id]
+    assert len(operations(caller.connection, call.case.verb)) == before
 
 
 def _matches_the_hypervisor(
     daemon: DaemonProcess, caller: Caller, death: Death, operation: Operation
 ) -> None:
     instance = caller.instance()
-    if death.case.verb == "SpawnInstance" and operation.state == SUCCEEDED:
+    verb = death.call.case.verb
+    if verb == "SpawnInstance" and operation.state == SUCCEEDED:
         if daemon.backend != "fake" or not death.ended:  # the fake forgets when it dies
             assert instance is not None
             assert instance.power_state == types_pb2.POWER_STATE_RUNNING
-        return
-    if death.case.verb == "DestroyInstance" and operation.state == SUCCEEDED:
-        assert instance is None
-    if death.case.verb == "SpawnInstance":
+    elif verb == "SpawnInstance":
         assert operation.error.reason in ("DAEMON_RESTARTED", "HYPERVISOR_ERROR"), operation
-        assert "not_undone" not in operation.error.metadata
         assert instance is None
         assert residue(daemon, caller.instance_id) == []
+    elif verb == "DestroyInstance" and operation.state == SUCCEEDED:
+        assert instance is None
 
 
-def _events_go_on(caller: Caller, death: Death, operation_id: str) -> None:
+def _leaves_nothing(daemon: DaemonProcess, caller: Caller) -> None:
+    """After a destroy there is nothing of the instance on the host, wherever the daemon died."""
+    caller.connection.instances.DestroyInstance(
+        instance_pb2.DestroyInstanceRequest(instance_id=caller.instance_id, destroy_disks=True),
+        timeout=TIMEOUT_S,
+    )
+    assert caller.instance() is None
+    assert residue(daemon, caller.instance_id) == []
+
+
+def _gapless(connection: Connection, cursor: EventCursor) -> list[Event]:
     """A watcher resumes where it was: every number once, and told that facts were read anew."""
-    events = events_until_quiet(caller.connection, death.cursor)
-    assert {event.cursor.epoch for event in events} == {death.cursor.epoch}
-    first = death.cursor.sequence + 1
+    events = events_until_quiet(connection, cursor)
+    assert {event.cursor.epoch for event in events} == {cursor.epoch}
+    first = cursor.sequence + 1
     assert [e.cursor.sequence for e in events] == list(range(first, first + len(events)))
     types = [event.type for event in events]
     assert event_pb2.EVENT_TYPE_GAP not in types
     assert event_pb2.EVENT_TYPE_RESYNC in types
-    told = [e for e in events if operation_id and e.operation.operation_id == operation_id]
-    ends = [event for event in told if event.operation.done]
-    # The last write is followed by the event: who dies between them leaves only the RESYNC.
-    at_least = 0 if death.ended or not operation_id else 1
-    assert at_least <= len(ends) <= 1, told
+    return events
 
 
 def events_until_quiet(connection: Connection, cursor: EventCursor) -> list[Event]:
@@ -114,19 +133,17 @@ def events_until_quiet(connection: Connection, cursor: EventCursor) -> list[Even
     return events
 
 
-def _leaves_nothing(daemon: DaemonProcess, caller: Caller) -> None:
-    """After a destroy there is nothing of the instance on the host, wherever the daemon died."""
-    caller.connection.instances.DestroyInstance(
-        instance_pb2.DestroyInstanceRequest(instance_id=caller.instance_id, destroy_disks=True),
-        timeout=TIMEOUT_S,
-    )
-    assert caller.instance() is None
-    assert residue(daemon, caller.instance_id) == []
+def operations(connection: Connection, verb: str) -> list[Operation]:
+    """All operations of a verb that the daemon knows."""
+    request = operation_pb2.ListOperationsRequest(verb=verb)
+    request.page.page_size = 1000
+    return list(connection.operations.ListOperations(request, timeout=TIMEOUT_S).operations)
 
 
 def residue(daemon: DaemonProcess, instance_id: str) -> list[str]:
     """Files and processes of an instance."""
-    files = [str(path) for path in daemon.state_dir.rglob(f"*{instance_id}*")]
+    folders = (path for path in daemon.state_dir.iterdir() if path != daemon.image_dir)
+    files = [str(found) for path in folders for found in path.rglob(f"*{instance_id}*")]
     return files + [f"process {pid}" for pid in machine_pids(instance_id)]
 
 

@@ -14,6 +14,7 @@ ESSENTIAL = {"apt", "dpkg"}
 INSTALL = f"""
 here={SETUP} profile=run
 say() {{ echo "setup: $*"; }}
+python_packages() {{ :; }}
 logged() {{ echo "would run $*"; }}
 . {SETUP}/packages.sh
 install_packages

@@ -1,5 +1,6 @@
 """What libvirt's errors become, each raised by libvirt itself."""
 
+import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -32,9 +33,17 @@ GUEST_AGENT = "<channel type='unix'><target type='virtio' name='org.qemu.guest_a
 
 
 def raised_by(call: Callable[[], object]) -> libvirt.libvirtError:
-    """The error that a call into libvirt ends with."""
-    with pytest.raises(libvirt.libvirtError) as caught:
-        call()
+    """The error that a call into libvirt ends with.
+
+    libvirt forgets it when something of its own is freed before libvirt-python asks for
+    it, as by a collection of what other tests left in cycles.
+    """
+    gc.disable()
+    try:
+        with pytest.raises(libvirt.libvirtError) as caught:
+            call()
+    finally:
+        gc.enable()
     error: libvirt.libvirtError = caught.value
     return error
 
@@ -44,7 +53,11 @@ def of_unknown_domain(driver: libvirt.virConnect) -> object:
 
 
 def of_wrong_state(driver: libvirt.virConnect) -> object:
-    return driver.lookupByName("test").create()
+    domain = driver.defineXML(PLAIN.format(type="test", devices=""))
+    try:
+        return domain.managedSave()
+    finally:
+        domain.undefine()
 
 
 def of_missing_function(driver: libvirt.virConnect) -> object:
@@ -69,8 +82,10 @@ def of_closed_connection(_driver: libvirt.virConnect) -> object:
     return connection.getType()
 
 
-def of_unknown_scheme(_driver: libvirt.virConnect) -> object:
-    return libvirt.open("nosuch:///system")
+def of_refused_connection(_driver: libvirt.virConnect) -> object:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        return libvirt.open(f"qemu+tcp://127.0.0.1:{bound.getsockname()[1]}/system")
 
 
 def of_missing_socket(_driver: libvirt.virConnect) -> object:
@@ -82,10 +97,10 @@ TABLE = [
     (of_wrong_state, libvirt.VIR_ERR_OPERATION_INVALID, WrongStateError),
     (of_missing_function, libvirt.VIR_ERR_NO_SUPPORT, UnsupportedError),
     (of_unsupported_configuration, libvirt.VIR_ERR_CONFIG_UNSUPPORTED, UnsupportedError),
-    (of_malformed_domain, libvirt.VIR_ERR_XML_ERROR, HypervisorError),
+    (of_malformed_domain, libvirt.VIR_ERR_XML_DETAIL, HypervisorError),
     (of_unknown_flags, libvirt.VIR_ERR_INVALID_ARG, HypervisorError),
     (of_closed_connection, libvirt.VIR_ERR_INVALID_CONN, UnreachableError),
-    (of_unknown_scheme, libvirt.VIR_ERR_NO_CONNECT, UnreachableError),
+    (of_refused_connection, libvirt.VIR_ERR_SYSTEM_ERROR, UnreachableError),
     (of_missing_socket, libvirt.VIR_ERR_SYSTEM_ERROR, UnreachableError),
 ]
 
@@ -108,7 +123,7 @@ def test_error_becomes_one_of_the_contract_by_its_code(
 
 def test_error_without_a_better_name_tells_libvirts_code(test_driver: libvirt.virConnect) -> None:
     told = translated(raised_by(lambda: of_malformed_domain(test_driver)))
-    assert told.metadata == {"libvirt_code": str(libvirt.VIR_ERR_XML_ERROR)}
+    assert told.metadata == {"libvirt_code": str(libvirt.VIR_ERR_XML_DETAIL)}
 
 
 def test_lookup_by_name_that_fails_names_no_instance(test_driver: libvirt.virConnect) -> None:
@@ -152,14 +167,10 @@ def test_peer_that_is_no_libvirtd_is_out_of_reach(
 
 @pytest.mark.libvirt
 def test_guest_agent_that_is_silent_has_timed_out(qemu_driver: libvirt.virConnect) -> None:
-    xml = PLAIN.format(type="qemu", devices=GUEST_AGENT)
-    domain = qemu_driver.createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
+    domain = qemu_driver.createXML(PLAIN.format(type="qemu", devices=GUEST_AGENT))
     try:
         error = raised_by(domain.getTime)
     finally:
         domain.destroy()
-    assert error.get_error_code() in (
-        libvirt.VIR_ERR_AGENT_UNRESPONSIVE,
-        libvirt.VIR_ERR_OPERATION_INVALID,
-    )
-    assert type(translated(error)) in (TimedOutError, WrongStateError)
+    assert error.get_error_code() == libvirt.VIR_ERR_AGENT_UNRESPONSIVE
+    assert type(translated(error)) is TimedOutError

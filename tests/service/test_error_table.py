@@ -38,6 +38,8 @@ CODES = {
     "BusyError": grpc.StatusCode.ABORTED,
     "UnreachableError": grpc.StatusCode.UNAVAILABLE,
     "ShuttingDownError": grpc.StatusCode.UNAVAILABLE,
+    "StartingError": grpc.StatusCode.UNAVAILABLE,
+    "LogLostError": grpc.StatusCode.UNAVAILABLE,
     "TimedOutError": grpc.StatusCode.DEADLINE_EXCEEDED,
     "CancelledError": grpc.StatusCode.CANCELLED,
     "AbandonedError": grpc.StatusCode.CANCELLED,
@@ -51,7 +53,10 @@ CODES = {
     "TooSlowError": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "Interrupted": grpc.StatusCode.ABORTED,
 }
-RETRIED = {"BusyError", "UnreachableError", "ShuttingDownError", "OverloadedError", "TooSlowError"}
+RETRIED = {
+    "BusyError", "UnreachableError", "ShuttingDownError", "StartingError", "LogLostError",
+    "OverloadedError", "TooSlowError",
+}  # fmt: skip
 
 
 def tree() -> Iterator[type[errors.ContractError]]:
@@ -62,8 +67,8 @@ def tree() -> Iterator[type[errors.ContractError]]:
     todo: list[type[errors.ContractError]] = [errors.ContractError]
     while todo:
         kind = todo.pop()
-        children = [c for c in kind.__subclasses__() if c.__module__.startswith(("backends.errors",
-                                                                                 "service."))]  # fmt: skip
+        homes = ("backends.errors", "service.")
+        children = [c for c in kind.__subclasses__() if c.__module__.startswith(homes)]
         todo.extend(children)
         if kind not in (errors.ContractError, RecordedError):
             yield kind

@@ -72,9 +72,9 @@ def test_request_id_used_for_another_request_is_refused(book: OperationBook) -> 
 def test_repeat_is_recognised_without_its_secrets(book: OperationBook) -> None:
     """After a restart only the request without secrets is left to compare with."""
     request = spawn_request()
-    request.spec.guest.admin_password = "secret"
+    request.spec.guest.admin_password = "secret"  # noqa: S105 - a test
     operation = entered(book, request)
-    request.spec.guest.admin_password = "another"
+    request.spec.guest.admin_password = "another"  # noqa: S105 - a test
     assert book.repeated(SPAWN, INSTANCE_ID, request) == operation.operation_id
 
 

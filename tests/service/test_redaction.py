@@ -12,10 +12,12 @@ from google.protobuf.message_factory import GetMessageClass
 from virtrpc.v1 import instance_pb2, operation_pb2, options_pb2
 
 from backends.redaction import redacted
+from backends.specification import same_specification
 from service.verbs import all_verbs
 from tests.conftest import MakeDaemon
 from tests.daemon import Connection, DaemonProcess
 from tests.events_seen import cursor_now, events_after
+from tests.instances import destroyed
 from tests.refusals import refused
 
 CANARY = "canary-7f3a9c51"
@@ -82,6 +84,16 @@ def test_redaction_leaves_the_message_itself_alone() -> None:
     assert request.SerializeToString(deterministic=True) == before
 
 
+def test_other_secrets_make_no_other_specification() -> None:
+    """They are kept nowhere, so there is nothing to compare them with."""
+    one, other = request_with_canary().spec, request_with_canary().spec
+    other.guest.admin_password = "another"  # noqa: S105 - a test
+    other.guest.user_data = b""
+    assert same_specification(one, other)
+    other.guest.hostname = "another"
+    assert not same_specification(one, other)
+
+
 @pytest.fixture
 def daemon(make_daemon: MakeDaemon) -> DaemonProcess:
     """A fake that says everything it can."""
@@ -136,11 +148,16 @@ def told(connection: Connection, instance_id: str) -> bytes:
     return b"".join(reply.SerializeToString() for reply in replies)
 
 
-def test_secrets_of_a_spawn_are_nowhere(daemon: DaemonProcess, connection: Connection) -> None:
+def test_secrets_of_a_spawn_are_on_its_config_drive_alone(
+    daemon: DaemonProcess, connection: Connection
+) -> None:
     request = request_with_canary()
     operation = spawn(connection, request)
     assert operation.state == operation_pb2.OPERATION_STATE_SUCCEEDED
     assert CANARY.encode() not in told(connection, request.instance_id)
+    drive = daemon.state_dir / "fake" / request.instance_id / "config.iso"
+    assert files_with_canary(daemon) == [str(drive)]
+    destroyed(connection, request.instance_id)
     assert files_with_canary(daemon) == []
 
 

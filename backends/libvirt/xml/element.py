@@ -75,7 +75,7 @@ class Element:
         node = etree.Element(self.tag)
         for declared in fields(self):
             place, value = declared.metadata["place"], getattr(self, declared.name)
-            if value is not None and not (place.flag and not value):
+            if value is not None and (value or not (place.flag or place.repeated)):
                 _write(node, place, value)
         return node
 

@@ -1,5 +1,8 @@
-"""A scripted daemon on a Unix socket, and the command line against it."""
+"""A scripted daemon on a Unix socket, and the command line against it or a real one."""
 
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,24 @@ class Outcome:
 
 
 Cli = Callable[..., Awaitable[Outcome]]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def command_line(address: str) -> Run:
+    """The command line in processes of its own, against the daemon there; `given` is its input."""
+
+    def run(*arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "virtrpc.cli", *arguments],
+            env={**os.environ, "VIRTRPC_ADDRESS": address},
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from google.protobuf.any_pb2 import Any as Packed
 from virtrpc.v1 import console_pb2 as console
 from virtrpc.v1.event_pb2 import Event, EventCursor, EventType, WatchEventsResponse
-from virtrpc.v1.instance_pb2 import Instance, ListInstancesResponse
+from virtrpc.v1.instance_pb2 import Instance, ListInstancesResponse, SetAdminPasswordResponse
 from virtrpc.v1.operation_pb2 import Operation, OperationState, WatchOperationResponse
 from virtrpc.v1.types_pb2 import PowerState
 
@@ -68,6 +68,13 @@ def _read_all(descriptor: int) -> str:
         if not piece:
             return content.decode()
         content += piece
+
+
+def _read_until(descriptor: int, end: bytes) -> bytes:
+    content = b""
+    while not content.endswith(end):
+        content += os.read(descriptor, 65536)
+    return content
 
 
 def plain(shown: str) -> str:
@@ -227,6 +234,36 @@ async def test_progress_is_live_on_a_terminal(daemon: ScriptedDaemon) -> None:
     assert "SpawnInstance running disks" in plain(shown)
     assert "40 %" in plain(shown)
     assert plain(shown).splitlines()[-1].strip().endswith(f"web-1 {WEB_1}")
+
+
+async def test_a_password_is_asked_for_twice_and_never_shown(daemon: ScriptedDaemon) -> None:
+    daemon.answer("SetAdminPassword", lambda _: SetAdminPasswordResponse())
+    master, slave = pty.openpty()
+    arguments = ("instance", "set-password", WEB_1)
+    # In a session of its own it has no other terminal to ask on.
+    process = await started(
+        daemon, *arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+    )
+    os.close(slave)
+    shown = await in_thread(_read_until, master, b"New password: ")
+    os.write(master, b"s3cret\n")
+    shown += await in_thread(_read_until, master, b"confirmation: ")
+    os.write(master, b"s3cret\n")
+    shown += (await in_thread(_read_all, master)).encode()
+    os.close(master)
+    assert await process.wait() == 0
+    assert daemon.requests["SetAdminPassword"][0].password == "s3cret"  # noqa: S105 - the test's
+    assert shown.endswith(b"password set\r\n")
+    assert b"s3cret" not in shown
+
+
+async def test_a_file_is_not_awaited_from_a_terminal(daemon: ScriptedDaemon) -> None:
+    master, slave = pty.openpty()
+    process = await started(daemon, "instance", "inject-file", WEB_1, "/etc/motd", stdin=slave)
+    _out, err = await process.communicate()
+    os.close(slave)
+    os.close(master)
+    assert (process.returncode, b"standard input" in err) == (2, True)
 
 
 async def test_a_shell_completes_the_names_of_instances(daemon: ScriptedDaemon) -> None:

@@ -1,9 +1,6 @@
 """The clients against the daemon itself, with its fake backend: a whole life, and restarts."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 from uuid import uuid4
@@ -14,10 +11,10 @@ from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance, RebootInstanceRequest, SpawnInstanceRequest
 from virtrpc.v1.spec_pb2 import Flavor, ImageSource, InstanceSpec
 
+from tests.clients.python.conftest import Run, command_line
 from tests.daemon import DaemonProcess
 
 pytestmark = pytest.mark.timeout(120)
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
@@ -29,18 +26,7 @@ def served(make_daemon: Callable[[], DaemonProcess]) -> DaemonProcess:
 @pytest.fixture
 def virtrpc(served: DaemonProcess) -> Run:
     """The command line against it."""
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "virtrpc.cli", *arguments],
-            env={**os.environ, "VIRTRPC_ADDRESS": served.address},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run
+    return command_line(served.address)
 
 
 @pytest.fixture

@@ -8,7 +8,12 @@
     parameters   types of arguments: sizes, key=value, interfaces, enums
     naming       instances by name or UUID
     progress     operations, followed to their end
-    instance, spawn, specification, console, event, operation, host, completion
+    long_running verbs that are operations
+    change       calls for each instance named, and lines that tell what they did
+    standard_input   what is too secret or too long for arguments
+    instance     and instance_*, its verbs by what they are about; spawn, specification
+    diagnostics  and its tables
+    completion, console, event, host, operation
 
 A further noun is a module with a `noun` in it and a line in `root.NOUNS`.
 """

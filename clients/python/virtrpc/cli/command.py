@@ -56,3 +56,20 @@ def mutation_options(command: Decorated) -> Decorated:
         "--validate-only", is_flag=True, help="Look for what stands in the way, change nothing."
     )
     return request_id(validate_only(command))
+
+
+# Of verbs that are operations.
+no_wait_option = click.option(
+    "--no-wait", is_flag=True, help="Return the operation instead of waiting for it."
+)
+
+
+def timeout_option(help: str) -> Callable[[Decorated], Decorated]:  # noqa: A002 - click's word
+    """`--timeout`, in seconds: how long something in the guest or the daemon may take."""
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        help=help,
+    )

@@ -54,6 +54,8 @@ def _block(error: ServiceError) -> Iterator[str]:
             yield f"  {key}: {value}"
     if isinstance(error, OperationError):
         yield f"  operation: {error.operation.operation_id}"
+    if error.status == grpc.StatusCode.UNIMPLEMENTED:
+        yield _unimplemented(error)
     if error.retry_after_s is not None:
         yield f"  try again in {error.retry_after_s:g} s"
 
@@ -64,6 +66,13 @@ def _blocker_line(blocker: Blocker, error: ServiceError) -> str:
     subject = f"{blocker.field}: " if blocker.field else ""
     reason = f" ({blocker.reason})" if blocker.reason else ""
     return f"  {subject}{blocker.message}{reason}"
+
+
+def _unimplemented(error: ServiceError) -> str:
+    """A daemon that knows the call gives a reason."""
+    if error.reason:
+        return "  what this host can do: virtrpc host capabilities"
+    return "  the daemon is older than this command: virtrpc host show"
 
 
 def _nobody_answered(error: ServiceError) -> bool:

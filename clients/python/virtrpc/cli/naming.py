@@ -48,6 +48,8 @@ class InstanceName(ParamType):
 
 
 INSTANCE = InstanceName()
+instance_argument = click.argument("instance", type=INSTANCE)
+instances_argument = click.argument("instances", nargs=-1, required=True, type=INSTANCE)
 
 
 def names(client: Client) -> dict[str, str]:

@@ -43,7 +43,9 @@ class Output:
         sys.stdout.flush()
 
     def text(self, renderable: RenderableType) -> None:
-        """Writes for people: styled and folded on a terminal, plain in a pipe."""
+        """Writes for people: styled and folded on a terminal, plain in a pipe; nothing for ""."""
+        if renderable == "":
+            return
         console = stdout_console()
         with console.capture() as capture:
             console.print(renderable, soft_wrap=isinstance(renderable, str))

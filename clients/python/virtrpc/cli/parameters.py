@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,12 +38,14 @@ class Converted(ParamType):
 
 
 class EnumChoice(Choice):
-    """The values of an enum by their words, e.g. "running"."""
+    """The values of an enum by their words, e.g. "running"; `only` some of them."""
 
-    def __init__(self, enum: Any) -> None:
+    def __init__(self, enum: Any, *, only: Container[int] | None = None) -> None:
         skip = prefix_length(enum)
         self._numbers = {
-            name[skip:].lower().replace("_", "-"): number for name, number in enum.items() if number
+            name[skip:].lower().replace("_", "-"): number
+            for name, number in enum.items()
+            if number and (only is None or number in only)
         }
         super().__init__(sorted(self._numbers), case_sensitive=False)
 

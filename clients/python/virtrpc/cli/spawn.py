@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from virtrpc.cli import progress, specification
-from virtrpc.cli.command import Verb, mutation_options
+from virtrpc.cli import specification
+from virtrpc.cli.command import Verb, mutation_options, no_wait_option
+from virtrpc.cli.long_running import ended
 from virtrpc.cli.nic import NIC
 from virtrpc.cli.parameters import GIBIBYTES, MEBIBYTES, PAIR
 from virtrpc.cli.session import Session, pass_session
 from virtrpc.cli.words import word
 from virtrpc.v1.instance_pb2 import Instance
-from virtrpc.v1.operation_pb2 import Operation
 from virtrpc.v1.types_pb2 import PowerState
 
 
@@ -59,7 +59,7 @@ from virtrpc.v1.types_pb2 import PowerState
     help="SpawnInstanceRequest or InstanceSpec in JSON or YAML, '-' for standard input;"
     " flags override it.",
 )
-@click.option("--no-wait", is_flag=True, help="Return the operation instead of waiting for it.")
+@no_wait_option
 @mutation_options
 @pass_session
 def spawn(
@@ -82,23 +82,9 @@ def spawn(
     )
     request = specification.request(given, file)
     operation = session.client.instances.SpawnInstance(request)
-    if request.validate_only:
-        session.output.document(operation, lambda: "nothing stands in the way")
-    elif no_wait:
-        session.output.document(operation, lambda: _accepted(operation))
-    else:
-        _finish(session, operation)
-
-
-def _finish(session: Session, operation: Operation) -> None:
-    instance = progress.result(session, operation) or Instance(instance_id=operation.instance_id)
-    assert isinstance(instance, Instance)  # noqa: S101 - SpawnInstance's result
-    session.output.document(instance, lambda: _spawned(instance))
+    end = ended(session, operation, checked=request.validate_only, no_wait=no_wait, words=_spawned)
+    session.output.document(end.document, lambda: end.text)
 
 
 def _spawned(instance: Instance) -> str:
     return f"{instance.name} {instance.instance_id} {word(PowerState, instance.power_state)}"
-
-
-def _accepted(operation: Operation) -> str:
-    return f"instance {operation.instance_id}, operation {operation.operation_id}"

@@ -53,7 +53,7 @@ def request(flags: Flags, file: str | None) -> SpawnInstanceRequest:
 
     Raises click.UsageError for a file that cannot be read or is neither message.
     """
-    made = _from_file(file) if file else SpawnInstanceRequest()
+    made = from_file(file) if file else SpawnInstanceRequest()
     made.instance_id = flags.instance_id or made.instance_id or str(uuid.uuid4())
     made.request_id = flags.request_id or made.request_id
     made.validate_only = flags.validate_only or made.validate_only
@@ -82,14 +82,18 @@ def _override(spec: InstanceSpec, flags: Flags) -> None:
             setattr(spec.image, name, value)
 
 
-def _from_file(file: str) -> SpawnInstanceRequest:
+def from_file(file: str) -> SpawnInstanceRequest:
+    """The request in a file (a path, or "-" for standard input); a bare InstanceSpec is its `spec`.
+
+    Raises click.UsageError for a file that cannot be read or is neither message.
+    """
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
         content = _parsed(text)
         made = SpawnInstanceRequest()
         ParseDict(content, made if _REQUEST_FIELDS & content.keys() else made.spec)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ParseError) as error:
-        raise click.UsageError(f"--file {file}: {error}") from error
+        raise click.UsageError(f"{file}: {error}") from error
     return made
 
 

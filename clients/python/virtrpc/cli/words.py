@@ -30,9 +30,9 @@ def prefix_length(enum: Any) -> int:
     return len(zero) - len("UNSPECIFIED")
 
 
-def kib(size_kib: int) -> str:
+def kib(size_kib: float) -> str:
     """A size in the largest unit that keeps it exact to a decimal place, e.g. "1.5 GiB"."""
-    size, power = float(size_kib), 0
+    size, power = size_kib, 0
     while size >= 1024 and power < len(_BINARY_UNITS) - 1:
         size, power = size / 1024, power + 1
     return f"{size:.1f}".removesuffix(".0") + f" {_BINARY_UNITS[power]}"
@@ -41,6 +41,11 @@ def kib(size_kib: int) -> str:
 def mib(size_mib: int) -> str:
     """As `kib`."""
     return kib(size_mib * 1024)
+
+
+def byte_size(size_bytes: int) -> str:
+    """As `kib`; below 1 KiB in bytes."""
+    return kib(size_bytes / 1024) if size_bytes >= 1024 else f"{size_bytes} B"
 
 
 def when(timestamp: Timestamp) -> str:

@@ -606,6 +606,8 @@ class Capability(google.protobuf.message.Message):
       graphics: "vnc", "spice";
       guest configuration: "config_drive_openstack", "config_drive_nocloud";
       images: "image_raw", "image_qcow2";
+      filesystems of ephemeral disks: "filesystem_ext4", "filesystem_vfat",
+      "filesystem_swap" and the like;
       volumes: "volume_local_file", "volume_local_block", "volume_nbd",
       "volume_iscsi", "volume_rbd", "volume_nfs", "volume_encryption",
       "volume_multi_attach", "volume_qos";

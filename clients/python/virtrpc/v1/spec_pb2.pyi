@@ -264,7 +264,7 @@ class _ConfigDriveType:
 class _ConfigDriveTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ConfigDriveType.ValueType], builtins.type):
     DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
     CONFIG_DRIVE_TYPE_UNSPECIFIED: _ConfigDriveType.ValueType  # 0
-    """No config drive."""
+    """OPENSTACK."""
     CONFIG_DRIVE_TYPE_OPENSTACK: _ConfigDriveType.ValueType  # 1
     """ISO 9660 labelled "config-2", OpenStack layout."""
     CONFIG_DRIVE_TYPE_NOCLOUD: _ConfigDriveType.ValueType  # 2
@@ -274,7 +274,7 @@ class ConfigDriveType(_ConfigDriveType, metaclass=_ConfigDriveTypeEnumTypeWrappe
     """How first-boot data reach the guest."""
 
 CONFIG_DRIVE_TYPE_UNSPECIFIED: ConfigDriveType.ValueType  # 0
-"""No config drive."""
+"""OPENSTACK."""
 CONFIG_DRIVE_TYPE_OPENSTACK: ConfigDriveType.ValueType  # 1
 """ISO 9660 labelled "config-2", OpenStack layout."""
 CONFIG_DRIVE_TYPE_NOCLOUD: ConfigDriveType.ValueType  # 2
@@ -321,14 +321,18 @@ class Flavor(google.protobuf.message.Message):
     ephemeral_disk_gib: builtins.int
     """Size of one additional empty disk in GiB; 0: none."""
     swap_mib: builtins.int
-    """Size of the swap disk in MiB; 0: none."""
+    """Size of the swap disk in MiB, made ready for use as swap space; 0: none."""
     name: builtins.str
     """Name of the flavor, for people; kept in the specification."""
     @property
     def extra_specs(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Nova extra specs, e.g. "hw:cpu_policy"="dedicated", "hw:numa_nodes"="2",
-        "hw:mem_page_size"="large". One that is not known is INVALID_ARGUMENT in
-        the scopes "hw" and "os"; those of other scopes are kept and ignored.
+        "hw:mem_page_size"="large". In the scopes "hw" and "os" one that Nova does
+        not know is INVALID_ARGUMENT / EXTRA_SPEC_UNKNOWN, one that means nothing
+        or contradicts another EXTRA_SPEC_INVALID, and one that Nova knows and this
+        host does not carry out is UNIMPLEMENTED with its capability. Those of
+        other scopes are kept and ignored, but for "hw_rng:allowed",
+        "hw_rng:rate_bytes" and "hw_rng:rate_period".
         """
 
     def __init__(
@@ -782,7 +786,9 @@ class EphemeralDisk(google.protobuf.message.Message):
     size_mib: builtins.int
     """Size in MiB."""
     filesystem: builtins.str
-    """Filesystem to make on it, e.g. "ext4", "vfat", "swap"; empty: none."""
+    """Filesystem to make on it, e.g. "ext4", "vfat", "swap"; empty: none. What
+    this host can make are its capabilities "filesystem_*".
+    """
     def __init__(
         self,
         *,
@@ -1202,7 +1208,10 @@ global___MachineSpec = MachineSpec
 
 @typing.final
 class GuestConfig(google.protobuf.message.Message):
-    """What the guest is told at its first boot."""
+    """What the guest is told at its first boot, by a config drive: a small
+    read-only disk, the last of its bus ("vdz"), which also has the metadata, the
+    network configuration and the tags of devices.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1213,9 +1222,7 @@ class GuestConfig(google.protobuf.message.Message):
     FILES_FIELD_NUMBER: builtins.int
     HOSTNAME_FIELD_NUMBER: builtins.int
     config_drive: global___ConfigDriveType.ValueType
-    """How it is told. Unspecified while another field here is set means
-    OPENSTACK.
-    """
+    """How it is told."""
     user_data: builtins.bytes
     """User data as cloud-init reads them."""
     admin_password: builtins.str
@@ -1339,7 +1346,7 @@ class InstanceSpec(google.protobuf.message.Message):
 
     @property
     def guest(self) -> global___GuestConfig:
-        """What the guest is told at its first boot."""
+        """What the guest is told at its first boot; unset: it has no config drive."""
 
     @property
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:

@@ -1,0 +1,77 @@
+"""Machines of the fake: what an instance looks like when it is made."""
+
+from pathlib import Path
+
+from virtrpc.v1 import spec_pb2
+from virtrpc.v1.instance_pb2 import AttachedDisk, AttachedInterface, Instance, MachineState
+from virtrpc.v1.types_pb2 import PowerState
+
+from backends.plan import InstancePlan
+from backends.plan.disks import PlannedDisk
+from backends.plan.interfaces import mac_address
+from backends.redaction import redacted
+from backends.specification import instance_name
+
+MACHINE_TYPE = "fake-q35"
+CONFIG_DRIVE = "config.iso"
+
+
+def new_instance(plan: InstancePlan, folder: Path) -> Instance:
+    """An instance as it is made from a plan: known, and off."""
+    spec, machine = plan.spec, _machine(plan, folder)
+    instance = Instance(
+        instance_id=plan.instance_id,
+        name=instance_name(plan.instance_id, spec),
+        power_state=PowerState.POWER_STATE_SHUTDOWN,
+        max_memory_kib=machine.max_memory_kib,
+        memory_kib=machine.memory_kib,
+        vcpus=spec.flavor.vcpus,
+        labels=spec.labels,
+        metadata=spec.metadata,
+        bootable=True,
+        managed=True,
+        spec=redacted(spec),
+        persistent=machine,
+        virt_type="fake",
+    )
+    instance.created_at.GetCurrentTime()
+    return instance
+
+
+def _machine(plan: InstancePlan, folder: Path) -> MachineState:
+    spec = plan.spec
+    kib = spec.flavor.memory_mib * 1024
+    return MachineState(
+        max_memory_kib=kib,
+        memory_kib=kib,
+        vcpus=spec.flavor.vcpus,
+        machine_type=plan.machine.machine_type or MACHINE_TYPE,
+        disks=[_disk(disk, folder) for disk in plan.disks],
+        interfaces=[
+            AttachedInterface(
+                port_id=interface.port_id,
+                mac_address=mac_address(plan.instance_id, interface),
+                model=interface.model or "virtio",
+                type=interface.WhichOneof("network") or "",
+            )
+            for interface in spec.interfaces
+        ],
+    )
+
+
+def _disk(disk: PlannedDisk, folder: Path) -> AttachedDisk:
+    """Of the disks only the config drive has bytes."""
+    config = disk.role == "config"
+    attached = AttachedDisk(
+        device_name=disk.device_name,
+        role=disk.role,
+        bus=disk.bus,
+        format=spec_pb2.DISK_FORMAT_QCOW2 if disk.role == "root" else spec_pb2.DISK_FORMAT_RAW,
+        device_type=spec_pb2.DISK_DEVICE_TYPE_DISK,
+        read_only=config,
+        serial=disk.serial,
+        source=str(folder / CONFIG_DRIVE) if config else "",
+    )
+    if disk.boot_index is not None:
+        attached.boot_index = disk.boot_index
+    return attached

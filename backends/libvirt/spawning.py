@@ -1,0 +1,118 @@
+"""The making of an instance: everything is checked, then made step by step, each undone.
+
+image → disks → network → define → start
+"""
+
+from pathlib import Path
+
+import libvirt
+from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.types_pb2 import PowerState
+
+from backends.config_drive import config_drive
+from backends.console_log import ConsoleLog
+from backends.errors import ContractError
+from backends.images import ImageStore
+from backends.libvirt.blank_disks import make_blank_disk
+from backends.libvirt.blueprint import Place, disk_path, domain_xml, unsupported
+from backends.libvirt.disks import make_overlay
+from backends.libvirt.domains import Domains
+from backends.libvirt.folders import InstanceFolders
+from backends.libvirt.host_limits import host_limits
+from backends.libvirt.host_room import HostRoomBook
+from backends.libvirt.placement import Placement
+from backends.libvirt.probe import Probed
+from backends.libvirt.xml.metadata import InstanceMetadata
+from backends.plan import InstancePlan
+from backends.plan.disks import PlannedDisk
+from backends.redaction import redacted
+from backends.specification import SpecImages, boot_source_blockers, instance_name
+from backends.work import Undo, Work
+
+
+class Spawning:
+    """Makes instances that are not there yet."""
+
+    def __init__(
+        self, domains: Domains, folders: InstanceFolders, images: ImageStore, probed: Probed
+    ) -> None:
+        self._domains = domains
+        self._folders = folders
+        self._images = images
+        self._probed = probed
+        self._rooms = HostRoomBook(domains, folders, probed)
+
+    def spawn(self, plan: InstancePlan, work: Work) -> Instance:
+        """Checks a plan, then makes it and starts it."""
+        images = SpecImages(plan.spec, self._images)
+        with self._rooms.placed(plan) as (placement, lacking):
+            work.ready([*self._blockers(plan, images), *lacking])
+            place = self._make_files(plan, images, placement, work)
+            return self._make_domain(plan, place, work)
+
+    def _blockers(self, plan: InstancePlan, images: SpecImages) -> list[ContractError]:
+        return [
+            *images.blockers,
+            *boot_source_blockers(plan.spec),
+            *unsupported(plan.spec),
+            *host_limits(plan, self._probed),
+            *plan.blockers(self._probed.features, self._rooms.room()),
+        ]
+
+    def _make_files(
+        self, plan: InstancePlan, images: SpecImages, placement: Placement, work: Work
+    ) -> Place:
+        instance_id = plan.instance_id
+        work.phase("image", percent=5, message=plan.spec.image.image_id)
+        work.phase("disks", percent=10, message=instance_name(instance_id, plan.spec))
+        work.step("files", Undo("remove_files", {"instance_id": instance_id}))
+        self._folders.remove(instance_id)  # what an instance of that id once left
+        folder = self._folders.make(instance_id)
+        images.mark_used()
+        for disk in plan.disks:
+            work.checkpoint()
+            _make_disk(plan, disk, images, disk_path(folder, disk))
+        return Place(
+            virt_type=self._probed.virt_type,
+            emulator=self._probed.emulator,
+            root_disk=folder / "root.qcow2" if images.root is not None else None,
+            kernel=images.kernel,
+            ramdisk=images.ramdisk,
+            console_log=ConsoleLog.new(folder).path,
+            placement=placement,
+        )
+
+    def _make_domain(self, plan: InstancePlan, place: Place, work: Work) -> Instance:
+        instance_id = plan.instance_id
+        own = InstanceMetadata(
+            spec=redacted(plan.spec),
+            metadata=dict(plan.spec.metadata),
+            wanted=PowerState.POWER_STATE_RUNNING,
+        )
+        own.created_at.GetCurrentTime()
+        place.console_log.touch(mode=0o600)
+        work.phase("network", percent=30)  # QEMU makes user-mode networks itself
+        try:
+            work.phase("define", percent=40)
+            work.step("define", Undo("undefine", {"instance_id": instance_id}))
+            xml = domain_xml(instance_id, own, place)
+            domain = self._domains.connection.handles.jobs.defineXML(xml)
+            work.phase("start", percent=50)
+            work.step("start", Undo("force_off", {"instance_id": instance_id}))
+            domain.create()
+        except libvirt.libvirtError as error:
+            raise self._domains.failed(error) from error
+        work.commit()
+        return self._domains.tell(domain)
+
+
+def _make_disk(plan: InstancePlan, disk: PlannedDisk, images: SpecImages, path: Path) -> None:
+    """Makes a disk's file, which nobody but the daemon and the guest's process may read."""
+    drive = config_drive(plan) if disk.role == "config" else None
+    if drive is not None:
+        drive.write(path)
+    elif disk.role == "root" and images.root is not None:
+        make_overlay(path, images.root, size_bytes=disk.size_bytes)
+        path.chmod(0o600)
+    else:
+        make_blank_disk(path, disk)

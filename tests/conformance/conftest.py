@@ -1,0 +1,117 @@
+"""A guest that tests share, and a look after each test at what it has left behind."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1 import types_pb2
+from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.spec_pb2 import InstanceSpec
+
+from tests.daemon import Connection, DaemonProcess
+from tests.instances import TIMEOUT_S, small_spec, spawned, with_interface
+
+# The daemon's own files, and those that libvirt keeps for all guests.
+_NOT_OF_INSTANCES = ("journal.sqlite", "events.sqlite", "libvirt/cache", "libvirt/log/libvirt")
+
+
+@dataclass(frozen=True)
+class Guest:
+    """An instance that runs for all tests of a backend."""
+
+    instance_id: str
+    spec: InstanceSpec
+
+
+@dataclass(frozen=True)
+class Belongings:
+    """What instances have on a host."""
+
+    listed: frozenset[str]
+    paths: frozenset[str]
+    processes: frozenset[int]
+
+
+def belongings(daemon: DaemonProcess, connection: Connection) -> Belongings:
+    """What all instances of a daemon have now."""
+    request = pb.ListInstancesRequest(include_soft_deleted=True)
+    listed = connection.instances.ListInstances(request, timeout=TIMEOUT_S).instances
+    return Belongings(
+        listed=frozenset(instance.instance_id for instance in listed),
+        paths=frozenset(_paths(daemon.state_dir)),
+        processes=frozenset(_hypervisor_processes(daemon.state_dir)),
+    )
+
+
+def _paths(state_dir: Path) -> Iterator[str]:
+    for path in state_dir.rglob("*"):
+        # libvirt numbers the runs of a domain.
+        name = re.sub(r"/domain-\d+-", "/domain-N-", str(path.relative_to(state_dir)))
+        if not name.startswith(_NOT_OF_INSTANCES):
+            yield name
+
+
+def _hypervisor_processes(state_dir: Path) -> Iterator[int]:
+    for process in psutil.process_iter(["name", "cmdline", "status"]):
+        facts = process.info
+        if (facts["name"] or "").startswith("qemu") and facts["status"] != psutil.STATUS_ZOMBIE:
+            if any(str(state_dir) in word for word in facts["cmdline"] or ()):
+                yield process.pid
+
+
+@pytest.fixture(scope="session")
+def guest(daemon: DaemonProcess, backend: str) -> Iterator[Guest]:
+    """A running guest; whoever changes it asks for `running_guest`."""
+    spec = with_interface(small_spec(backend=backend, name="shared-guest"))
+    spec.labels["role"] = "shared"
+    spec.labels["tier"] = "a/b c"
+    spec.metadata["quotes"] = '"it\'s" <&> ]]> é'
+    with daemon.connect() as connection, spawned(connection, spec) as instance_id:
+        yield Guest(instance_id, spec)
+
+
+@pytest.fixture
+def running_guest(guest: Guest, connection: Connection) -> Iterator[Guest]:
+    """The shared guest, which the test may pause, switch off and restart."""
+    _make_run(connection, guest.instance_id)
+    yield guest
+    _make_run(connection, guest.instance_id)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails the test when the shared daemon has more on its host after it than before."""
+    if "daemon" not in request.fixturenames:
+        yield
+        return
+    daemon: DaemonProcess = request.getfixturevalue("daemon")
+    # Made now: what libvirt makes for its first guest is not the test's.
+    request.getfixturevalue("guest")
+    with daemon.connect() as connection:
+        before = belongings(daemon, connection)
+    yield
+    with daemon.connect() as connection:
+        after = belongings(daemon, connection)
+    assert after.listed == before.listed
+    assert after.paths - before.paths == set()
+    assert len(after.processes) == len(before.processes)
+
+
+def state_of(connection: Connection, instance_id: str) -> Instance:
+    """The instance as the hypervisor itself tells it."""
+    request = pb.GetInstanceRequest(instance_id=instance_id, fresh=True)
+    return connection.instances.GetInstance(request, timeout=TIMEOUT_S).instance
+
+
+def _make_run(connection: Connection, instance_id: str) -> None:
+    state = state_of(connection, instance_id).power_state
+    if state == types_pb2.POWER_STATE_PAUSED:
+        unpause = pb.UnpauseInstanceRequest(instance_id=instance_id)
+        connection.instances.UnpauseInstance(unpause, timeout=TIMEOUT_S)
+    elif state != types_pb2.POWER_STATE_RUNNING:
+        power_on = pb.PowerOnInstanceRequest(instance_id=instance_id)
+        connection.instances.PowerOnInstance(power_on, timeout=TIMEOUT_S)

@@ -1,0 +1,118 @@
+"""Controllers that do what they like, and someone who listens."""
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import grpc
+from virtrpc.client import Client
+from virtrpc.errors import OperationError, RpcError
+from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1.event_pb2 import Event, EventCursor, EventType
+from virtrpc.v1.spec_pb2 import InstanceSpec
+
+CALL_S = 60.0
+AWAY_S = 0.1
+# What a controller must reckon with; all else is a fault of the daemon.
+EXPECTED = {
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAVAILABLE,
+}
+# Verbs of one instance, as often as they stand here.
+VERBS = (
+    "spawn", "spawn", "spawn_and_leave", "destroy", "GetInstance", "PauseInstance",
+    "UnpauseInstance", "PowerOffInstance", "PowerOnInstance", "RebootInstance",
+)  # fmt: skip
+
+
+class Controller(threading.Thread):
+    """Calls random verbs on random instances until `stop` is set; `faults` says what was wrong."""
+
+    def __init__(
+        self, address: str, *, instance_ids: Sequence[str], spec: InstanceSpec, seed: str
+    ) -> None:
+        super().__init__(name=f"controller-{seed}")
+        self.stop = threading.Event()
+        self.answers: Counter[str] = Counter()
+        self.faults: list[str] = []
+        self._client = Client(address, timeout_s=CALL_S)
+        self._instance_ids = instance_ids
+        self._spec = spec
+        self._random = random.Random(seed)
+
+    def run(self) -> None:
+        while not self.stop.is_set():
+            verb = self._random.choice(VERBS)
+            answer = self._outcome(verb, self._random.choice(self._instance_ids))
+            self.answers[f"{verb} {answer}"] += 1
+            if answer == grpc.StatusCode.UNAVAILABLE.name:
+                self.stop.wait(AWAY_S)
+        self._client.close()
+
+    def _outcome(self, verb: str, instance_id: str) -> str:
+        try:
+            self._call(verb, instance_id)
+        except (RpcError, OperationError) as error:
+            if error.status not in EXPECTED:
+                self.faults.append(f"{verb}: {error}")
+            return error.status.name
+        return "OK"
+
+    def _call(self, verb: str, instance_id: str) -> None:
+        instances = self._client.instances
+        if verb.startswith("spawn"):
+            request = pb.SpawnInstanceRequest(instance_id=instance_id, spec=self._spec)
+            operation = instances.SpawnInstance(request)
+            if verb == "spawn":
+                self._client.wait(operation, timeout_s=CALL_S)
+        elif verb == "destroy":
+            instances.DestroyInstance(
+                pb.DestroyInstanceRequest(instance_id=instance_id, destroy_disks=True)
+            )
+        else:
+            method: Callable[[object], object] = getattr(instances, verb)
+            method(getattr(pb, f"{verb}Request")(instance_id=instance_id))
+
+
+class Listener(threading.Thread):
+    """Follows all events; each must follow the one before it, or a GAP says so."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(name="listener", daemon=True)
+        self.faults: list[str] = []
+        self.count = 0
+        self._client = Client(address)
+        self._last = EventCursor()
+        self._closing = False
+
+    def run(self) -> None:
+        try:
+            for event in self._client.watch_events(snapshot=True):
+                self._accept(event)
+        except (RpcError, ValueError) as error:  # ValueError: closed between two tries
+            if not self._closing:
+                self.faults.append(f"events: {error}")
+
+    def close(self) -> None:
+        """Ends the stream."""
+        self._closing = True
+        self._client.close()
+        self.join()
+
+    def _accept(self, event: Event) -> None:
+        snapshot = (EventType.EVENT_TYPE_SNAPSHOT, EventType.EVENT_TYPE_SNAPSHOT_END)
+        if event.type in snapshot or not event.HasField("cursor"):
+            return
+        last, self._last = self._last, event.cursor
+        follows = event.cursor.sequence == last.sequence + 1
+        if event.type != EventType.EVENT_TYPE_GAP and last.epoch == event.cursor.epoch:
+            self.count += 1
+            if not follows:
+                self.faults.append(f"event {event.cursor.sequence} follows {last.sequence}")
