@@ -85,10 +85,10 @@ class ImageRecords:
         self._used(image_id).unlink(missing_ok=True)
 
     def mark_used(self, image_id: str) -> None:
-        """Notes that the image is used now. On a full disk it does not matter: all is kept."""
+        """Notes that an image is used now, where it has a record: others do not age."""
         with contextlib.suppress(OSError):
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            self._used(image_id).touch(mode=0o600)
+            if self.path_of(image_id).exists():
+                self._used(image_id).touch(mode=0o600)
 
     def last_used_ns(self, image_id: str) -> int | None:
         """When it was last noted as used, in ns since the epoch; None: never."""
