@@ -85,6 +85,12 @@ class LibvirtdHost:
         """Of libvirtd."""
         return int((self.folder / "run" / "libvirtd.pid").read_text(encoding="ascii"))
 
+    @property
+    def guests(self) -> list[psutil.Process]:
+        """The QEMUs that run in the host, known to libvirtd or not."""
+        started = psutil.Process(self._init.pid).children(recursive=True)
+        return [process for process in started if process.name().startswith("qemu-system")]
+
     def start(self) -> None:
         """Starts libvirtd; it is in reach when this returns."""
         self.run("libvirtd", "-d", "--pid-file=/run/libvirt/libvirtd.pid")

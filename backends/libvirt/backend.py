@@ -9,7 +9,7 @@ from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
 from backends.errors import UnreachableError
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
-from backends.libvirt.connection import Connection, Handles
+from backends.libvirt.connection import Connection
 from backends.libvirt.counters import Counters
 from backends.libvirt.diagnostics import LibvirtDiagnostics
 from backends.libvirt.domains import Domains
@@ -18,6 +18,7 @@ from backends.libvirt.errors import translated
 from backends.libvirt.events import Callbacks
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.guest import LibvirtGuestAgent
+from backends.libvirt.handles import Handles
 from backends.libvirt.intent import LibvirtIntent
 from backends.libvirt.lifecycle import (
     LibvirtInstanceFiles,

@@ -7,16 +7,24 @@ from pathlib import Path
 
 import psutil
 import pytest
+from virtrpc.v1 import console_pb2, types_pb2
 from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1 import types_pb2
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from tests.daemon import Connection, DaemonProcess
-from tests.instances import TIMEOUT_S, small_spec, spawned, with_interface
+from tests.instances import TIMEOUT_S, console_until, small_spec, spawned, with_interface
 
 # The daemon's own files, and those that libvirt keeps for all guests.
-_NOT_OF_INSTANCES = ("journal.sqlite", "events.sqlite", "libvirt/cache", "libvirt/log/libvirt")
+_NOT_OF_INSTANCES = (
+    "journal.sqlite",
+    "events.sqlite",
+    "images/.records",  # when an image was last used
+    "libvirt/cache",
+    "libvirt/log/libvirt",
+)
+# Made with the first vTPM; what is in them belongs to instances.
+_FOLDERS_OF_THE_DRIVER = ("libvirt/lib/swtpm", "libvirt/log/swtpm", "libvirt/run/swtpm")
 
 
 @dataclass(frozen=True)
@@ -51,16 +59,17 @@ def _paths(state_dir: Path) -> Iterator[str]:
     for path in state_dir.rglob("*"):
         # libvirt numbers the runs of a domain.
         name = re.sub(r"/domain-\d+-", "/domain-N-", str(path.relative_to(state_dir)))
-        if not name.startswith(_NOT_OF_INSTANCES):
+        if name not in _FOLDERS_OF_THE_DRIVER and not name.startswith(_NOT_OF_INSTANCES):
             yield name
 
 
 def _hypervisor_processes(state_dir: Path) -> Iterator[int]:
     for process in psutil.process_iter(["name", "cmdline", "status"]):
         facts = process.info
-        if (facts["name"] or "").startswith("qemu") and facts["status"] != psutil.STATUS_ZOMBIE:
-            if any(str(state_dir) in word for word in facts["cmdline"] or ()):
-                yield process.pid
+        alive = facts["status"] != psutil.STATUS_ZOMBIE
+        ours = any(str(state_dir) in word for word in facts["cmdline"] or ())
+        if (facts["name"] or "").startswith("qemu") and alive and ours:
+            yield process.pid
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +114,23 @@ def state_of(connection: Connection, instance_id: str) -> Instance:
     """The instance as the hypervisor itself tells it."""
     request = pb.GetInstanceRequest(instance_id=instance_id, fresh=True)
     return connection.instances.GetInstance(request, timeout=TIMEOUT_S).instance
+
+
+def console_end(connection: Connection, instance_id: str) -> int:
+    """Where the guest's console log ends now."""
+    request = console_pb2.GetConsoleOutputRequest(instance_id=instance_id, tail_bytes=0)
+    return connection.consoles.GetConsoleOutput(request, timeout=TIMEOUT_S).end_offset
+
+
+def boot_anew(connection: Connection, instance_id: str) -> None:
+    """Starts the guest anew and waits until it is ready to be asked for something."""
+    off = pb.PowerOffInstanceRequest(instance_id=instance_id)
+    off.timeout.FromSeconds(0)
+    connection.instances.PowerOffInstance(off, timeout=TIMEOUT_S)
+    end = console_end(connection, instance_id)
+    power_on = pb.PowerOnInstanceRequest(instance_id=instance_id)
+    connection.instances.PowerOnInstance(power_on, timeout=TIMEOUT_S)
+    console_until(connection, instance_id, b"virtrpc guest ready", offset=end)
 
 
 def _make_run(connection: Connection, instance_id: str) -> None:

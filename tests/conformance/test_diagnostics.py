@@ -1,5 +1,6 @@
 """Counters, sizes, usage, and why an instance is as it is."""
 
+import uuid
 from collections.abc import Iterator
 
 import grpc
@@ -11,7 +12,6 @@ from tests.daemon import Connection, DaemonProcess
 from tests.instances import small_spec, spawned, with_interface
 from tests.refusals import refused
 
-UNKNOWN = "00000000-0000-4000-8000-00000000dead"
 Stub = diagnostics_pb2_grpc.DiagnosticsServiceStub
 
 
@@ -115,6 +115,7 @@ def test_explain_tells_the_steps_also_after_the_end(connection: Connection, back
 def test_an_unknown_instance_is_not_found(
     connection: Connection, verb: str, arguments: dict[str, str]
 ) -> None:
-    request = getattr(pb, f"{verb}Request")(instance_id=UNKNOWN, **arguments)
+    # Never asked for before: operations on an unknown instance are explained, too.
+    request = getattr(pb, f"{verb}Request")(instance_id=str(uuid.uuid4()), **arguments)
     with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND"):
         getattr(Stub(connection.channel), verb)(request)

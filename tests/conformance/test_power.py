@@ -5,12 +5,11 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from virtrpc.v1 import console_pb2
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1 import operation_pb2, types_pb2
 from virtrpc.v1.instance_pb2 import Instance
 
-from tests.conformance.conftest import Guest, state_of
+from tests.conformance.conftest import Guest, boot_anew, console_end, state_of
 from tests.daemon import Connection
 from tests.instances import TIMEOUT_S, console_until
 from tests.refusals import refused
@@ -33,19 +32,6 @@ VERBS: dict[str, dict[str, Any]] = {
 def call(connection: Connection, verb: str, instance_id: str, **fields: Any) -> Any:
     request = getattr(pb, f"{verb}Request")(instance_id=instance_id, **{**VERBS[verb], **fields})
     return getattr(connection.instances, verb)(request, timeout=TIMEOUT_S)
-
-
-def console_end(connection: Connection, instance_id: str) -> int:
-    request = console_pb2.GetConsoleOutputRequest(instance_id=instance_id, tail_bytes=0)
-    return connection.consoles.GetConsoleOutput(request, timeout=TIMEOUT_S).end_offset
-
-
-def boot_anew(connection: Connection, instance_id: str) -> None:
-    """Starts the guest anew and waits until it is ready to be asked for something."""
-    call(connection, "PowerOffInstance", instance_id)
-    end = console_end(connection, instance_id)
-    call(connection, "PowerOnInstance", instance_id)
-    console_until(connection, instance_id, READY, offset=end)
 
 
 def test_pause_stops_the_guest_and_unpause_lets_it_run_on(
@@ -184,7 +170,7 @@ def snapshot_of(connection: Connection, instance_id: str) -> tuple[Instance, int
     """What a mutation would change: state and times, and the number of operations."""
     instance = state_of(connection, instance_id)
     for counter in ("cpu_time_ns", "cpu_time_at", "memory_kib"):
-        instance.ClearField(counter)  # type: ignore[arg-type]
+        instance.ClearField(counter)
     instance.effective.ClearField("memory_kib")
     request = operation_pb2.ListOperationsRequest(instance_id=instance_id)
     listed = connection.operations.ListOperations(request, timeout=TIMEOUT_S)

@@ -28,11 +28,11 @@ def call(connection: Connection, verb: Verb, raw: bytes) -> Refusal:
     with pytest.raises(grpc.RpcError) as caught:
         if verb.client_streaming:
             make = channel.stream_stream if verb.server_streaming else channel.stream_unary
-            _drain(make(verb.path)(iter([raw]), timeout=TIMEOUT_S))
+            _drain(make(verb.path)(iter([raw]), timeout=TIMEOUT_S))  # type: ignore[arg-type]
         elif verb.server_streaming:
-            _drain(channel.unary_stream(verb.path)(raw, timeout=TIMEOUT_S))
+            _drain(channel.unary_stream(verb.path)(raw, timeout=TIMEOUT_S))  # type: ignore[arg-type]
         else:
-            channel.unary_unary(verb.path)(raw, timeout=TIMEOUT_S)
+            channel.unary_unary(verb.path)(raw, timeout=TIMEOUT_S)  # type: ignore[arg-type]
     return refusal_of(caught.value)
 
 

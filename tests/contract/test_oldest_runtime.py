@@ -36,7 +36,7 @@ def oldest_python() -> Path:
     if not stamp.exists() or stamp.read_text() != "\n".join(PINS):
         venv.create(FOLDER, with_pip=True, clear=True)
         command = [python, "-m", "pip", "install", "--quiet", *PINS]
-        subprocess.run(command, check=True, timeout=90)
+        subprocess.run(command, check=True, timeout=90)  # type: ignore[arg-type]
         stamp.write_text("\n".join(PINS))
     return python
 

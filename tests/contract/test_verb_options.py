@@ -19,7 +19,7 @@ NOT_SECRET = {"page_token", "next_page_token"}
 
 
 def fields(verb: Verb) -> Mapping[str, FieldDescriptor]:
-    return dict(verb.request_class.DESCRIPTOR.fields_by_name)
+    return dict(verb.request_class.DESCRIPTOR.fields_by_name)  # type: ignore[arg-type]
 
 
 def fields_below(descriptor: Descriptor) -> Iterator[FieldDescriptor]:
@@ -62,7 +62,7 @@ def test_resumed_verb_needs_no_secret(name: str) -> None:
     """It is run again from the journal, which holds no secrets."""
     secret = [
         field.full_name
-        for field in fields_below(VERBS[name].request_class.DESCRIPTOR)
+        for field in fields_below(VERBS[name].request_class.DESCRIPTOR)  # type: ignore[arg-type]
         if field.GetOptions().Extensions[options_pb2.secret]
     ]
     assert secret == []
@@ -120,11 +120,11 @@ def test_field_with_the_name_of_a_secret_is_marked_secret(name: str) -> None:
     unmarked = {
         field.full_name
         for message in (verb.request_class, verb.response_class)
-        for field in fields_below(message.DESCRIPTOR)
+        for field in fields_below(message.DESCRIPTOR)  # type: ignore[arg-type]
         if SECRET_NAME.search(field.name)
         and field.name not in NOT_SECRET
         and field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
-        and not field.containing_type.GetOptions().map_entry
+        and not field.containing_type.GetOptions().map_entry  # type: ignore[union-attr]
         and not field.GetOptions().Extensions[options_pb2.secret]
     }
     assert unmarked == set()

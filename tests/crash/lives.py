@@ -57,6 +57,8 @@ class Death:
     """Empty where the caller was not told."""
     accepted: bool
     """It was on disk."""
+    committed: bool
+    """Its point of no return was on disk."""
     ended: bool
     """Its end was on disk, though nobody was told."""
 
@@ -204,12 +206,13 @@ def _call_to_the_death(caller: Caller, call: Call) -> str:
 
 def _death(call: Call, operation_id: str, writes: Sequence[str]) -> Death:
     assert call.point is not None
-    at = (call.point.number, call.point.side)
+    on_disk = writes[: call.point.number - (call.point.side == BEFORE)]
     return Death(
         call=call,
         operation_id=operation_id,
-        accepted=at != (1, BEFORE),
-        ended=at == (len(writes), AFTER),
+        accepted="accept" in on_disk,
+        committed="commit" in on_disk,
+        ended="end" in on_disk,
     )
 
 

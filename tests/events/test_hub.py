@@ -19,6 +19,7 @@ async def test_every_watcher_gets_every_event_in_order(tmp_path: Path) -> None:
             publish(hub, 500)
             assert numbers(await take(one, 500)) == list(range(1, 501))
             assert numbers(await take(other, 500)) == list(range(1, 501))
+        assert hub.watchers == set()
 
 
 async def test_event_is_on_disk_before_a_watcher_sees_it(tmp_path: Path) -> None:

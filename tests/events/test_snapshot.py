@@ -53,7 +53,7 @@ def test_snapshots_taken_amid_changes_are_joined_without_loss_or_contradiction(
         busy.set()
         with ThreadPoolExecutor(24) as pool:
             controllers = [pool.submit(change, daemon, busy) for _ in range(4)]
-            joined = [pool.submit(join, daemon) for _ in range(20)]
+            joined = [pool.submit(join, daemon, after=7 * number) for number in range(20)]
             waits = [future.result() for future in joined]
             busy.clear()
             for controller in controllers:
@@ -77,9 +77,12 @@ def change(daemon: DaemonProcess, busy: threading.Event) -> None:
         spawn(connection)
 
 
-def join(daemon: DaemonProcess) -> Callable[[int], Model]:
-    """Joins at this moment; gives what takes the rest of the stream, up to a sequence."""
+def join(daemon: DaemonProcess, *, after: int) -> Callable[[int], Model]:
+    """Joins after some events; gives what takes the rest of the stream, up to a sequence."""
     connection = daemon.connect()
+    pass_by = watch(connection, WatchEventsRequest())
+    for _ in range(after):
+        next(pass_by)
     stream = watch(connection, WatchEventsRequest(snapshot=True))
     model = Model()
     for event in stream:

@@ -11,10 +11,15 @@ from tests.daemon import Connection
 from tests.instances import TIMEOUT_S, finished
 
 
+def begin_to_spawn(connection: Connection, spec: InstanceSpec) -> Operation:
+    """The operation of a spawn that was begun."""
+    request = instance_pb2.SpawnInstanceRequest(instance_id=str(uuid.uuid4()), spec=spec)
+    return connection.instances.SpawnInstance(request, timeout=TIMEOUT_S)
+
+
 def try_to_spawn(connection: Connection, spec: InstanceSpec) -> Operation:
     """The operation of a spawn when it has ended, well or not."""
-    request = instance_pb2.SpawnInstanceRequest(instance_id=str(uuid.uuid4()), spec=spec)
-    return finished(connection, connection.instances.SpawnInstance(request, timeout=TIMEOUT_S))
+    return finished(connection, begin_to_spawn(connection, spec))
 
 
 def instance_of(connection: Connection, instance_id: str) -> Instance:

@@ -2,6 +2,7 @@
 
 import queue
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +12,8 @@ import pytest
 from backends.contract import Observer
 from backends.errors import HypervisorError, UnreachableError
 from backends.libvirt import LibvirtBackend
-from backends.libvirt.connection import Connection, Handles, start_event_loop
+from backends.libvirt.connection import Connection, start_event_loop
+from backends.libvirt.handles import Handles
 from backends.loading import BackendOptions
 
 TIMEOUT_S = 20
@@ -94,6 +96,15 @@ def test_first_open_that_fails_midway_can_be_repeated(
 
 def test_open_of_an_open_connection_gives_the_same(kept: Kept) -> None:
     assert kept.connection.open() is kept.connection.open()
+
+
+def test_each_thread_has_a_connection_of_its_own(kept: Kept) -> None:
+    handles = kept.connection.open()
+    with ThreadPoolExecutor(1) as pool:
+        of_another = [pool.submit(lambda: handles.own).result() for _ in range(2)]
+    assert of_another[0] is of_another[1]
+    assert handles.own is handles.own
+    assert len({id(each) for each in (handles.own, of_another[0], handles.events)}) == 3
 
 
 def test_error_of_a_living_connection_changes_nothing(
