@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -51,6 +52,9 @@ class Call:
     identity: Identity
     remaining_s: float | None
     """Until the caller's deadline; None: it has none."""
+    still_there: Callable[[], Awaitable[bool]]
+    """Whether the caller waits for an answer. The end of what it sends does not tell: that
+    of a stream that broke off looks the same. To be asked once."""
 
 
 class Dispatcher:
@@ -139,7 +143,7 @@ class Dispatcher:
         identity = self._identify(context.peer())
         identity.require(verb)
         self._bindings.require(verb)
-        return Call(identity, context.time_remaining())
+        return Call(identity, context.time_remaining(), partial(_still_there, context))
 
     def _own(self, verb: Verb) -> Callable[..., Any]:
         own = self._bindings.own(verb)
@@ -194,6 +198,15 @@ def _request(verb: Verb, incoming: Any) -> Any:
             yield parse(verb, raw)
 
     return parsed()
+
+
+async def _still_there(context: Context) -> bool:
+    """Begins the answer, which fails where the stream has been reset or its connection lost."""
+    try:
+        await context.send_initial_metadata(())
+    except (grpc.RpcError, grpc.aio.BaseError):
+        return False
+    return not context.cancelled()
 
 
 def _serialised(reply: Reply) -> bytes:

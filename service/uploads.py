@@ -1,7 +1,7 @@
 """The chunks of an upload on their way from the RPC to the worker thread that wants them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import wait
 
 from virtrpc.v1.image_pb2 import UploadImageHeader, UploadImageRequest
@@ -22,8 +22,15 @@ class UploadBrokenOffError(CancelledError):
 class UploadStream:
     """Chunks, read on the event loop when a worker thread asks for one, and no earlier."""
 
-    def __init__(self, requests: AsyncIterator[UploadImageRequest]) -> None:
+    def __init__(
+        self,
+        requests: AsyncIterator[UploadImageRequest],
+        *,
+        still_there: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """`still_there` is asked at the end whether the caller is, or has broken off."""
         self._requests = requests
+        self._still_there = still_there
         self._loop = asyncio.get_running_loop()
         self._broken = False
 
@@ -63,6 +70,8 @@ class UploadStream:
             raise TimedOutError(
                 f"nothing came for {_STALL_S:.0f} s", reason="UPLOAD_STALLED"
             ) from None
+        if request is None:
+            self._broken = self._broken or not await self._still_there()
         self._refuse_broken()
         if request is None:
             return b""

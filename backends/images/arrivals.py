@@ -109,16 +109,19 @@ class Arrivals:
         work.step("store")
         incoming.finish(image)
         work.commit()
-        return self.finished(work) or image
+        return self.finished(arrival.image_id, work) or image
 
-    def finished(self, work: Work) -> Image | None:
+    def finished(self, image_id: str, work: Work) -> Image | None:
         """Ends an arrival that is past its point of no return, also after a crash.
 
         None where this operation has none.
         """
         if not work.operation_id:
             return None
-        return IncomingImage(self._store, work.operation_id).place()
+        placed = IncomingImage(self._store, work.operation_id).place()
+        if placed is None and self._store.records.arrived_by(image_id) == work.operation_id:
+            return self._store.get(image_id)
+        return placed
 
     def discard(self, operation_id: str) -> None:
         """Undo of an arrival: throws away what had come."""

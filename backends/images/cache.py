@@ -21,8 +21,7 @@ class ImageCache:
     def mark_used(self, image_ids: Iterable[str]) -> None:
         """Notes that these are used now."""
         for image_id in image_ids:
-            if self._store.exists(image_id):
-                self._store.records.mark_used(image_id)
+            self._store.records.mark_used(image_id)
 
     def plan(self, keep: Collection[str], unused_since_ns: int) -> ManageImageCacheResponse:
         """What `evict` would answer now."""

@@ -56,6 +56,7 @@ class IncomingImage:
 
     def __init__(self, store: ImageStore, operation_id: str) -> None:
         self.size_bytes = 0
+        self._operation_id = operation_id
         self._store = store
         self._path = store.folder / ".incoming" / operation_id
         self._record = self._path.with_name(f"{operation_id}.json")
@@ -99,7 +100,7 @@ class IncomingImage:
             return None
         with telling_disk_errors():
             self._link(image, self._store.path_for(image.image_id, image.format))
-            self._store.records.write(image)
+            self._store.records.write(image, arrived_by=self._operation_id)
             self.discard()
             _sync(self._store.folder)
         return image

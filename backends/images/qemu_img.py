@@ -7,6 +7,7 @@ it; what it is to read must be readable by everybody, or by the user that it is 
 import errno
 import os
 import pwd
+import signal
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +75,8 @@ def run(
     if done.returncode == 0:
         return done.stdout
     # The program says it in no other way than by the C library's message.
-    if any(message in done.stderr for message in _SAID_WHEN_FULL):
+    ended_by_limit = done.returncode == -signal.SIGXFSZ
+    if ended_by_limit or any(message in done.stderr for message in _SAID_WHEN_FULL):
         raise _full()
     lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
     raise HypervisorError(f"qemu-img {command} failed: {lines[-1] if lines else 'no message'}")

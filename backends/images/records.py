@@ -7,6 +7,7 @@ Images that people put into the folder themselves have none, and need none.
 """
 
 import contextlib
+import json
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import structlog
 from google.protobuf import json_format
 from virtrpc.v1.image_pb2 import Image
 
+_ARRIVED_BY = "_arrived_by"  # beside the fields of the message
 log = structlog.get_logger()
 
 
@@ -31,9 +33,12 @@ def write_durably(path: Path, text: str) -> None:
         raise
 
 
-def to_text(image: Image) -> str:
+def to_text(image: Image, *, arrived_by: str = "") -> str:
     """A record's text."""
-    return json_format.MessageToJson(image, preserving_proto_field_name=True) + "\n"
+    fields = json_format.MessageToDict(image, preserving_proto_field_name=True)
+    if arrived_by:
+        fields[_ARRIVED_BY] = arrived_by
+    return json.dumps(fields, indent=2) + "\n"
 
 
 class ImageRecords:
@@ -61,10 +66,18 @@ class ImageRecords:
             log.error("image record cannot be read", image_id=image_id, error=str(error))
             return None
 
-    def write(self, image: Image) -> None:
-        """Replaces the record; raises OSError."""
+    def write(self, image: Image, *, arrived_by: str = "") -> None:
+        """Replaces the record; raises OSError. `arrived_by` is the operation that it came by."""
         self.folder.mkdir(mode=0o700, exist_ok=True)
-        write_durably(self.path_of(image.image_id), to_text(image))
+        write_durably(self.path_of(image.image_id), to_text(image, arrived_by=arrived_by))
+
+    def arrived_by(self, image_id: str) -> str:
+        """The operation that an image came by; empty where it was changed since."""
+        try:
+            record = json.loads(self.path_of(image_id).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return ""
+        return str(record.get(_ARRIVED_BY, ""))
 
     def remove(self, image_id: str) -> None:
         """Forgets the image."""
@@ -72,10 +85,10 @@ class ImageRecords:
         self._used(image_id).unlink(missing_ok=True)
 
     def mark_used(self, image_id: str) -> None:
-        """Notes that the image is used now. On a full disk it does not matter: all is kept."""
+        """Notes that an image is used now, where it has a record: others do not age."""
         with contextlib.suppress(OSError):
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            self._used(image_id).touch(mode=0o600)
+            if self.path_of(image_id).exists():
+                self._used(image_id).touch(mode=0o600)
 
     def last_used_ns(self, image_id: str) -> int | None:
         """When it was last noted as used, in ns since the epoch; None: never."""

@@ -37,6 +37,10 @@ _LONGEST_NAME_BYTES = 255
 _MOST_INSPECTIONS = 4096
 
 
+def _nothing() -> None:
+    """Nobody counts the uses of an image that is in no store."""
+
+
 @dataclass(frozen=True, eq=False)
 class StoredImage:
     """An image of the store, inspected. It is not deleted for as long as this lives."""
@@ -45,7 +49,7 @@ class StoredImage:
     path: Path
     format: "DiskFormat.ValueType"
     virtual_size_bytes: int
-    mark_used: Callable[[], None] = field(default=lambda: None, compare=False)
+    mark_used: Callable[[], None] = _nothing
     """Notes that something is made from it now."""
     properties: dict[str, str] = field(default_factory=dict)
 

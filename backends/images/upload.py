@@ -23,7 +23,7 @@ class Uploads:
         self, header: pb.UploadImageHeader, work: Work, chunks: Chunks
     ) -> pb.UploadImageResponse:
         """Takes an image. No chunk is asked for where it is in the store already."""
-        arrived = self._arrivals.finished(work)
+        arrived = self._arrivals.finished(header.image_id, work)
         if arrived is not None:
             return pb.UploadImageResponse(image=arrived)
         arrival = Arrival(

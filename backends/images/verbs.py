@@ -71,7 +71,7 @@ class HostImages(Images):
     def pull_image(self, request: pb.PullImageRequest, work: Work) -> pb.Image:
         """See Images."""
         work = self._observed(work, "pull_image")
-        arrived = self._arrivals.finished(work)
+        arrived = self._arrivals.finished(request.image_id, work)
         if arrived is not None:
             return arrived
         arrival = _arrival(request)

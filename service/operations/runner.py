@@ -5,6 +5,7 @@ or that their deadline passes, changes nothing here.
 """
 
 import asyncio
+import traceback
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Protocol, TypeVar
@@ -281,9 +282,12 @@ class Operations:
         except AbandonedError:
             log.info("operation left to the next start", operation_id=live.operation_id)
         except ContractError as error:
+            _let_go(error)
             await self._fail(live, error)
         except Exception as error:  # noqa: BLE001 - the outermost layer of a verb
-            await self._fail(live, _defect(live, error))
+            defect = _defect(live, error)
+            _let_go(error)
+            await self._fail(live, defect)
         else:
             await self._end(live, State.OPERATION_STATE_SUCCEEDED)
 
@@ -383,6 +387,13 @@ def _recorded_lane(entry: Entry, bindings: Mapping[str, tuple[Verb, Method]]) ->
     if binding is None:
         return ""
     return binding[0].lane(binding[0].request_class.FromString(entry.request))
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Frees what a failed verb still holds: its frames live as long as its error does."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _defect(live: LiveOperation, error: Exception) -> ContractError:

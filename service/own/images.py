@@ -97,7 +97,7 @@ class ImageVerbs:
         self, requests: AsyncIterator[pb.UploadImageRequest], call: Call
     ) -> UploadImageResponse:
         """See ImageService.UploadImage."""
-        stream = UploadStream(requests)
+        stream = UploadStream(requests, still_there=call.still_there)
         header = await stream.header()
         method = self._receive(stream.chunks)
         self._operations.require_open()

@@ -19,7 +19,13 @@ from service.pools import Pools
 from service.truth import Truth
 
 INSTANCE_ID = "11111111-1111-4111-8111-111111111111"
-CALL = Call(Identity("test", options_pb2.ROLE_ADMIN), None)
+
+
+async def still_there() -> bool:
+    return True
+
+
+CALL = Call(Identity("test", options_pb2.ROLE_ADMIN), None, still_there)
 REQUEST = GetInstanceRequest(instance_id=INSTANCE_ID, fresh=True)
 WAIT_S = 10.0
 

@@ -15,7 +15,12 @@ from service.own.events import EventVerbs
 from service.truth import Truth
 from tests.events.hubs import hub_in, publish
 
-CALL = Call(Identity("test", options_pb2.ROLE_ADMIN), None)
+
+async def still_there() -> bool:
+    return True
+
+
+CALL = Call(Identity("test", options_pb2.ROLE_ADMIN), None, still_there)
 INSTANCE_ID = "11111111-1111-4111-8111-111111111111"
 Stream = AsyncIterator[WatchEventsResponse | bytes]
 

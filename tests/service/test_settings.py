@@ -1,6 +1,7 @@
 """Flags are stronger than the environment, that than the TOML file, that than the defaults."""
 
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 
 import click
@@ -21,6 +22,17 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
     "virt-type": ("qemu", '"qemu"', "virt_type", "qemu"),
     "fake-faults": ("*=fail", '"*=fail"', "fake_faults", "*=fail"),
     "sample-interval": ("2.5", "2.5", "sample_interval_s", 2.5),
+    "image-source-dir": ("/tmp/a", '["/tmp/a"]', "images.source_dirs", (Path("/tmp/a"),)),
+    "image-url-prefix": (
+        "https://a.example/",
+        '["https://a.example/"]',
+        "images.url_prefixes",
+        ("https://a.example/",),
+    ),
+    "image-max-size": ("1000", "1000", "images.max_size_bytes", 1000),
+    "image-max-virtual-size": ("2000", "2000", "images.max_virtual_size_bytes", 2000),
+    "image-max-unused-age": ("60", "60", "images.max_unused_age_s", 60.0),
+    "image-cache-interval": ("5", "5", "image_cache_interval_s", 5.0),
     "reclaim-after": ("60", "60.0", "reclaim_after_s", 60.0),
     "grace": ("3", "3", "grace_s", 3.0),
     "log-format": ("json", '"json"', "log_format", "json"),
@@ -64,22 +76,22 @@ def test_every_setting_is_tried_here() -> None:
 @pytest.mark.parametrize("flag", EVERY_SETTING)
 def test_setting_can_be_given_as_a_flag(flag: str) -> None:
     text, _, attribute, value = EVERY_SETTING[flag]
-    assert getattr(settings(f"--{flag}", text), attribute) == value
+    assert attrgetter(attribute)(settings(f"--{flag}", text)) == value
 
 
 @pytest.mark.parametrize("flag", EVERY_SETTING)
 def test_setting_can_be_given_in_the_environment(flag: str) -> None:
     text, _, attribute, value = EVERY_SETTING[flag]
-    assert getattr(settings(environment={variable(flag): text}), attribute) == value
+    assert attrgetter(attribute)(settings(environment={variable(flag): text})) == value
 
 
 @pytest.mark.parametrize("flag", EVERY_SETTING)
 def test_setting_can_be_given_in_the_file_under_its_flag_s_name(flag: str, config: Path) -> None:
     _, toml, attribute, value = EVERY_SETTING[flag]
     config.write_text(f"{flag} = {toml}\n")
-    assert getattr(settings("--config", str(config)), attribute) == value
+    assert attrgetter(attribute)(settings("--config", str(config))) == value
     config.write_text(f"{flag.replace('-', '_')} = {toml}\n")
-    assert getattr(settings("--config", str(config)), attribute) == value
+    assert attrgetter(attribute)(settings("--config", str(config))) == value
 
 
 def test_flag_beats_environment_beats_file_beats_default(config: Path) -> None:

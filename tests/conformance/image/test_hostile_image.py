@@ -8,10 +8,11 @@ import inotify_simple
 import pytest
 from virtrpc.v1 import image_pb2 as pb
 from virtrpc.v1 import instance_pb2
-from virtrpc.v1.spec_pb2 import DISK_FORMAT_QCOW2, DISK_FORMAT_RAW, InstanceSpec
+from virtrpc.v1.spec_pb2 import DISK_FORMAT_QCOW2, DISK_FORMAT_RAW
 
 from tests.conformance.image import hostile
 from tests.conformance.image.conftest import ImageHost, result, sha256
+from tests.instances import small_spec
 from tests.refusals import refused
 
 INSTANCE = "0d4f8a52-27c5-4f44-9b57-3a6ad7c0ffee"
@@ -71,7 +72,8 @@ def test_hostile_file_put_there_by_hand_makes_no_disk(
     make(path, canary)
     try:
         assert "evil" not in host.listed()
-        spec = InstanceSpec(flavor={"vcpus": 1, "memory_mib": 96}, image={"image_id": "evil"})  # type: ignore[arg-type]
+        spec = small_spec(backend=host.daemon.backend, boot="disk")
+        spec.image.image_id = "evil"
         request = instance_pb2.SpawnInstanceRequest(instance_id=INSTANCE, spec=spec)
         operation = host.ended(host.connection.instances.SpawnInstance(request))
         assert operation.error.reason == "IMAGE_REFUSED"

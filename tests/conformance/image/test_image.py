@@ -4,13 +4,15 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
 from virtrpc.v1 import image_pb2 as pb
 from virtrpc.v1 import instance_pb2, operation_pb2
 from virtrpc.v1.operation_pb2 import OPERATION_STATE_CANCELLED, OPERATION_STATE_FAILED
-from virtrpc.v1.spec_pb2 import DISK_FORMAT_QCOW2, DISK_FORMAT_RAW, InstanceSpec
+from virtrpc.v1.spec_pb2 import DISK_FORMAT_QCOW2, DISK_FORMAT_RAW
+from virtrpc.v1.types_pb2 import PageRequest
 
 from tests.conformance.image.conftest import (
     MAX_SIZE,
@@ -21,6 +23,7 @@ from tests.conformance.image.conftest import (
     sha256,
     upload_messages,
 )
+from tests.instances import small_spec
 from tests.refusals import refused
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
@@ -119,10 +122,10 @@ def test_upload_is_an_operation_with_steps(host: ImageHost) -> None:
     ids=["checksum", "fewer bytes", "more bytes", "own limit", "daemon's limit", "virtual size"],
 )  # fmt: skip
 def test_refused_upload_leaves_nothing(
-    host: ImageHost, code: grpc.StatusCode, reason: str, header: dict[str, object], data: bytes
+    host: ImageHost, code: grpc.StatusCode, reason: str, header: dict[str, Any], data: bytes
 ) -> None:
     with refused(code, reason):
-        host.upload("bad", data, **header)  # type: ignore[arg-type]
+        host.upload("bad", data, **header)
     assert "bad" not in host.listed()
     assert host.leftovers() == []
 
@@ -294,7 +297,8 @@ def test_damaged_image_is_told_and_not_used(host: ImageHost) -> None:
     assert host.listed()["hurt"].damaged
     with refused(grpc.StatusCode.FAILED_PRECONDITION, "IMAGE_DAMAGED"):
         host.download("hurt")
-    spec = InstanceSpec(flavor={"vcpus": 1, "memory_mib": 96}, image={"image_id": "hurt"})  # type: ignore[arg-type]
+    spec = small_spec(backend=host.daemon.backend, boot="disk")
+    spec.image.image_id = "hurt"
     with refused(grpc.StatusCode.FAILED_PRECONDITION, "IMAGE_DAMAGED"):
         host.connection.instances.SpawnInstance(
             instance_pb2.SpawnInstanceRequest(
@@ -307,7 +311,7 @@ def test_listing_is_ordered_filtered_and_paged(host: ImageHost) -> None:
     for image_id in ("page3", "page1", "page2"):
         host.upload(image_id, image_id.encode())
     wanted = ["page1", "page2", "page3", "nowhere"]
-    request = pb.ListImagesRequest(image_ids=wanted, page={"page_size": 2})  # type: ignore[arg-type]
+    request = pb.ListImagesRequest(image_ids=wanted, page=PageRequest(page_size=2))
     first = host.images.ListImages(request)
     assert [image.image_id for image in first.images] == ["page1", "page2"]
     assert first.total_count == 3
@@ -319,7 +323,7 @@ def test_listing_is_ordered_filtered_and_paged(host: ImageHost) -> None:
     assert second.store.total_bytes > second.store.available_bytes > 0
     assert second.store.images_bytes >= 3 * len("page1")
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_PAGE_TOKEN"):
-        host.images.ListImages(pb.ListImagesRequest(page={"page_token": "made.up"}))  # type: ignore[arg-type]
+        host.images.ListImages(pb.ListImagesRequest(page=request.page))
 
 
 def test_deletion_is_idempotent(host: ImageHost) -> None:

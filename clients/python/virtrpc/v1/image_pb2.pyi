@@ -128,7 +128,7 @@ class Image(google.protobuf.message.Message):
     @property
     def last_used_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When something was last made from it, or ManageImageCache last found it in
-        use; unset: never.
+        use; unset: never, or its file was put into the store by hand.
         """
 
     @property
