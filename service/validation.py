@@ -28,14 +28,13 @@ def check(message: Message) -> None:
     violations = _validator.collect_violations(message)
     if not violations:
         return
-    faults = [
-        InvalidArgumentError(
-            f"{path(violation.proto.field)}: {violation.proto.message}",
-            field=path(violation.proto.field),
-        )
-        for violation in violations[:32]
-    ]
+    faults = [_fault(path(v.proto.field), v.proto.message) for v in violations[:32]]
     raise faults[0] if len(faults) == 1 else InvalidFieldsError(faults)
+
+
+def _fault(where: str, what: str) -> InvalidArgumentError:
+    """A rule that was broken; `where` is empty for one of the request as a whole."""
+    return InvalidArgumentError(f"{where}: {what}" if where else what, field=where)
 
 
 class InvalidFieldsError(BlockedError):

@@ -18,25 +18,28 @@ States = Mapping[str, "PowerState.ValueType"]
 
 
 class Drift:
-    """Compares looks with what was told. On one thread."""
+    """Compares looks with what was told. Looks come one after the other."""
 
     def __init__(self, domains: Domains) -> None:
         self._domains = domains
         self._suspects: frozenset[str] = frozenset()
+        self._being_read: set[str] = set()
 
     def look(self, active: States) -> None:
         """`active` are the states of all domains that have a machine now."""
         told = dict(self._domains.told)
         ended = {i for i, instance in told.items() if instance.power_state in _ACTIVE} - set(active)
         other = {i for i, state in active.items() if i in told and told[i].power_state != state}
-        wrong = frozenset(ended | other)
+        wrong = frozenset(ended | other) - self._being_read
         for instance_id in wrong & self._suspects:
             before = told[instance_id].power_state
+            self._being_read.add(instance_id)
             self._domains.happened(instance_id, partial(self._tell, instance_id, before))
         self._suspects = wrong - self._suspects
 
     def _tell(self, instance_id: str, before: "PowerState.ValueType") -> None:
         """It has been read again: says so, where that made a difference."""
+        self._being_read.discard(instance_id)
         now = self._domains.told.get(instance_id)
         if now is not None and now.power_state != before and self._domains.observer is not None:
             self._domains.observer.event(

@@ -125,6 +125,8 @@ class LiveOperation:
         self.answered = asyncio.Event()
         """It has ended, or cannot go on for now: whoever waits may be answered."""
         self.ended = asyncio.Event()
+        self.job: Future[Message] | None = None
+        """Its place with the workers."""
         self._journal = journal
         self._loop = loop
         self._changed = changed
@@ -147,6 +149,10 @@ class LiveOperation:
         return self.message.state in _ENDED
 
     # What the verb calls, on its worker thread.
+
+    def begin(self) -> None:
+        """A worker has taken it up."""
+        self._hand_over(self._began)
 
     def ready(self, blockers: Sequence[ContractError] = ()) -> None:
         """See Work.ready."""
@@ -182,16 +188,14 @@ class LiveOperation:
     # What its owner calls, on the event loop.
 
     def cancel(self) -> None:
-        """Asks the verb to stop at its next step or checkpoint."""
+        """Asks the verb to stop at its next step or checkpoint, or before it has begun."""
         if not self.done and not self.message.cancel_requested:
-            self._stop = CancelledError("the operation was cancelled on request")
-            self._stopping.set()
+            self._stop_for(CancelledError("the operation was cancelled on request"))
             self.update(cancel_requested=True)
 
     def abandon(self) -> None:
         """Makes the verb stop because the daemon does; nothing is undone or ended."""
-        self._stop = AbandonedError("the daemon stops")
-        self._stopping.set()
+        self._stop_for(AbandonedError("the daemon stops"))
 
     def refuse(self, error: ContractError) -> None:
         """It was never accepted: everyone who knows of it already is told so."""
@@ -216,6 +220,17 @@ class LiveOperation:
         self._changed(self, True)
         self.answered.set()
         self.ended.set()
+
+    def _stop_for(self, reason: CancelledError) -> None:
+        self._stop = reason
+        self._stopping.set()
+        if self.job is not None and not self.committed:
+            self.job.cancel()  # no effect once it is at work
+
+    def _began(self) -> None:
+        if self.message.state == State.OPERATION_STATE_PENDING:
+            self.message.started_at.GetCurrentTime()
+            self.update(state=State.OPERATION_STATE_RUNNING)
 
     def _add_step(self, name: str) -> None:
         self.message.steps.add(name=name).started_at.GetCurrentTime()

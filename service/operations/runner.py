@@ -275,8 +275,6 @@ class Operations:
         return live
 
     async def _run(self, live: LiveOperation, method: Method) -> None:
-        live.message.started_at.GetCurrentTime()
-        live.update(state=State.OPERATION_STATE_RUNNING)
         try:
             await self._carry_out(live, method)
         except AbandonedError:
@@ -294,14 +292,18 @@ class Operations:
     async def _carry_out(self, live: LiveOperation, method: Method) -> None:
         """Runs the verb; past its point of no return again, until the hypervisor answers."""
         pool = self._pools.urgent if live.verb.options.preempts else self._pools.jobs
-        loop = asyncio.get_running_loop()
         while True:
+            live.checkpoint()
+            live.job = pool.submit(_work, live, method)
             try:
-                result = await loop.run_in_executor(pool, method, live.request, live)
+                result = await asyncio.wrap_future(live.job)
             except UnreachableError:
                 if not live.committed:
                     raise
                 await self._hypervisor_back(live)
+            except asyncio.CancelledError:
+                live.checkpoint()  # it was stopped before a worker had taken it up
+                raise
             else:
                 live.message.result.Pack(result)
                 return
@@ -367,6 +369,12 @@ class Operations:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _work(live: LiveOperation, method: Method) -> Message:
+    """What a worker does for an operation."""
+    live.begin()
+    return method(live.request, live)
 
 
 def _new_message(verb: Verb, request: Message, caller: str) -> Operation:

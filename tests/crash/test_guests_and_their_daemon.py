@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.libvirt
 RUNNING = types_pb2.POWER_STATE_RUNNING
 RESUMED = event_pb2.EVENT_TYPE_RESUMED
 OFF = (types_pb2.POWER_STATE_SHUTDOWN, types_pb2.POWER_STATE_CRASHED)
-IDS = ("11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222")
+IDS = (str(uuid.uuid4()), str(uuid.uuid4()))
 
 
 @dataclass
@@ -38,7 +39,8 @@ def daemon(
     short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]
 ) -> Iterator[DaemonProcess]:
     """A daemon over embedded QEMU, for the tests of this module, which share two guests."""
-    with DaemonProcess(short_folder(), backend="libvirt") as made:
+    arguments = ["--sample-interval=0.5"]
+    with DaemonProcess(short_folder(), backend="libvirt", arguments=arguments) as made:
         guest_images(made)
         yield made.start()
         with made.connect() as connection:

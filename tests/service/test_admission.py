@@ -48,7 +48,7 @@ def test_call_that_fails_gives_its_place_back() -> None:
 
 @pytest.fixture
 def connection(make_daemon: MakeDaemon) -> Iterator[Connection]:
-    with make_daemon().start().connect() as connected:
+    with make_daemon("--grace=0.1").start().connect() as connected:
         yield connected
 
 

@@ -4,6 +4,7 @@ import time
 
 import pytest
 from virtrpc.v1 import instance_pb2, types_pb2
+from virtrpc.v1.diagnostics_pb2 import InstanceDiagnostics
 from virtrpc.v1.instance_pb2 import Instance, InstanceView
 
 from backends.contract import Sample
@@ -20,6 +21,10 @@ def instance(instance_id: str, state: "types_pb2.PowerState.ValueType" = RUNNING
     made = Instance(instance_id=instance_id, name=f"name-{instance_id[0]}", power_state=state)
     made.spec.flavor.vcpus = 1
     return made
+
+
+def sample(instance_id: str) -> Sample:
+    return Sample(instance_id=instance_id, cpu_time_ns=5, diagnostics=InstanceDiagnostics())
 
 
 @pytest.fixture
@@ -75,7 +80,7 @@ def test_bytes_follow_every_change(truth: Truth) -> None:
     assert shown(truth, B, basic).power_state == PAUSED
     truth.set_operation(B, "operation")
     assert shown(truth, B, basic).operation_id == "operation"
-    truth.sampled([Sample(instance_id=B, cpu_time_ns=5, memory_kib=1)], at_ns=1)  # type: ignore[call-arg]
+    truth.sampled([sample(B)], at_ns=1)
     assert shown(truth, B, basic).cpu_time_ns == 5
 
 
@@ -98,14 +103,14 @@ def test_running_operation_is_told_also_of_an_instance_that_comes_later(truth: T
 
 
 def test_last_sample_outlives_a_new_listing(truth: Truth) -> None:
-    truth.sampled([Sample(instance_id=B, cpu_time_ns=5, memory_kib=1)], at_ns=7)  # type: ignore[call-arg]
+    truth.sampled([sample(B)], at_ns=7)
     truth.replace_all([instance(B), instance(C)])
     assert truth.get(B).instance.cpu_time_ns == 5
     assert truth.get(B).instance.cpu_time_at.ToNanoseconds() == 7
 
 
 def test_sample_of_an_instance_that_has_gone_is_dropped(truth: Truth) -> None:
-    truth.sampled([Sample(instance_id=A, cpu_time_ns=5, memory_kib=1)], at_ns=1)  # type: ignore[call-arg]
+    truth.sampled([sample(A)], at_ns=1)
     assert ids(truth) == [B, C]
 
 
