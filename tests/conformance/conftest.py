@@ -57,8 +57,9 @@ def belongings(daemon: DaemonProcess, connection: Connection) -> Belongings:
 
 def _paths(state_dir: Path) -> Iterator[str]:
     for path in state_dir.rglob("*"):
-        # libvirt numbers the runs of a domain.
-        name = re.sub(r"/domain-\d+-", "/domain-N-", str(path.relative_to(state_dir)))
+        # libvirt numbers the runs of a domain, and writes a file beside the old one.
+        relative = str(path.relative_to(state_dir)).removesuffix(".new")
+        name = re.sub(r"/domain-\d+-", "/domain-N-", relative)
         if name not in _FOLDERS_OF_THE_DRIVER and not name.startswith(_NOT_OF_INSTANCES):
             yield name
 
