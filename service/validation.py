@@ -1,5 +1,7 @@
 """Bytes from the wire → a request that keeps the rules of its .proto, or a refusal with paths."""
 
+import json
+
 import protovalidate
 from google.protobuf.message import DecodeError, Message
 
@@ -50,7 +52,7 @@ def path(field: object) -> str:
         text += ("." if text else "") + element.field_name
         if element.subscript is not None:
             value = element.subscript.value
-            text += f'["{value}"]' if isinstance(value, str) else f"[{value}]"
+            text += f"[{json.dumps(value)}]"
     return text
 
 
