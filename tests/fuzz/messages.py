@@ -1,8 +1,8 @@
 """Requests made from their descriptors: any value a field can hold, likely ones more often."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -48,7 +48,7 @@ def requests(draw: Callable[[Any], Any], message_class: type[Message]) -> Messag
 
 
 def _fill(draw: Callable[[Any], Any], message: Message, *, depth: int) -> None:
-    for field in _chosen(draw, message.DESCRIPTOR.fields):
+    for field in _chosen(draw, cast("Iterable[FieldDescriptor]", message.DESCRIPTOR.fields)):
         if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE and depth >= MAX_DEPTH:
             continue
         if _is_map(field):
@@ -64,7 +64,7 @@ def _fill(draw: Callable[[Any], Any], message: Message, *, depth: int) -> None:
             setattr(message, field.name, _value(draw, field, depth=depth))
 
 
-def _chosen(draw: Callable[[Any], Any], fields: Sequence[FieldDescriptor]) -> list[FieldDescriptor]:
+def _chosen(draw: Callable[[Any], Any], fields: Iterable[FieldDescriptor]) -> list[FieldDescriptor]:
     """An instance is nearly always named: most requests are of no interest without."""
     return [
         field
@@ -76,7 +76,8 @@ def _chosen(draw: Callable[[Any], Any], fields: Sequence[FieldDescriptor]) -> li
 def _fill_map(
     draw: Callable[[Any], Any], message: Message, field: FieldDescriptor, *, depth: int
 ) -> None:
-    key, value = (field.message_type.fields_by_name[name] for name in ("key", "value"))
+    entry = cast("Descriptor", field.message_type)
+    key, value = entry.fields_by_name["key"], entry.fields_by_name["value"]
     for _ in range(draw(st.integers(0, MAX_ITEMS))):
         of_key = _value(draw, key, depth=depth)
         if value.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
@@ -87,7 +88,7 @@ def _fill_map(
 
 def _value(draw: Callable[[Any], Any], field: FieldDescriptor, *, depth: int) -> Any:
     if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
-        return _message(draw, field.message_type, depth=depth + 1)
+        return _message(draw, cast("Descriptor", field.message_type), depth=depth + 1)
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
         is_bytes = field.type == FieldDescriptor.TYPE_BYTES
         return draw(_BYTES if is_bytes else _TEXTS)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -47,19 +48,14 @@ class Target:
         return None
 
     def _call(self, verb: Verb, sent: bytes) -> None:
-        channel = self.connection.channel
-        if verb.client_streaming and verb.server_streaming:
-            replies = channel.stream_stream(verb.path)(iter([sent, sent]), timeout=CALL_S)
-        elif verb.client_streaming:
-            channel.stream_unary(verb.path)(iter([sent, sent]), timeout=CALL_S)
-            return
-        elif verb.server_streaming:
-            replies = channel.unary_stream(verb.path)(sent, timeout=CALL_S)
-        else:
-            channel.unary_unary(verb.path)(sent, timeout=CALL_S)
-            return
-        next(replies, None)
-        replies.cancel()
+        channel: Any = self.connection.channel
+        way = ("stream" if verb.client_streaming else "unary",
+               "stream" if verb.server_streaming else "unary")  # fmt: skip
+        sending = iter([sent, sent]) if verb.client_streaming else sent
+        answer = getattr(channel, "_".join(way))(verb.path)(sending, timeout=CALL_S)
+        if verb.server_streaming:
+            next(answer, None)
+            answer.cancel()
 
 
 @pytest.fixture(scope="module")
