@@ -5,6 +5,8 @@ Beside every change only spawn and destroy are tried so (tests/crash), and all v
 
 from pathlib import Path
 
+from backends.contract import GuestAgent
+from service.verbs import snake_case
 from tests.crash.cases import CASES
 from tests.crash.lives import Call, Lives, places
 from tests.crash.verdict import hold_through
@@ -18,9 +20,11 @@ def run(folder: Path) -> list[str]:
         backend="libvirt",
         place_images=lambda daemon: place_guest_images(daemon.image_dir),
     )
-    writes = lives.count(CASES)
-    calls = [[Call.of(case, *place) for place in places(writes[str(case)])] for case in CASES]
-    print(f"{len(CASES):8} verbs\n{sum(map(len, calls)):8} deaths")
+    # A guest that has only begun to boot has no agent yet, and the rest needs none.
+    cases = [case for case in CASES if snake_case(case.verb) not in GuestAgent.__abstractmethods__]
+    writes = lives.count(cases)
+    calls = [[Call.of(case, *place) for place in places(writes[str(case)])] for case in cases]
+    print(f"{len(cases):8} verbs\n{sum(map(len, calls)):8} deaths")
     try:
         hold_through(lives, calls, writes)
     except AssertionError as error:
