@@ -11,8 +11,8 @@ import click
 class Folder(click.Path):
     """A folder that need not exist; an empty path would mean the one that we happen to be in."""
 
-    def __init__(self) -> None:
-        super().__init__(path_type=Path, file_okay=False)
+    def __init__(self, *, file_okay: bool = True) -> None:
+        super().__init__(path_type=Path, file_okay=file_okay)
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

@@ -122,7 +122,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True, help="Seconds that soft-deleted instances are kept.",
     ),
     click.option(
-        "--image-source-dir", multiple=True, type=Folder(),
+        "--image-source-dir", multiple=True, type=Folder(file_okay=False),
         help="Directory that PullImage may read files from. Repeatable  [default: none]",
     ),
     click.option(
