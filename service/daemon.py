@@ -59,6 +59,9 @@ _OPTIONS = (
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Beyond these gRPC refuses calls by itself, as CANCELLED: ours to refuse, by Admission.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
 )
 _RETRY_S = 2.0
 _TRIM_S = 1.0

@@ -11,6 +11,7 @@ import click
 from virtrpc.address import default_socket
 
 from backends.images import ImagePolicy
+from service.setting_types import Folder, Seconds, as_flag
 
 ENVIRONMENT_PREFIX = "VIRTRPC"
 
@@ -50,14 +51,27 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
         return
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: neither UTF-8 nor TOML
         raise click.BadParameter(f"{path}: {error}") from error
-    known = {parameter.name for parameter in context.command.params}
-    names = {name.replace("-", "_"): value for name, value in values.items()}
+    known = {parameter.name for parameter in context.command.params if parameter.expose_value}
+    names = {}
+    for name, value in values.items():
+        try:
+            names[name.replace("-", "_")] = as_flag(value)
+        except ValueError as error:
+            raise click.BadParameter(f"{path}: {name} {error}") from None
     unknown = sorted(set(names) - known)
     if unknown:
         raise click.BadParameter(f"{path}: unknown settings: {', '.join(unknown)}")
     context.default_map = {**(context.default_map or {}), **names}
+
+
+def _some(
+    _context: click.Context, _parameter: click.Parameter, addresses: tuple[str, ...]
+) -> tuple[str, ...]:
+    if not addresses:
+        raise click.BadParameter("the daemon would serve nowhere")
+    return addresses
 
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -67,16 +81,17 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--backend", default="libvirt", show_default=True, help="Hypervisor backend."),
     click.option(
-        "--state-dir", type=click.Path(path_type=Path), default=_default_state_dir,
+        "--state-dir", type=Folder(), default=_default_state_dir,
         help="Journal, events and instances  [default: /var/lib/virtrpc as root]",
     ),
     click.option(
-        "--image-dir", type=click.Path(path_type=Path), default=None,
+        "--image-dir", type=Folder(), default=None,
         help="Image store  [default: images below the state directory]",
     ),
     click.option(
         "--listen", multiple=True, default=(default_socket(), "127.0.0.1:50051"),
-        show_default=True, help="Address to serve on: unix:/path or host:port. Repeatable.",
+        show_default=True, callback=_some,
+        help="Address to serve on: unix:/path or host:port. Repeatable.",
     ),
     click.option(
         "--insecure", is_flag=True,
@@ -99,15 +114,15 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Faults and delays of the fake backend, e.g. 'spawn_instance.start=fail'.",
     ),
     click.option(
-        "--sample-interval", type=click.FloatRange(0.1, 3600), default=10.0,
+        "--sample-interval", type=Seconds(0.1, 3600), default=10.0,
         show_default=True, help="Seconds between samples of the guests' counters.",
     ),
     click.option(
-        "--reclaim-after", type=click.FloatRange(0, 365 * 24 * 3600), default=7 * 24 * 3600,
+        "--reclaim-after", type=Seconds(0, 365 * 24 * 3600), default=7 * 24 * 3600,
         show_default=True, help="Seconds that soft-deleted instances are kept.",
     ),
     click.option(
-        "--image-source-dir", multiple=True, type=click.Path(path_type=Path, file_okay=False),
+        "--image-source-dir", multiple=True, type=Folder(file_okay=False),
         help="Directory that PullImage may read files from. Repeatable  [default: none]",
     ),
     click.option(
@@ -125,16 +140,16 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Most bytes of the disk in an image.",
     ),
     click.option(
-        "--image-max-unused-age", type=click.FloatRange(0, 365 * 24 * 3600),
+        "--image-max-unused-age", type=Seconds(0, 365 * 24 * 3600),
         default=ImagePolicy.max_unused_age_s, show_default=True,
         help="Seconds after which evictable images that nobody uses are deleted.",
     ),
     click.option(
-        "--image-cache-interval", type=click.FloatRange(0, 24 * 3600), default=600.0,
+        "--image-cache-interval", type=Seconds(0, 24 * 3600), default=600.0,
         show_default=True, help="Seconds between looks for unused images; 0: never by itself.",
     ),
     click.option(
-        "--grace", type=click.FloatRange(0, 3600), default=10.0, show_default=True,
+        "--grace", type=Seconds(0, 3600), default=10.0, show_default=True,
         help="Seconds that running operations have at a stop.",
     ),
     click.option(

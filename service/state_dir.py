@@ -58,6 +58,7 @@ class StateDir:
         path = self.path / "host_id"
         if not path.exists():
             fresh = path.with_suffix(".new")
+            fresh.touch(mode=0o600)
             fresh.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
             fresh.rename(path)
         return path.read_text(encoding="ascii").strip()

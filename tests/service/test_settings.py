@@ -130,6 +130,15 @@ def test_image_store_is_below_the_state_directory_unless_given() -> None:
         'listen = "127.0.0.1:1"',
         'insecure = "perhaps"',
         "[daemon]\nbackend = 'fake'",
+        "[listen]\nunix = '/tmp/a'",
+        "listen = []",
+        'state-dir = ""',
+        'image-dir = ""',
+        'image-source-dir = [""]',
+        "state-dir = {}",
+        "backend = 2026-01-01",
+        "grace = nan",
+        'config = "another.toml"',
     ],
 )
 def test_file_with_a_mistake_is_refused_and_the_mistake_named(line: str, config: Path) -> None:
@@ -145,6 +154,23 @@ def test_file_that_is_not_toml_is_refused(config: Path) -> None:
     result, merged = run("--config", str(config))
     assert (merged, result.exit_code) == (None, 2)
     assert str(config) in result.output
+
+
+def test_file_that_is_not_utf_8_is_refused(config: Path) -> None:
+    config.write_bytes(b"\xff\xfe")
+    result, merged = run("--config", str(config))
+    assert (merged, result.exit_code) == (None, 2)
+    assert str(config) in result.output
+
+
+def test_number_in_the_file_is_what_the_flag_would_make_of_it(config: Path) -> None:
+    config.write_text("state-dir = 5\n")
+    assert settings("--config", str(config)).state_dir == Path("5")
+
+
+def test_empty_path_is_not_the_folder_that_we_happen_to_be_in() -> None:
+    result, merged = run("--state-dir", "")
+    assert (merged, result.exit_code) == (None, 2)
 
 
 def test_missing_file_is_refused(config: Path) -> None:
