@@ -1,12 +1,14 @@
 """The libvirt backend as a whole."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import libvirt
+from virtrpc.v1.instance_pb2 import Instance
 
 from backends.console_log import ConsoleLog
-from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
+from backends.contract import Backend, Facet, HostSample, HypervisorFacts, Observer, Sample
 from backends.errors import UnreachableError
+from backends.host_power import SYSTEMD, CommandedPower
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
 from backends.libvirt.connection import Connection
@@ -28,6 +30,7 @@ from backends.libvirt.lifecycle import (
 )
 from backends.libvirt.power import LibvirtPower
 from backends.libvirt.probe import Probed, probe
+from backends.libvirt.resources import HostResources
 from backends.libvirt.suspension import LibvirtSuspension
 from backends.loading import BackendOptions
 from backends.work import Undo
@@ -63,6 +66,13 @@ class LibvirtBackend(Backend):
             LibvirtDiagnostics(self._domains),
             LibvirtIntent(self._domains, reclaim_after_s=options.reclaim_after_s),
             images,
+            CommandedPower(options.host_power, instances=self._domains.read_all, own_way=SYSTEMD),
+        )
+        self._resources = HostResources(
+            self._domains,
+            self._folders,
+            self._probed,
+            pci_passthrough=options.pci_passthrough,
         )
         self._undo: Mapping[str, Callable[[str], object]] = {
             "remove_files": self._folders.remove,
@@ -82,7 +92,7 @@ class LibvirtBackend(Backend):
         handles = self._connection.open()
         try:
             return probe(
-                handles.reads,
+                handles.own,
                 self._connection.uri,
                 virt_type=self._options.virt_type,
                 into=self._probed,
@@ -120,6 +130,10 @@ class LibvirtBackend(Backend):
     def sample_one(self, instance_id: str) -> Sample:
         """See Backend."""
         return self._counters.sample_one(instance_id)
+
+    def sample_host(self, instances: Iterable[Instance]) -> HostSample:
+        """See Backend."""
+        return self._resources.sample(instances)
 
     def console_log(self, instance_id: str) -> ConsoleLog:
         """See Backend."""

@@ -9,6 +9,7 @@ from virtrpc.v1 import spec_pb2
 from virtrpc.v1.instance_pb2 import AttachedDisk, AttachedInterface, Instance, MachineState
 from virtrpc.v1.types_pb2 import PowerState
 
+from backends.libvirt.placed import read_host_cells, read_own_cpus
 from backends.libvirt.starts import started_at_ns
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.domain import Disk, Domain, Interface
@@ -146,6 +147,8 @@ def read_machine(domain: Domain) -> MachineState:
         machine_type=domain.machine or "",
         disks=[_read_disk(disk) for disk in domain.disks],
         interfaces=[_read_interface(interface) for interface in domain.interfaces],
+        host_cells=read_host_cells(domain),
+        dedicated_cpus=sorted(read_own_cpus(domain)),
     )
 
 

@@ -8,7 +8,7 @@ from virtrpc.v1 import host_pb2
 
 from service.verbs import all_verbs
 from tests.crash.cases import CASES, FAILING_CASES
-from tests.crash.lives import Call, Lives, places, points, rounds
+from tests.crash.lives import Call, Lives, in_turn, places, points, rounds
 from tests.crash.verdict import hold
 from tests.daemon import DaemonProcess
 
@@ -51,7 +51,7 @@ def test_death_around_every_write_is_recovered_from(lives: Lives, writes: Writes
         rollback = places(kinds, first=kinds.index("undone") + 1)
         calls.append([Call.of(case, *place) for place in rollback])
     died = None
-    for together in rounds(calls):
+    for together in rounds(in_turn(calls)):
         with lives.mortal_life(points(together)) as daemon:
             if died is not None:
                 hold(lives, daemon, died)
