@@ -8,6 +8,7 @@ from virtrpc.v1.instance_pb2 import Instance
 from backends.console_log import ConsoleLog
 from backends.contract import Backend, Facet, HostSample, HypervisorFacts, Observer, Sample
 from backends.errors import InstanceNotFoundError
+from backends.fake.adoption import FakeAdoption
 from backends.fake.diagnostics import FakeDiagnostics
 from backends.fake.faults import parse_rules
 from backends.fake.features import FEATURES
@@ -57,6 +58,7 @@ class FakeBackend(Backend):
                 own_way={},  # the machine that it runs on is not the host that it pretends to be
                 observed=lambda work, verb: self._host.faulty(work, verb, None),
             ),
+            FakeAdoption(self._host),
         )
         self._pci_passthrough = options.pci_passthrough
         self._undo: Mapping[str, Callable[[str], None]] = {
@@ -65,6 +67,7 @@ class FakeBackend(Backend):
             ),
             "restore": suspension.undo_save,
             "thaw": guest.thaw,
+            "disown": self._host.disown,
             "undefine": self._host.undefine,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
             **images.undo,

@@ -11,6 +11,7 @@ from backends.errors import UnreachableError
 from backends.host_power import SYSTEMD, CommandedPower
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
+from backends.libvirt.adoption import LibvirtAdoption
 from backends.libvirt.connection import Connection
 from backends.libvirt.counters import Counters
 from backends.libvirt.diagnostics import LibvirtDiagnostics
@@ -57,6 +58,7 @@ class LibvirtBackend(Backend):
         images = HostImages(self.image_store, self.image_users, instances=self._domains.read_all)
         guest = LibvirtGuestAgent(self._domains)
         suspension = LibvirtSuspension(self._domains)
+        adoption = LibvirtAdoption(self._domains, self._folders, image_dir=options.image_dir)
         self._facets = (
             LibvirtLifecycle(self._domains, self._folders, self.image_store, self._probed),
             LibvirtInstanceFiles(self._domains, self._folders),
@@ -66,6 +68,7 @@ class LibvirtBackend(Backend):
             LibvirtDiagnostics(self._domains),
             LibvirtIntent(self._domains, reclaim_after_s=options.reclaim_after_s),
             images,
+            adoption,
             CommandedPower(options.host_power, instances=self._domains.read_all, own_way=SYSTEMD),
         )
         self._resources = HostResources(
@@ -79,6 +82,7 @@ class LibvirtBackend(Backend):
             "undefine": lambda instance_id: undefine(self._domains, instance_id),
             "restore": suspension.undo_save,
             "thaw": guest.thaw,
+            "disown": adoption.disown,
             "force_off": lambda instance_id: force_off(self._domains, instance_id),
             **images.undo,
         }

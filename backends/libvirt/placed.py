@@ -11,7 +11,9 @@ def read_host_cells(domain: Domain) -> list[MachineCell]:
     """Cells of the host that have cells of the guest; empty where it is not bound to any."""
     nodes = {node.cell: node.host_cells or "" for node in domain.memory_nodes}
     return [
-        MachineCell(cell_id=int(host), vcpus=len(numbers(cell.cpus or "")), memory_kib=cell.memory)
+        MachineCell(
+            cell_id=int(host), vcpus=len(numbers(cell.cpus or "")), memory_kib=cell.memory or 0
+        )
         for cell in domain.numa_cells
         if (host := nodes.get(cell.id, "")).isdigit()
     ]

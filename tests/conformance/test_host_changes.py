@@ -86,10 +86,12 @@ class TestEnabled:
     def test_instances_that_are_there_go_on(
         self, connection: Connection, running_guest: Guest
     ) -> None:
-        about = {"instance_id": running_guest.instance_id}
-        connection.instances.PauseInstance(instance_pb2.PauseInstanceRequest(**about))
-        connection.instances.UnpauseInstance(instance_pb2.UnpauseInstanceRequest(**about))
-        again = instance_pb2.SpawnInstanceRequest(spec=running_guest.spec, **about)
+        there = running_guest.instance_id
+        pause = instance_pb2.PauseInstanceRequest(instance_id=there)
+        connection.instances.PauseInstance(pause, timeout=TIMEOUT_S)
+        unpause = instance_pb2.UnpauseInstanceRequest(instance_id=there)
+        connection.instances.UnpauseInstance(unpause, timeout=TIMEOUT_S)
+        again = instance_pb2.SpawnInstanceRequest(instance_id=there, spec=running_guest.spec)
         operation = connection.instances.SpawnInstance(again, timeout=TIMEOUT_S)
         assert finished(connection, operation).state == operation_pb2.OPERATION_STATE_SUCCEEDED
 

@@ -42,6 +42,7 @@ PULL = Case(
         "declared": {"format": spec_pb2.DISK_FORMAT_RAW},
     },
 )
+FOREIGN = Case("SpawnInstance", labels={"fake/foreign": "yes"})
 AGGREGATE = {"aggregate_id": "{key}"}
 ADD = Case("AddToAggregate", fields={**AGGREGATE, "metadata": {"zone": "z1"}})
 UNDO_ADDITION = {**AGGREGATE, "operation": host_pb2.AGGREGATE_OPERATION_ADD}
@@ -70,6 +71,7 @@ CASES = (
     Case("CleanupInstance", KEPT_FILES, {"destroy_disks": True}),
     Case("DeleteInstanceFiles", KEPT_FILES),
     Case("PollRebootingInstances", fields={"timeout": {"seconds": 3600}}),
+    Case("ImportInstance", [FOREIGN]),
     Case("SetHostEnabled", fields={"enabled": True}),
     Case("SetMaintenanceMode", fields={"maintenance": False}),
     Case("HostPowerAction", fields={"action": host_pb2.HOST_POWER_REBOOT, "force": True}),
