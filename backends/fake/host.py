@@ -99,7 +99,7 @@ class FakeHost:
         with self.edit(instance_id) as instance:
             instance.managed = False
             for field in ("spec", "labels", "metadata", "created_at"):
-                instance.ClearField(field)  # type: ignore[arg-type]
+                instance.ClearField(field)
 
     def machine_spec(self, instance_id: str) -> InstanceSpec:
         """What a foreign instance was made from, which nobody wrote down."""

@@ -45,18 +45,18 @@ def logged_to(domain: Node) -> str:
 
 def changes(domain: Node, log_path: Path) -> list[pb.ImportDifference]:
     """What `mark` does, for people."""
-    difference, added = pb.ImportDifference, pb.IMPORT_DIFFERENCE_KIND_ADDED
-    found = [difference(kind=added, path="metadata", becomes=metadata.NAMESPACE)]
-    log = {"becomes": str(log_path), "at_next_start": True}
-    if domain.find("devices/serial") is None:
-        found.append(difference(kind=added, path="devices/serial[0]", **log))
-    elif logged_to(domain):
-        changed = pb.IMPORT_DIFFERENCE_KIND_CHANGED
-        path = "devices/serial[0]/log"
-        found.append(difference(kind=changed, path=path, found=logged_to(domain), **log))
-    else:
-        found.append(difference(kind=added, path="devices/serial[0]/log", **log))
-    return found
+    added, logged = pb.IMPORT_DIFFERENCE_KIND_ADDED, logged_to(domain)
+    there = domain.find("devices/serial") is not None
+    return [
+        pb.ImportDifference(kind=added, path="metadata", becomes=metadata.NAMESPACE),
+        pb.ImportDifference(
+            kind=pb.IMPORT_DIFFERENCE_KIND_CHANGED if logged else added,
+            path="devices/serial[0]/log" if there else "devices/serial[0]",
+            found=logged,
+            becomes=str(log_path),
+            at_next_start=True,
+        ),
+    ]
 
 
 def mark(domain: Node, own: metadata.InstanceMetadata, log_path: Path) -> None:
@@ -73,8 +73,9 @@ def mark(domain: Node, own: metadata.InstanceMetadata, log_path: Path) -> None:
 def unmark(domain: Node, *, logged: str) -> None:
     """Takes them out again; `logged` is where the serial port was logged to before."""
     holder = domain.find("metadata")
-    for node in [] if holder is None else holder.findall(f"{{{metadata.NAMESPACE}}}instance"):
-        holder.remove(node)  # type: ignore[union-attr]
+    if holder is not None:
+        for node in holder.findall(f"{{{metadata.NAMESPACE}}}instance"):
+            holder.remove(node)
     serial = domain.find("devices/serial")
     if serial is None:
         return
