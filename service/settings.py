@@ -10,7 +10,9 @@ from typing import Any
 import click
 from virtrpc.address import default_socket
 
+from backends.host_power import HostPowerPolicy
 from backends.images import ImagePolicy
+from service.inventory import InventoryPolicy
 from service.setting_types import Folder, Seconds, as_flag
 
 ENVIRONMENT_PREFIX = "VIRTRPC"
@@ -33,6 +35,9 @@ class Settings:
     reclaim_after_s: float
     images: ImagePolicy
     image_cache_interval_s: float
+    inventory: InventoryPolicy
+    pci_passthrough: tuple[str, ...]
+    host_power: HostPowerPolicy
     grace_s: float
     log_format: str
     log_level: str
@@ -149,6 +154,49 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True, help="Seconds between looks for unused images; 0: never by itself.",
     ),
     click.option(
+        "--cpu-allocation-ratio", type=click.FloatRange(0.1, 100), default=1.0, show_default=True,
+        help="How often GetInventory lets schedulers give each host CPU away.",
+    ),
+    click.option(
+        "--memory-allocation-ratio", type=click.FloatRange(0.1, 100), default=1.0,
+        show_default=True, help="The same for memory.",
+    ),
+    click.option(
+        "--disk-allocation-ratio", type=click.FloatRange(0.1, 100), default=1.0,
+        show_default=True, help="The same for disk.",
+    ),
+    click.option(
+        "--reserved-cpus", type=click.IntRange(0, 4096), default=0, show_default=True,
+        help="Host CPUs that GetInventory keeps from instances.",
+    ),
+    click.option(
+        "--reserved-memory", type=click.IntRange(0, 1 << 24), metavar="MIB",
+        default=InventoryPolicy.reserved_memory_mib, show_default=True,
+        help="Memory that it keeps from them.",
+    ),
+    click.option(
+        "--reserved-disk", type=click.IntRange(0, 1 << 20), default=0, show_default=True,
+        metavar="GIB", help="Disk that it keeps from them.",
+    ),
+    click.option(
+        "--pci-passthrough", multiple=True, metavar="PATTERN",
+        help="PCI devices that instances may be given, by vendor:product or address, e.g. 8086:*."
+        " Repeatable  [default: none]",
+    ),
+    click.option(
+        "--allow-host-power", is_flag=True, help="Let HostPowerAction shut down and restart the"
+        " host.",
+    ),
+    click.option(
+        "--host-shutdown-command", multiple=True, metavar="WORD",
+        help="Program that shuts the host down; repeat the flag for each of its arguments"
+        "  [default: systemctl poweroff]",
+    ),
+    click.option(
+        "--host-reboot-command", multiple=True, metavar="WORD",
+        help="The same for a restart  [default: systemctl reboot]",
+    ),
+    click.option(
         "--grace", type=Seconds(0, 3600), default=10.0, show_default=True,
         help="Seconds that running operations have at a stop.",
     ),
@@ -179,6 +227,15 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
         image_max_virtual_size: int,
         image_max_unused_age: float,
         image_cache_interval: float,
+        cpu_allocation_ratio: float,
+        memory_allocation_ratio: float,
+        disk_allocation_ratio: float,
+        reserved_cpus: int,
+        reserved_memory: int,
+        reserved_disk: int,
+        allow_host_power: bool,
+        host_shutdown_command: tuple[str, ...],
+        host_reboot_command: tuple[str, ...],
         **values: Any,
     ) -> None:
         command(
@@ -196,6 +253,19 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                     max_unused_age_s=image_max_unused_age,
                 ),
                 image_cache_interval_s=image_cache_interval,
+                inventory=InventoryPolicy(
+                    cpu_ratio=cpu_allocation_ratio,
+                    memory_ratio=memory_allocation_ratio,
+                    disk_ratio=disk_allocation_ratio,
+                    reserved_cpus=reserved_cpus,
+                    reserved_memory_mib=reserved_memory,
+                    reserved_disk_gib=reserved_disk,
+                ),
+                host_power=HostPowerPolicy(
+                    allowed=allow_host_power,
+                    shutdown_command=host_shutdown_command,
+                    reboot_command=host_reboot_command,
+                ),
                 **values,
             )
         )

@@ -50,6 +50,11 @@ class StateDir:
         """File of the event log."""
         return self.path / "events.sqlite"
 
+    @property
+    def host_state(self) -> Path:
+        """File of what the service itself knows of its host."""
+        return self.path / "host.sqlite"
+
     def release(self) -> None:
         """Lets another daemon have it."""
         self._lock.release()

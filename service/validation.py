@@ -97,6 +97,7 @@ def path(field: object) -> str:
 
 
 def _canonicalise(request: Message) -> None:
-    instance_id = getattr(request, "instance_id", "")
-    if instance_id != instance_id.lower():
-        request.instance_id = instance_id.lower()  # type: ignore[attr-defined]
+    for name in ("instance_id", "aggregate_id"):
+        value = getattr(request, name, "")
+        if value != value.lower():
+            setattr(request, name, value.lower())

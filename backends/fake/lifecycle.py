@@ -10,6 +10,7 @@ from virtrpc.v1.types_pb2 import PowerState
 from backends.config_drive import config_drive
 from backends.contract import InstanceFiles, Lifecycle
 from backends.errors import ContractError, WrongStateError
+from backends.fake.faults import FOREIGN_LABEL
 from backends.fake.features import FEATURES, free_room
 from backends.fake.host import FakeHost
 from backends.fake.machines import CONFIG_DRIVE
@@ -55,7 +56,9 @@ class FakeLifecycle(Lifecycle):
         faulty.step("start", Undo("stop", {"instance_id": instance_id}))
         self._host.start(instance_id)
         faulty.commit()
-        return self._host.get(instance_id)
+        if FOREIGN_LABEL in spec.labels:
+            self._host.disown(instance_id)
+        return self._host.find(instance_id) or pb.Instance()
 
     def get_instance(self, request: pb.GetInstanceRequest) -> pb.GetInstanceResponse:
         """See Lifecycle."""

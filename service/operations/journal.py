@@ -8,9 +8,7 @@ shares the next transaction, so that a burst costs one sync, not one each.
                  ╰─▶ undone*
 """
 
-import contextlib
 import json
-import os
 import queue
 import sqlite3
 import threading
@@ -23,6 +21,7 @@ from google.protobuf.message import DecodeError
 from virtrpc.v1.operation_pb2 import Operation
 
 from backends.work import Undo
+from service.database import DatabaseFileError, open_database
 from service.operations.reserve import Reserve
 
 SCHEMA_VERSION = 1
@@ -261,44 +260,13 @@ def _undo(text: str | None) -> Undo | None:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    if not path.exists():
-        _make(path)
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
-        _prepare(connection)
-    except (sqlite3.DatabaseError, ValueError) as error:
-        connection.close()
-        raise JournalError(
-            f"{path} is not a sound journal ({error}); restore it, or move it away to begin"
-            " a new one (operations of the old one are then not recovered)"
-        ) from error
-    except JournalError:
-        connection.close()
-        raise
-    return connection
-
-
-def _make(path: Path) -> None:
-    """Makes an empty journal, whole or not at all: a file without a schema is a damaged one."""
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
-        fresh.chmod(0o600)
-        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
-    fresh.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise JournalError(f"the journal is of schema {version}, newer than {SCHEMA_VERSION}")
-    (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if sound != "ok" or not version:
-        raise sqlite3.DatabaseError(sound if version else "it has lost its schema")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
+        return open_database(
+            path,
+            schema=_SCHEMA,
+            version=SCHEMA_VERSION,
+            what="journal",
+            loses="operations of the old one are then not recovered",
+        )
+    except DatabaseFileError as error:
+        raise JournalError(str(error)) from error

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from virtrpc.v1 import instance_pb2, spec_pb2, types_pb2
+from virtrpc.v1 import host_pb2, instance_pb2, spec_pb2, types_pb2
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from tests.images import guest_cmdline
@@ -42,6 +42,10 @@ PULL = Case(
         "declared": {"format": spec_pb2.DISK_FORMAT_RAW},
     },
 )
+FOREIGN = Case("SpawnInstance", labels={"fake/foreign": "yes"})
+AGGREGATE = {"aggregate_id": "{key}"}
+ADD = Case("AddToAggregate", fields={**AGGREGATE, "metadata": {"zone": "z1"}})
+UNDO_ADDITION = {**AGGREGATE, "operation": host_pb2.AGGREGATE_OPERATION_ADD}
 CASES = (
     SPAWN,
     DESTROY,
@@ -67,6 +71,13 @@ CASES = (
     Case("CleanupInstance", KEPT_FILES, {"destroy_disks": True}),
     Case("DeleteInstanceFiles", KEPT_FILES),
     Case("PollRebootingInstances", fields={"timeout": {"seconds": 3600}}),
+    Case("ImportInstance", [FOREIGN]),
+    Case("SetHostEnabled", fields={"enabled": True}),
+    Case("SetMaintenanceMode", fields={"maintenance": False}),
+    Case("HostPowerAction", fields={"action": host_pb2.HOST_POWER_REBOOT, "force": True}),
+    ADD,
+    Case("RemoveFromAggregate", [ADD], AGGREGATE),
+    Case("UndoAggregateOperation", [ADD], UNDO_ADDITION),
     PULL,
     Case("DeleteImage", [PULL], IMAGE),
     Case("ManageImageCache", fields={"max_unused_age": {"seconds": 86400}}),

@@ -11,7 +11,7 @@ from virtrpc.v1.operation_pb2 import Operation
 
 from tests.crash.caller import TIMEOUT_S, VERBS, Caller
 from tests.crash.cases import FAILING_CASES
-from tests.crash.lives import Call, Death, Deaths, Lives, points, rounds
+from tests.crash.lives import Call, Death, Deaths, Lives, in_turn, points, rounds
 from tests.daemon import Connection, DaemonProcess
 from tests.refusals import refusal_of
 
@@ -37,7 +37,7 @@ def hold_through(
 ) -> None:
     """Dies in all calls, one life after the other, each of which looks at what the last left."""
     died = None
-    for together in rounds(calls):
+    for together in rounds(in_turn(calls)):
         with lives.mortal_life(points(together)) as daemon:
             if died is not None:
                 hold(lives, daemon, died)

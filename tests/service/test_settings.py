@@ -34,10 +34,23 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
     "image-max-unused-age": ("60", "60", "images.max_unused_age_s", 60.0),
     "image-cache-interval": ("5", "5", "image_cache_interval_s", 5.0),
     "reclaim-after": ("60", "60.0", "reclaim_after_s", 60.0),
+    "cpu-allocation-ratio": ("4", "4", "inventory.cpu_ratio", 4.0),
+    "memory-allocation-ratio": ("1.5", "1.5", "inventory.memory_ratio", 1.5),
+    "disk-allocation-ratio": ("2", "2.0", "inventory.disk_ratio", 2.0),
+    "reserved-cpus": ("1", "1", "inventory.reserved_cpus", 1),
+    "reserved-memory": ("1024", "1024", "inventory.reserved_memory_mib", 1024),
+    "reserved-disk": ("10", "10", "inventory.reserved_disk_gib", 10),
+    "pci-passthrough": ("8086:*", '["8086:*"]', "pci_passthrough", ("8086:*",)),
+    "host-shutdown-command": ("halt", '["halt"]', "host_power.shutdown_command", ("halt",)),
+    "host-reboot-command": ("again", '["again"]', "host_power.reboot_command", ("again",)),
     "grace": ("3", "3", "grace_s", 3.0),
     "log-format": ("json", '"json"', "log_format", "json"),
     "log-level": ("debug", '"debug"', "log_level", "debug"),
 }
+
+
+# Flags without a value.
+SWITCHES = {"--insecure", "--allow-host-power"}
 
 
 def run(
@@ -70,7 +83,7 @@ def config(tmp_path: Path) -> Path:
 def test_every_setting_is_tried_here() -> None:
     result, _ = run("--help")
     flags = {word for word in result.output.split() if word.startswith("--")}
-    assert flags == {f"--{name}" for name in EVERY_SETTING} | {"--config", "--insecure", "--help"}
+    assert flags == {f"--{name}" for name in EVERY_SETTING} | SWITCHES | {"--config", "--help"}
 
 
 @pytest.mark.parametrize("flag", EVERY_SETTING)
