@@ -49,4 +49,5 @@ def ended(
 
 
 def _accepted(operation: Operation) -> str:
-    return f"instance {operation.instance_id}, operation {operation.operation_id}"
+    instance = f"instance {operation.instance_id}, " if operation.instance_id else ""
+    return f"{instance}operation {operation.operation_id}"
