@@ -26,6 +26,8 @@ class BackendOptions:
     libvirt_uri: str = "qemu:///embed"
     virt_type: str = "auto"
     fake_faults: str = ""
+    fake_lacks: str = ""
+    """Capabilities that the fake backend is to lack, separated by commas."""
     reclaim_after_s: float = 7 * 24 * 3600
     """How long soft-deleted instances are kept unless the request says."""
     pci_passthrough: tuple[str, ...] = ()

@@ -121,6 +121,7 @@ class Daemon:
                 libvirt_uri=settings.libvirt_uri,
                 virt_type=settings.virt_type,
                 fake_faults=settings.fake_faults,
+                fake_lacks=settings.fake_lacks,
                 reclaim_after_s=settings.reclaim_after_s,
                 images=settings.images,
                 pci_passthrough=settings.pci_passthrough,

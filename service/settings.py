@@ -31,6 +31,7 @@ class Settings:
     libvirt_uri: str
     virt_type: str
     fake_faults: str
+    fake_lacks: str
     sample_interval_s: float
     reclaim_after_s: float
     images: ImagePolicy
@@ -117,6 +118,10 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--fake-faults", default="", metavar="RULES",
         help="Faults and delays of the fake backend, e.g. 'spawn_instance.start=fail'.",
+    ),
+    click.option(
+        "--fake-lacks", default="", metavar="CAPABILITIES",
+        help="What the fake backend says it cannot do, e.g. 'suspend_instance,uefi'.",
     ),
     click.option(
         "--sample-interval", type=Seconds(0.1, 3600), default=10.0,

@@ -11,7 +11,7 @@ from backends.errors import InstanceNotFoundError
 from backends.fake.adoption import FakeAdoption
 from backends.fake.diagnostics import FakeDiagnostics
 from backends.fake.faults import parse_rules
-from backends.fake.features import FEATURES
+from backends.fake.features import lacking
 from backends.fake.guest import FakeGuestAgent
 from backends.fake.host import FakeHost
 from backends.fake.intent import FakeIntent
@@ -33,6 +33,7 @@ class FakeBackend(Backend):
 
     def __init__(self, options: BackendOptions) -> None:
         self._host = FakeHost(options.state_dir / "fake", parse_rules(options.fake_faults))
+        self._missing, self._features = lacking(options.fake_lacks)
         self.image_store = ImageStore(options.image_dir, options.images)
         self.image_users = ImageUsers(self.image_store)
         images = HostImages(
@@ -44,7 +45,7 @@ class FakeBackend(Backend):
         guest = FakeGuestAgent(self._host)
         suspension = FakeSuspension(self._host)
         self._facets = (
-            FakeLifecycle(self._host, self.image_store),
+            FakeLifecycle(self._host, self.image_store, self._features),
             FakeInstanceFiles(self._host),
             FakePower(self._host),
             suspension,
@@ -87,8 +88,8 @@ class FakeBackend(Backend):
             connection="fake",
             virt_type="fake",
             virt_type_reason="the fake backend runs no guests",
-            missing={},
-            features=FEATURES,
+            missing=self._missing,
+            features=self._features,
         )
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
     "libvirt-uri": ("test:///default", '"test:///default"', "libvirt_uri", "test:///default"),
     "virt-type": ("qemu", '"qemu"', "virt_type", "qemu"),
     "fake-faults": ("*=fail", '"*=fail"', "fake_faults", "*=fail"),
+    "fake-lacks": ("uefi", '"uefi"', "fake_lacks", "uefi"),
     "sample-interval": ("2.5", "2.5", "sample_interval_s", 2.5),
     "image-source-dir": ("/tmp/a", '["/tmp/a"]', "images.source_dirs", (Path("/tmp/a"),)),
     "image-url-prefix": (
