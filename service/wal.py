@@ -33,21 +33,22 @@ def is_damaged(path: Path) -> bool:
         return True
     # Frames of other salts are left from before the log began anew.
     forgotten = _forgotten(content, (first, second), order, page_size)
-    return sum(1 for frame in forgotten if frame[1] and list(frame[2:4]) == salts) > 1
+    return sum(1 for frame in forgotten if frame[1] and frame[2:4] == tuple(salts)) > 1
 
 
 def _forgotten(
     content: bytes, sums: _Sums, order: str, page_size: int
 ) -> Iterator[tuple[int, ...]]:
-    """Headers of the frames from the first one on whose sums are wrong."""
+    """Headers of the frames from the first one on whose sums or salts are wrong."""
     sound = True
+    salts = content[16:24]
     size = _FRAME.size + page_size
     for start in range(_HEADER.size, len(content) - size + 1, size):
         frame = _FRAME.unpack_from(content, start)
         if sound:
             sums = _summed(sums, content[start : start + 8], order)
             sums = _summed(sums, content[start + _FRAME.size : start + size], order)
-            sound = sums == frame[4:]
+            sound = sums == frame[4:] and content[start + 8 : start + 16] == salts
         if not sound:
             yield frame
 
