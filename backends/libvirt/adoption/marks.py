@@ -87,10 +87,16 @@ def unmark(domain: Node, *, logged: str) -> None:
 
 
 def _log(serial: Node, path: str) -> None:
-    for log in serial.findall("log"):
-        serial.remove(log)
-    if path:
-        etree.SubElement(serial, "log", file=path, append="on")
+    """Where it is logged to; empty: nowhere."""
+    log = serial.find("log")
+    if not path:
+        if log is not None:
+            serial.remove(log)
+        return
+    if log is None:
+        log = etree.SubElement(serial, "log")
+    log.set("file", path)
+    log.set("append", "on")
 
 
 def _devices(domain: Node) -> Node:

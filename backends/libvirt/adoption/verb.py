@@ -89,7 +89,7 @@ class LibvirtAdoption(Adoption):
             instance=_as_managed(instance, own),
             differences=(*found.unsaid, *marks.changes(node, log_path)),
         )
-        blockers = [*_blockers(node, persistent=persistent)]
+        blockers = adoption_blockers(node, persistent=persistent)
         if request.HasField("spec"):
             blockers += contradictions(request.spec, found.spec)
         _check(work, blockers, reply)
@@ -154,7 +154,8 @@ def _as_managed(instance: Instance, own: metadata.InstanceMetadata) -> Instance:
     return adopted
 
 
-def _blockers(node: Node, *, persistent: bool) -> list[ContractError]:
+def adoption_blockers(node: Node, *, persistent: bool) -> list[ContractError]:
+    """Why a domain cannot be adopted, whatever it is to be recorded as."""
     blockers: list[ContractError] = []
     if not persistent:
         why = "the domain is transient: it would vanish when it stops"
