@@ -1,8 +1,11 @@
 """Foreign domains as specifications: what is said, what is left, what is marked and unmarked."""
 
 import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
+import libvirt
 import pytest
 from lxml import etree
 from virtrpc.v1 import host_pb2 as pb
@@ -10,12 +13,18 @@ from virtrpc.v1 import spec_pb2
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from backends.adoption import contradictions
-from backends.libvirt.adoption import marks
+from backends.contract import Observer
+from backends.errors import ContractError, HypervisorError
+from backends.libvirt import LibvirtBackend
+from backends.libvirt.adoption import LibvirtAdoption, marks
 from backends.libvirt.adoption.reading import Found, read_domain
 from backends.libvirt.adoption.verb import adoption_blockers
 from backends.libvirt.xml.element import Node, parse, to_text
 from backends.libvirt.xml.metadata import InstanceMetadata, find_in
+from backends.loading import BackendOptions
 from backends.plan import InstancePlan
+from backends.work import Undo
+from service.operations.operation import Checks, nothing_keeps_out
 from tests.libvirt.test_golden import GOLDEN, NAMES, specification
 
 IMAGES = Path("/images")
@@ -230,3 +239,60 @@ def test_domain_that_would_vanish_is_not_adopted() -> None:
     assert adoption_blockers(node, persistent=True) == []
     (blocker,) = adoption_blockers(node, persistent=False)
     assert blocker.reason == "NOT_PERSISTENT"
+
+
+class FailingWork(Checks):
+    """Goes up to the point of no return, and fails there; keeps how it is undone."""
+
+    def __init__(self) -> None:
+        super().__init__("test", nothing_keeps_out)
+        self.undos: list[Undo] = []
+
+    def ready(self, blockers: Sequence[ContractError] = ()) -> None:
+        assert list(blockers) == []
+
+    def step(self, name: str, undo: Undo | None = None) -> None:
+        assert undo is not None, name
+        self.undos.append(undo)
+
+    def commit(self) -> None:
+        raise HypervisorError("it fails")
+
+
+class Deaf:
+    """An observer that is told, and does nothing."""
+
+    def __getattr__(self, _name: str) -> Callable[..., None]:
+        return lambda *_arguments, **_fields: None
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[LibvirtBackend]:
+    """The backend on libvirt's test driver, whose domain is foreign."""
+    options = BackendOptions(state_dir=tmp_path, image_dir=tmp_path, libvirt_uri="test:///default")
+    made = LibvirtBackend(options)
+    made.open(cast("Observer", Deaf()))
+    yield made
+    made.close()
+
+
+def test_adoption_that_fails_leaves_the_domain_as_it_was(
+    backend: LibvirtBackend, test_driver: libvirt.virConnect, tmp_path: Path
+) -> None:
+    domain = test_driver.lookupByName("test")
+
+    def described() -> list[str]:
+        flags = (0, libvirt.VIR_DOMAIN_XML_INACTIVE)
+        # What libvirt itself leaves where metadata have been.
+        return [domain.XMLDesc(flag).replace("  <metadata/>\n", "") for flag in flags]
+
+    adoption = next(f for f in backend.facets() if isinstance(f, LibvirtAdoption))
+    work, before = FailingWork(), described()
+    with pytest.raises(HypervisorError, match="it fails"):
+        adoption.import_instance(pb.ImportInstanceRequest(instance_id=domain.UUIDString()), work)
+    assert all("virtrpc.dev" in xml for xml in described())
+    (undo,) = work.undos
+    for _ in range(2):
+        backend.undo(undo)
+        assert described() == before
+        assert list((tmp_path / "instances").iterdir()) == []

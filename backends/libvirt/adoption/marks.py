@@ -81,7 +81,11 @@ def unmark(domain: Node, *, logged: str) -> None:
         return
     alias = serial.find("alias")
     if alias is not None and alias.get("name") == _OUR_PORT:
-        _devices(domain).remove(serial)
+        devices = _devices(domain)
+        devices.remove(serial)
+        # libvirt has made one for the port, and would make the port anew for it.
+        for console in devices.findall("console/target[@type='serial'].."):
+            devices.remove(console)
     else:
         _log(serial, logged)
 
