@@ -229,6 +229,7 @@ def test_mark_of_another_service_is_respected() -> None:
     node = parse(FOREIGN)
     assert marks.owner(node) == ""
     holder = node.find("metadata")
+    assert holder is not None
     etree.SubElement(holder, "{http://openstack.org/xmlns/libvirt/nova/1.1}instance")
     assert marks.owner(node) == "OpenStack Nova"
     assert [e.reason for e in adoption_blockers(node, persistent=True)] == ["OWNED_BY_OTHER"]
