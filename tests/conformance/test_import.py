@@ -111,6 +111,17 @@ def test_specification_that_contradicts_the_machine_is_refused(
         assert set(refusal.preconditions) == {"SPEC_CONTRADICTS_MACHINE"}
 
 
+@pytest.mark.parametrize("backend", ["libvirt"], indirect=True)
+def test_metadata_that_no_domain_can_hold_are_refused(
+    connection: Connection, backend: str, foreign: str
+) -> None:
+    shown = import_instance(connection, foreign, validate_only=True).instance.spec
+    shown.metadata["k"] = "\ufffe"
+    with refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal:
+        import_instance(connection, foreign, spec=shown)
+    assert refusal.fields == ['spec.metadata["k"]']
+
+
 def test_disabled_host_adopts_nothing(connection: Connection, foreign: str) -> None:
     connection.hosts.SetHostEnabled(pb.SetHostEnabledRequest(enabled=False, reason="full"))
     with refused(PRECONDITION, "HOST_DISABLED"):

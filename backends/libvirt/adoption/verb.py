@@ -18,6 +18,7 @@ from backends.contract import Adoption
 from backends.errors import ContractError, InstanceNotFoundError, WrongStateError
 from backends.libvirt.adoption import marks
 from backends.libvirt.adoption.reading import read_domain
+from backends.libvirt.blueprint import unwritable
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.errors import is_gone, translating
 from backends.libvirt.folders import InstanceFolders
@@ -92,6 +93,8 @@ class LibvirtAdoption(Adoption):
         blockers = adoption_blockers(node, persistent=persistent)
         if request.HasField("spec"):
             blockers += contradictions(request.spec, found.spec)
+            texts = request.spec.metadata.items()
+            blockers += unwritable({f'spec.metadata["{k}"]': k + v for k, v in texts})
         _check(work, blockers, reply)
         work.step(
             "adopt", Undo("disown", {"subject": f"{request.instance_id} {marks.logged_to(node)}"})
