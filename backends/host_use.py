@@ -11,6 +11,15 @@ from backends.disk_files import disk_info
 _BYTES_PER_MIB, _KIB_PER_MIB = 1 << 20, 1 << 10
 
 
+def divide_cpus(node: GetAvailableResourceResponse, dedicated: frozenset[int]) -> None:
+    """Takes the CPUs that are kept for single instances from those that instances share."""
+    if not dedicated:
+        return
+    for cell in node.numa_cells:
+        cell.dedicated_cpus[:] = [cpu for cpu in cell.dedicated_cpus if cpu in dedicated]
+        cell.shared_cpus[:] = [cpu for cpu in cell.shared_cpus if cpu not in dedicated]
+
+
 def add_use(node: GetAvailableResourceResponse, instances: Iterable[Instance]) -> None:
     """Puts what instances that are on have of CPUs, NUMA cells and devices into a node."""
     for instance in instances:

@@ -122,6 +122,7 @@ class Daemon:
                 fake_lacks=settings.fake_lacks,
                 reclaim_after_s=settings.reclaim_after_s,
                 images=settings.images,
+                dedicated_cpus=settings.dedicated_cpus,
                 pci_passthrough=settings.pci_passthrough,
                 host_power=settings.host_power,
             ),

@@ -12,6 +12,7 @@ from virtrpc.address import default_socket
 
 from backends.host_power import HostPowerPolicy
 from backends.images import ImagePolicy
+from backends.plan.extra_spec_values import cpu_set
 from service.inventory import InventoryPolicy
 from service.setting_types import Folder, Seconds, as_flag
 
@@ -37,6 +38,7 @@ class Settings:
     images: ImagePolicy
     image_cache_interval_s: float
     inventory: InventoryPolicy
+    dedicated_cpus: frozenset[int]
     pci_passthrough: tuple[str, ...]
     host_power: HostPowerPolicy
     grace_s: float
@@ -78,6 +80,17 @@ def _some(
     if not addresses:
         raise click.BadParameter("the daemon would serve nowhere")
     return addresses
+
+
+def _cpus(_context: click.Context, parameter: click.Parameter, text: str) -> frozenset[int]:
+    """Host CPUs by number."""
+    if not text:
+        return frozenset()
+    try:
+        cpus = cpu_set(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not {error}", param=parameter) from None
+    return cpus.included - cpus.excluded
 
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -182,6 +195,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--reserved-disk", type=click.IntRange(0, 1 << 20), default=0, show_default=True,
         metavar="GIB", help="Disk that it keeps from them.",
+    ),
+    click.option(
+        "--dedicated-cpus", default="", metavar="CPUS", callback=_cpus,
+        help="Host CPUs kept for instances that have them to themselves, e.g. 2-7,^5"
+        "  [default: none; any may be given away, and shared]",
     ),
     click.option(
         "--pci-passthrough", multiple=True, metavar="PATTERN",

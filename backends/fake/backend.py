@@ -32,6 +32,7 @@ class FakeBackend(Backend):
     name = "fake"
 
     def __init__(self, options: BackendOptions) -> None:
+        self._options = options
         self._host = FakeHost(options.state_dir / "fake", parse_rules(options.fake_faults))
         self._missing, self._features = lacking(options.fake_lacks)
         self.image_store = ImageStore(options.image_dir, options.images)
@@ -61,7 +62,6 @@ class FakeBackend(Backend):
             ),
             FakeAdoption(self._host),
         )
-        self._pci_passthrough = options.pci_passthrough
         self._undo: Mapping[str, Callable[[str], None]] = {
             "remove_files": lambda instance_id: shutil.rmtree(
                 self._host.instance_folder(instance_id), ignore_errors=True
@@ -118,7 +118,11 @@ class FakeBackend(Backend):
 
     def sample_host(self, instances: Iterable[Instance]) -> HostSample:
         """See Backend."""
-        return sample_host(instances, pci_passthrough=self._pci_passthrough)
+        return sample_host(
+            instances,
+            pci_passthrough=self._options.pci_passthrough,
+            dedicated_cpus=self._options.dedicated_cpus,
+        )
 
     def console_log(self, instance_id: str) -> ConsoleLog:
         """See Backend."""

@@ -47,7 +47,7 @@ class LibvirtBackend(Backend):
         self._folders = InstanceFolders(options.state_dir / "instances")
         self._domains = Domains()
         self._counters = Counters(self._domains)
-        self._probed = Probed()
+        self._probed = Probed(dedicated_cpus=options.dedicated_cpus)
         self._connection: Connection | None = None
         self._observer: Observer | None = None
         self._callbacks: Callbacks | None = None

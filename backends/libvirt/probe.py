@@ -27,8 +27,10 @@ _EPHEMERAL_FILESYSTEMS = ("ext2", "ext3", "ext4", "vfat", "xfs")
 
 @dataclass
 class Probed:
-    """Facts that the verbs use; filled in at every connect."""
+    """Facts that the verbs use; filled in at every connect, but for what is configured."""
 
+    dedicated_cpus: frozenset[int] = frozenset()
+    """Configured: host CPUs kept for instances that have them to themselves."""
     virt_type: str = "qemu"
     emulator: str | None = None
     features: Mapping[str, str] = field(default_factory=dict)

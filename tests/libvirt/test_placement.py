@@ -39,16 +39,42 @@ def placed(
     cells: tuple[HostCell, ...] = CELLS,
     *,
     pinned: frozenset[int] = frozenset(),
+    dedicated: frozenset[int] = frozenset(),
     free_pages: int = 600,
 ) -> Placement:
     plan = InstancePlan(INSTANCE_ID, spec)
     assert not plan.errors
     free = {cell.cell_id: {MIB2: free_pages} for cell in cells}
-    return place(plan.cpus, plan.extra, HostRoom(cells=cells, pinned=pinned, free_pages=free))
+    return place(
+        plan.cpus,
+        plan.extra,
+        HostRoom(cells=cells, pinned=pinned, dedicated=dedicated, free_pages=free),
+    )
 
 
 def test_a_guest_without_wishes_runs_anywhere() -> None:
     assert placed(spec_of(64)) == Placement()
+
+
+def test_cpus_that_are_kept_go_to_pinned_guests_alone() -> None:
+    kept = frozenset({1, 2, 6})
+    assert placed(spec_of(64), dedicated=kept) == Placement(cpus=frozenset({0, 3, 4, 5, 7}))
+    pinned = placed(spec_of(2, cpu_policy="dedicated"), dedicated=kept)
+    assert (pinned.pins, pinned.cpus) == ({0: 2, 1: 6}, {3, 7})
+    mixed = {"cpu_policy": "mixed", "cpu_dedicated_mask": "0"}
+    placement = placed(spec_of(2, **mixed), dedicated=kept)
+    assert (placement.pins, placement.cpus) == ({0: 1}, {0, 4, 5})
+
+
+def test_host_whose_cpus_are_all_kept_has_none_to_share() -> None:
+    everything = frozenset(range(8))
+    pinned = placed(spec_of(2, cpu_policy="dedicated"), dedicated=everything)
+    assert (pinned.pins, pinned.cpus) == ({0: 0, 1: 4}, {0, 4})
+    with pytest.raises(NoRoomError) as refused:
+        placed(spec_of(1), dedicated=everything)
+    assert refused.value.field == "spec.flavor.vcpus"
+    with pytest.raises(NoRoomError):
+        placed(spec_of(2, cpu_policy="mixed", cpu_dedicated_mask="0"), dedicated=everything)
 
 
 def test_pinned_cpus_stay_in_one_cell_siblings_first() -> None:

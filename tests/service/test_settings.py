@@ -41,6 +41,7 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
     "reserved-cpus": ("1", "1", "inventory.reserved_cpus", 1),
     "reserved-memory": ("1024", "1024", "inventory.reserved_memory_mib", 1024),
     "reserved-disk": ("10", "10", "inventory.reserved_disk_gib", 10),
+    "dedicated-cpus": ("2-4,^3", '"2-4,^3"', "dedicated_cpus", frozenset({2, 4})),
     "pci-passthrough": ("8086:*", '["8086:*"]', "pci_passthrough", ("8086:*",)),
     "host-shutdown-command": ("halt", '["halt"]', "host_power.shutdown_command", ("halt",)),
     "host-reboot-command": ("again", '["again"]', "host_power.reboot_command", ("again",)),
