@@ -170,6 +170,22 @@ def test_placement_is_written_as_libvirt_reads_it() -> None:
     assert (domain.page_size, domain.page_unit) == (MIB2, "KiB")
 
 
+def test_guest_without_cells_is_kept_off_the_cpus_of_others() -> None:
+    at = Place(
+        virt_type="qemu",
+        emulator=None,
+        root_disk=None,
+        kernel=None,
+        ramdisk=None,
+        console_log=Path("/folder/console.log"),
+        placement=Placement(cpus=frozenset({0, 1, 4})),
+    )
+    node = parse(domain_xml(INSTANCE_ID, InstanceMetadata(spec_of(1)), at))
+    domain = Domain.from_xml(node)
+    assert (domain.vcpu_placement, domain.vcpu_cpus) == ("static", "0-1,4")
+    assert (domain.vcpu_pins, domain.memory_mode) == ([], None)
+
+
 def test_cells_are_read_from_the_capabilities_of_the_host() -> None:
     document = """
     <capabilities><host><topology><cells num='1'><cell id='1'>
