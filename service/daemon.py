@@ -163,6 +163,7 @@ class Daemon:
         self._bindings = Bindings(own=self._own_verbs(), facets=self._backend.facets())
         self._resources = bind_host(
             self._bindings,
+            self._operations,
             backend=self._backend,
             daemon=self._state,
             door=self._door,

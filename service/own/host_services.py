@@ -6,6 +6,8 @@ from backends.contract import Backend
 from service.bindings import Bindings
 from service.host_door import HostDoor
 from service.inventory import InventoryPolicy
+from service.operations.runner import Operations
+from service.own.evacuation import Evacuation
 from service.own.host import DaemonState, HostVerbs
 from service.own.host_changes import AggregateChanges, HostChanges
 from service.own.maintenance import Maintenance
@@ -19,6 +21,7 @@ _MIGRATE = "/virtrpc.v1.MigrationService/LiveMigrateInstance"
 
 def bind_host(
     bindings: Bindings,
+    operations: Operations,
     *,
     backend: Backend,
     daemon: DaemonState,
@@ -43,9 +46,9 @@ def bind_host(
     bindings.add_facet(
         Maintenance(
             door,
+            Evacuation(operations, bindings, migrate=verbs[_MIGRATE], is_on=truth.is_on),
             host=host.host,
             instances=truth.all,
-            why_no_migration=lambda: bindings.why_missing(verbs[_MIGRATE]),
         )
     )
     return resources
