@@ -11,6 +11,7 @@ import hashlib
 import os
 import tempfile
 import threading
+from glob import escape
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -45,9 +46,11 @@ class EmbeddedRoot:
         self.uri = f"qemu:///embed?root={quote(str(self._link or self.folder))}"
 
     def remove_log(self, name: str) -> None:
-        """Removes the logs of a domain's QEMU and TPM, which libvirt leaves behind for ever."""
-        for log in (f"qemu/{name}.log", f"swtpm/{name}-swtpm.log"):
-            (self.folder / "log" / log).unlink(missing_ok=True)
+        """Removes the logs of a domain's QEMU, TPM and shares, which libvirt leaves for ever."""
+        logs = self.folder / "log"
+        shares = (logs / "qemu").glob(f"{escape(name)}-ua-share-*-virtiofsd.log")
+        for log in (logs / "qemu" / f"{name}.log", logs / "swtpm" / f"{name}-swtpm.log", *shares):
+            log.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Takes away what is only needed while the driver is open."""

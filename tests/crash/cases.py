@@ -57,6 +57,9 @@ IS_OFF = [SPAWN, OFF]
 IS_PAUSED = [SPAWN, PAUSE]
 KEPT_FILES = [SPAWN, Case("DestroyInstance")]
 UNBOOTABLE = Case("SetInstanceBootable", [SPAWN], {"bootable": False}, wrong=())
+SHARE = {"share_id": "5a3e0000-0000-4000-8000-000000000001"}
+MOUNT = Case("MountShare", IS_OFF, {**SHARE, "tag": "share", "path": "{sources}"}, wrong=[SPAWN])
+WITH_SHARE = [*IS_OFF, MOUNT]
 IMAGE = {"image_id": "image-{key}"}
 RAW = {"format": spec_pb2.DISK_FORMAT_RAW}
 PULL = Case(
@@ -102,6 +105,8 @@ CASES = (
     Case("UnquiesceInstance", [SPAWN, Case("QuiesceInstance")], wrong=IS_PAUSED),
     Case("CleanupInstance", KEPT_FILES, {"destroy_disks": True}, wrong=[SPAWN], unknown=""),
     Case("DeleteInstanceFiles", KEPT_FILES, wrong=[SPAWN], unknown=""),
+    MOUNT,
+    Case("UmountShare", WITH_SHARE, SHARE, wrong=[*WITH_SHARE, Case("PowerOnInstance")]),
     Case("PollRebootingInstances", fields={"timeout": {"seconds": 3600}}),
     Case("ImportInstance", [FOREIGN]),
     Case("SetHostEnabled", fields={"enabled": True}),

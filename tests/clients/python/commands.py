@@ -34,6 +34,8 @@ COMMANDS: Mapping[str, str] = {
     "QuiesceInstance": "instance quiesce",
     "UnquiesceInstance": "instance unquiesce",
     "SnapshotInstance": "instance snapshot",
+    "MountShare": "instance mount-share",
+    "UmountShare": "instance umount-share",
     "GetInstanceDiagnostics": "diagnostics show",
     "GetInstanceDiskInfo": "diagnostics disks",
     "GetBlockStats": "diagnostics block",
