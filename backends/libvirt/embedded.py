@@ -48,8 +48,13 @@ class EmbeddedRoot:
     def remove_log(self, name: str) -> None:
         """Removes the logs of a domain's QEMU, TPM and shares, which libvirt leaves for ever."""
         logs = self.folder / "log"
-        shares = (logs / "qemu").glob(f"{escape(name)}-ua-share-*-virtiofsd.log")
-        for log in (logs / "qemu" / f"{name}.log", logs / "swtpm" / f"{name}-swtpm.log", *shares):
+        for log in (logs / "qemu" / f"{name}.log", logs / "swtpm" / f"{name}-swtpm.log"):
+            log.unlink(missing_ok=True)
+        self.remove_share_logs(name)
+
+    def remove_share_logs(self, name: str, alias: str = "ua-share-*") -> None:
+        """Removes the log of a domain's share, or those of all of them."""
+        for log in (self.folder / "log/qemu").glob(f"{escape(name)}-{alias}-virtiofsd.log"):
             log.unlink(missing_ok=True)
 
     def close(self) -> None:

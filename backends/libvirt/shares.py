@@ -10,7 +10,7 @@ from backends.contract import Shares
 from backends.errors import UnsupportedError
 from backends.libvirt.domains import Domains
 from backends.libvirt.probe import Probed
-from backends.libvirt.xml.shares import with_share, without_share
+from backends.libvirt.xml.shares import share_alias, with_share, without_share
 from backends.shares import (
     READ_ONLY,
     is_mounted,
@@ -56,8 +56,7 @@ class LibvirtShares(Shares):
         work.ready(off_blockers(instance) if there else [])
         if there:
             work.step("share")
-            self._redefine(domain, lambda document: without_share(document, request.share_id))
-            self._domains.tell(domain)
+            self._take_away(domain, request.share_id)
         return pb.UmountShareResponse(
             still_used=is_used_elsewhere(
                 request.share_id, self._domains.read_all(), but=request.instance_id
@@ -69,8 +68,13 @@ class LibvirtShares(Shares):
         instance_id, _, share_id = share.partition(" ")
         domain = self._domains.find_urgent(instance_id)
         if domain is not None:
-            self._redefine(domain, lambda document: without_share(document, share_id))
-            self._domains.tell(domain)
+            self._take_away(domain, share_id)
+
+    def _take_away(self, domain: libvirt.virDomain, share_id: str) -> None:
+        self._redefine(domain, lambda document: without_share(document, share_id))
+        if self._domains.embedded is not None:
+            self._domains.embedded.remove_share_logs(domain.name(), share_alias(share_id))
+        self._domains.tell(domain)
 
     def _redefine(self, domain: libvirt.virDomain, change: Callable[[str], str]) -> None:
         try:

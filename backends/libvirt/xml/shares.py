@@ -60,7 +60,7 @@ def with_share(document: str, share: Share) -> str:
         source=share.path,
         mount_tag=share.tag,
         read_only=share.read_only,
-        alias=_alias(share.share_id),
+        alias=share_alias(share.share_id),
     )
     _child(domain, "devices").append(device.to_xml())
     return to_text(domain)
@@ -71,14 +71,15 @@ def without_share(document: str, share_id: str) -> str:
     domain = parse(document)
     devices = _child(domain, "devices")
     for device in devices.findall("filesystem"):
-        if Filesystem.from_xml(device).alias == _alias(share_id):
+        if Filesystem.from_xml(device).alias == share_alias(share_id):
             devices.remove(device)
     if devices.find("filesystem") is None and devices.find("interface[@type='vhostuser']") is None:
         _unshare_memory(domain)
     return to_text(domain)
 
 
-def _alias(share_id: str) -> str:
+def share_alias(share_id: str) -> str:
+    """The alias of a share's device."""
     packed = base64.urlsafe_b64encode(uuid.UUID(share_id).bytes).decode("ascii")
     return _ALIAS_PREFIX + packed.rstrip("=")
 
