@@ -66,7 +66,7 @@ class LibvirtShares(Shares):
     def undo_mount(self, share: str) -> None:
         """Takes a share ("INSTANCE SHARE") away; nothing where it or its instance is not there."""
         instance_id, _, share_id = share.partition(" ")
-        domain = self._domains.find_urgent(instance_id)
+        domain = self._domains.find(instance_id)
         if domain is not None:
             self._take_away(domain, share_id)
 
@@ -79,6 +79,6 @@ class LibvirtShares(Shares):
     def _redefine(self, domain: libvirt.virDomain, change: Callable[[str], str]) -> None:
         try:
             changed = change(domain.XMLDesc(_WHOLE))
-            self._domains.connection.handles.jobs.defineXML(changed)
+            self._domains.connection.handles.own.defineXML(changed)
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, domain.UUIDString()) from error

@@ -79,3 +79,4 @@ def test_guest_reads_and_writes_a_share(
     connection.instances.PowerOffInstance(off)
     umount = pb.UmountShareRequest(instance_id=inside, share_id=SHARE_ID)
     assert not connection.instances.UmountShare(umount).still_used
+    connection.instances.PowerOnInstance(pb.PowerOnInstanceRequest(instance_id=inside))
