@@ -120,6 +120,7 @@ class Daemon:
                 virt_type=settings.virt_type,
                 fake_faults=settings.fake_faults,
                 fake_lacks=settings.fake_lacks,
+                share_dirs=settings.share_dirs,
                 reclaim_after_s=settings.reclaim_after_s,
                 images=settings.images,
                 dedicated_cpus=settings.dedicated_cpus,

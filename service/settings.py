@@ -33,6 +33,7 @@ class Settings:
     virt_type: str
     fake_faults: str
     fake_lacks: str
+    share_dirs: tuple[Path, ...]
     sample_interval_s: float
     reclaim_after_s: float
     images: ImagePolicy
@@ -145,6 +146,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True, help="Seconds that soft-deleted instances are kept.",
     ),
     click.option(
+        "--share-dir", multiple=True, type=Folder(file_okay=False),
+        help="Directory that MountShare may share, with all below it; none: it may share nothing."
+        " Repeatable.",
+    ),
+    click.option(
         "--image-source-dir", multiple=True, type=Folder(file_okay=False),
         help="Directory that PullImage may read files from. Repeatable  [default: none]",
     ),
@@ -244,6 +250,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
         sample_interval: float,
         reclaim_after: float,
         grace: float,
+        share_dir: tuple[Path, ...],
         image_source_dir: tuple[Path, ...],
         image_url_prefix: tuple[str, ...],
         image_max_size: int,
@@ -268,6 +275,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                 sample_interval_s=sample_interval,
                 reclaim_after_s=reclaim_after,
                 grace_s=grace,
+                share_dirs=tuple(folder.absolute() for folder in share_dir),
                 images=ImagePolicy(
                     source_dirs=tuple(folder.absolute() for folder in image_source_dir),
                     url_prefixes=image_url_prefix,

@@ -25,6 +25,7 @@ from backends.contract.facets import (
 )
 from backends.contract.host import Adoption, HostPower
 from backends.contract.images import Images
+from backends.contract.shares import Shares
 
 __all__ = [
     "Adoption",
@@ -42,5 +43,6 @@ __all__ = [
     "Observer",
     "Power",
     "Sample",
+    "Shares",
     "Suspension",
 ]

@@ -18,6 +18,7 @@ from backends.fake.intent import FakeIntent
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.power import FakePower
 from backends.fake.resources import sample_host
+from backends.fake.shares import FakeShares
 from backends.fake.suspension import FakeSuspension
 from backends.host_power import CommandedPower
 from backends.images import ImageStore, ImageUsers
@@ -45,6 +46,7 @@ class FakeBackend(Backend):
         )
         guest = FakeGuestAgent(self._host)
         suspension = FakeSuspension(self._host)
+        shares = FakeShares(self._host, options.share_dirs, self._features)
         self._facets = (
             FakeLifecycle(self._host, self.image_store, self._features),
             FakeInstanceFiles(self._host),
@@ -53,6 +55,7 @@ class FakeBackend(Backend):
             guest,
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
+            shares,
             images,
             CommandedPower(
                 options.host_power,
@@ -70,6 +73,7 @@ class FakeBackend(Backend):
             "thaw": guest.thaw,
             "disown": self._host.disown,
             "undefine": self._host.undefine,
+            "unshare": shares.undo_mount,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
             **images.undo,
         }

@@ -22,6 +22,7 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
     "virt-type": ("qemu", '"qemu"', "virt_type", "qemu"),
     "fake-faults": ("*=fail", '"*=fail"', "fake_faults", "*=fail"),
     "fake-lacks": ("uefi", '"uefi"', "fake_lacks", "uefi"),
+    "share-dir": ("/tmp/s", '["/tmp/s"]', "share_dirs", (Path("/tmp/s"),)),
     "sample-interval": ("2.5", "2.5", "sample_interval_s", 2.5),
     "image-source-dir": ("/tmp/a", '["/tmp/a"]', "images.source_dirs", (Path("/tmp/a"),)),
     "image-url-prefix": (
