@@ -25,6 +25,7 @@ from backends.contract.facets import (
 )
 from backends.contract.host import Adoption, HostPower
 from backends.contract.images import Images
+from backends.contract.interfaces import Firewall, Interfaces
 from backends.contract.shares import Shares
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Backend",
     "Diagnostics",
     "Facet",
+    "Firewall",
     "GuestAgent",
     "HostPower",
     "HostSample",
@@ -39,6 +41,7 @@ __all__ = [
     "Images",
     "InstanceFiles",
     "Intent",
+    "Interfaces",
     "Lifecycle",
     "Observer",
     "Power",

@@ -13,6 +13,7 @@ import libvirt
 from backends.contract import HypervisorFacts
 from backends.libvirt.firmware import has_secure_boot
 from backends.libvirt.host_probe import HostFacts, probe_host
+from backends.libvirt.network_features import FIREWALL_VERBS, network_features
 from backends.libvirt.xml.capabilities import (
     GuestCapabilities,
     HostCell,
@@ -44,7 +45,12 @@ class Probed:
 
 
 def probe(
-    connection: libvirt.virConnect, uri: str, *, virt_type: str, into: Probed
+    connection: libvirt.virConnect,
+    uri: str,
+    *,
+    virt_type: str,
+    why_no_filter: str,
+    into: Probed,
 ) -> HypervisorFacts:
     """Asks hypervisor and host; raises libvirt.libvirtError."""
     kind, reason = _virt_type(uri, virt_type)
@@ -54,7 +60,11 @@ def probe(
     if kind != "test":
         of_domains = _probe_qemu(connection, capabilities, into)
     into.host = probe_host(connection, capabilities, of_domains)
-    into.features = {"kvm": "" if kind == "kvm" else reason, **_features(into)}
+    into.features = {
+        "kvm": "" if kind == "kvm" else reason,
+        **_features(into),
+        **network_features(connection, uri, why_no_filter=why_no_filter),
+    }
     without_shares = into.features["virtiofs"]
     split = urlsplit(uri)
     return HypervisorFacts(
@@ -65,7 +75,10 @@ def probe(
         connection=f"{split.scheme}://{split.hostname or ''}{split.path}",
         virt_type=kind,
         virt_type_reason=reason,
-        missing={"mount_share": without_shares} if without_shares else {},
+        missing={
+            **({"mount_share": without_shares} if without_shares else {}),
+            **(dict.fromkeys(FIREWALL_VERBS, why_no_filter) if why_no_filter else {}),
+        },
         features=into.features,
     )
 
@@ -91,7 +104,6 @@ def _features(probed: Probed) -> dict[str, str]:
     return {
         "image_qcow2": "",
         "image_raw": "",
-        "interface_user": "",
         "rng": "",
         "guest_agent": "",
         "watchdog": "" if real else no_guests,
@@ -107,7 +119,6 @@ def _features(probed: Probed) -> dict[str, str]:
         "hugepages": "" if huge else "the host has no huge pages reserved (vm.nr_hugepages)",
         **_shares(guests, no_guests=not real),
         "disk_hotplug": _NOT_YET,
-        "interface_hotplug": _NOT_YET,
         **_filesystems(),
     }
 

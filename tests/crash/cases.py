@@ -78,6 +78,12 @@ ADD = Case(
     after=[Case("RemoveFromAggregate", fields=AGGREGATE)],
 )
 UNDO_ADDITION = {**AGGREGATE, "operation": host_pb2.AGGREGATE_OPERATION_ADD}
+NIC = {"port_id": "{key}", "user": {}}
+ATTACH = Case(
+    "AttachInterface", [SPAWN], {"interface": NIC}, wrong=[SPAWN, Case("SuspendInstance")]
+)
+PREPARE = Case("PrepareNetworks", fields={"interfaces": [NIC]}, wrong=[SPAWN], unknown="")
+GROUP = {"security_group": {"security_group_id": "{key}"}}
 CASES = (
     SPAWN,
     DESTROY,
@@ -127,6 +133,18 @@ CASES = (
     ADD,
     Case("RemoveFromAggregate", [ADD], AGGREGATE),
     Case("UndoAggregateOperation", [ADD], UNDO_ADDITION),
+    ATTACH,
+    Case("DetachInterface", [SPAWN, ATTACH], {"port_id": "{key}"}, wrong=[SPAWN, ATTACH, PAUSE]),
+    Case("PlugInterfaces", [SPAWN], wrong=()),
+    Case("UnplugInterfaces", wrong=[SPAWN, ATTACH], unknown=""),
+    PREPARE,
+    Case("CleanNetworksPreparation", [PREPARE], wrong=(), unknown=""),
+    Case("RefreshSecurityGroup", fields=GROUP),
+    Case("RefreshInstanceSecurityRules", [SPAWN], wrong=()),
+    Case("EnsureFilteringRules", [SPAWN], wrong=()),
+    Case("UnfilterInstance", wrong=[SPAWN], unknown=""),
+    Case("DeferFiltering"),
+    Case("ApplyFiltering"),
     PULL,
     Case("DeleteImage", [PULL], IMAGE),
     Case("ManageImageCache", fields={"max_unused_age": {"seconds": 86400}}),
@@ -149,6 +167,7 @@ READS = (
     Case("ListNodes"),
     Case("EstimateInstanceOverhead", fields={"flavor": {"vcpus": 1, "memory_mib": 96}}),
     Case("ListImages"),
+    Case("GetInterfacePolicy", unknown=""),
     Case("UploadImage", fields={"header": {**IMAGE, "declared": RAW}}, more=[{"chunk": b"bytes"}]),
     Case("DownloadImage", [PULL], IMAGE),
     Case("GetConsoleOutput", [SPAWN]),
