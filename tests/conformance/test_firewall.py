@@ -8,7 +8,7 @@ import grpc
 import pytest
 from virtrpc.v1 import firewall_pb2 as pb
 from virtrpc.v1 import instance_pb2 as instances
-from virtrpc.v1.spec_pb2 import InterfaceSpec
+from virtrpc.v1.spec_pb2 import BridgeNetwork, InterfaceSpec
 
 from tests.conformance.conftest import Guest, state_of
 from tests.conftest import MakeDaemon
@@ -100,7 +100,7 @@ def test_the_host_takes_back_the_group_that_nobody_needs(
 def bridged(*group_ids: str) -> InterfaceSpec:
     return InterfaceSpec(
         port_id="3f1c2d4e-5a6b-4c7d-8e9f-0a1b2c3d4e5f",
-        bridge={"bridge": "br0"},
+        bridge=BridgeNetwork(bridge="br0"),
         security_group_ids=group_ids,
     )
 

@@ -1,6 +1,7 @@
 """What security groups let through, seen on the wire; a rule that goes takes its flows along."""
 
 import subprocess
+from typing import Any
 
 import pytest
 from virtrpc.v1 import firewall_pb2 as pb
@@ -13,6 +14,11 @@ from tests.firewall.conftest import TABLE, Wire, table
 G1, G2 = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
 IN, OUT = pb.TRAFFIC_DIRECTION_INGRESS, pb.TRAFFIC_DIRECTION_EGRESS
 ANY_OUT = Rule(direction=OUT)
+PROTOCOLS: list[dict[str, Any]] = [
+    {}, {"tcp": {}}, {"udp": {"first": 1, "last": 65535}}, {"sctp": {"first": 7}}, {"icmp": {}},
+    {"icmp": {"type": 3, "code": 4}}, {"icmp": {"type": 128}}, {"ip_protocol": 112},
+    {"remote_group_id": G2},
+]  # fmt: skip
 
 
 def test_without_groups_everything_passes(wire: Wire) -> None:
@@ -194,15 +200,11 @@ def test_every_protocol_makes_rules_that_the_kernel_takes(wire: Wire) -> None:
     wire.protect(wire.b, G1)
     six = pb.ADDRESS_FAMILY_IPV6
     rules = [
-        Rule(direction=way, family=family, **protocol)  # type: ignore[arg-type]
+        Rule(direction=way, family=family, **protocol)
         for way in (IN, OUT)
         for family in (pb.ADDRESS_FAMILY_IPV4, six)
-        for protocol in (
-            {}, {"tcp": {}}, {"udp": {"first": 1, "last": 65535}}, {"sctp": {"first": 7}},
-            {"icmp": {}}, {"icmp": {"type": 3, "code": 4}}, {"icmp": {"type": 128}},
-            {"ip_protocol": 112}, {"remote_group_id": G2},
-        )
-    ]  # fmt: skip
+        for protocol in PROTOCOLS
+    ]
     wire.give(G1, *rules, Rule(direction=IN, remote_cidr="0.0.0.0/0"),
               Rule(direction=IN, family=six, remote_cidr="2001:DB8::1/32"))  # fmt: skip
     listing = table()

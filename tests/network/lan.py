@@ -1,8 +1,8 @@
 """A network namespace with a bridge, and the command lines to look at it."""
 
 import json
-import os
 import subprocess
+import uuid
 from typing import Any
 
 BRIDGE, DOWN_BRIDGE, UPLINK = "br0", "br1", "up0"
@@ -19,7 +19,7 @@ class Lan:
     """The namespace; everything in it goes with it."""
 
     def __init__(self) -> None:
-        self.name = f"virtrpc-{os.getpid()}"
+        self.name = f"virtrpc-{uuid.uuid4().hex[:8]}"
         _run("ip", "netns", "add", self.name)
         self.run("ip", "link", "set", "lo", "up")
         for bridge in (BRIDGE, DOWN_BRIDGE):

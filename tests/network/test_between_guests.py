@@ -64,6 +64,7 @@ def test_an_open_connection_survives_refreshes_and_ends_with_its_rule(
     give(lan_connection, ANY_OUT, TALK)
     lan.count("talk", "tcp dport 8000", sender=a.tap, receiver=b.tap)
     heard = b.shell.begin("nc -l -p 8000 &")
+    b.shell.run("until grep -q :1F40 /proc/net/tcp*; do usleep 50000; done")  # it listens
     said = a.shell.begin(
         "(i=0; while [ $i -lt 90 ]; do i=$((i+1)); echo word-$i-; echo said-$i- >&2;"
         " usleep 100000; done) | nc -w 20 192.0.2.2 8000 &"

@@ -37,6 +37,14 @@ _SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
 
 @pytest.fixture(scope="module")
+def lan() -> Iterator[Lan]:
+    """A namespace of its own: the switch leaves devices in it."""
+    made = Lan()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
 def host(lan: Lan, short_folder: Callable[[], Path]) -> Iterator[LibvirtdHost]:
     """A libvirtd in the namespace with its networks, and Open vSwitch beside it."""
     folder = short_folder()
