@@ -134,7 +134,13 @@ CASES = (
     Case("RemoveFromAggregate", [ADD], AGGREGATE),
     Case("UndoAggregateOperation", [ADD], UNDO_ADDITION),
     ATTACH,
-    Case("DetachInterface", [SPAWN, ATTACH], {"port_id": "{key}"}, wrong=[SPAWN, ATTACH, PAUSE]),
+    Case(
+        "DetachInterface",
+        [SPAWN, ATTACH],
+        # A guest that has just booted may not hear it at first.
+        {"port_id": "{key}", "retry_interval": {"seconds": 1}},
+        wrong=[SPAWN, ATTACH, PAUSE],
+    ),
     Case("PlugInterfaces", [SPAWN], wrong=()),
     Case("UnplugInterfaces", wrong=[SPAWN, ATTACH], unknown=""),
     PREPARE,
