@@ -13,7 +13,7 @@ class Bindings:
 
     def __init__(self, *, own: Iterable[object], facets: Iterable[Facet]) -> None:
         self._own = list(own)
-        self._facets = tuple(facets)
+        self._facets: list[object] = list(facets)
         self.missing: Mapping[str, str] = {}
         """Capabilities that the start-up probe found missing, and why."""
 
@@ -21,12 +21,16 @@ class Bindings:
         """More verbs of the daemon's own."""
         self._own.append(verbs)
 
+    def add_mutations(self, verbs: object) -> None:
+        """Mutations of the daemon's own: carried out as a backend's are, as operations."""
+        self._facets.append(verbs)
+
     def own(self, verb: Verb) -> Callable[..., Any] | None:
         """The daemon's own method for a verb."""
         return _method(self._own, verb)
 
     def backend(self, verb: Verb) -> Callable[..., Any] | None:
-        """The backend's method for a verb."""
+        """The method for a verb that is carried out on a worker thread: mostly a backend's."""
         return _method(self._facets, verb)
 
     def why_missing(self, verb: Verb) -> str | None:

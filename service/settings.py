@@ -30,6 +30,7 @@ class Settings:
     fake_faults: str
     sample_interval_s: float
     reclaim_after_s: float
+    rescue_timeout_s: float
     images: ImagePolicy
     image_cache_interval_s: float
     grace_s: float
@@ -107,6 +108,10 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True, help="Seconds that soft-deleted instances are kept.",
     ),
     click.option(
+        "--rescue-timeout", type=click.FloatRange(0, 365 * 24 * 3600), default=24 * 3600,
+        show_default=True, help="Seconds that instances may be in rescue; 0: any time.",
+    ),
+    click.option(
         "--image-source-dir", multiple=True, type=click.Path(path_type=Path, file_okay=False),
         help="Directory that PullImage may read files from. Repeatable  [default: none]",
     ),
@@ -157,6 +162,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
         state_dir: Path,
         sample_interval: float,
         reclaim_after: float,
+        rescue_timeout: float,
         grace: float,
         image_source_dir: tuple[Path, ...],
         image_url_prefix: tuple[str, ...],
@@ -172,6 +178,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                 image_dir=image_dir or state_dir / "images",
                 sample_interval_s=sample_interval,
                 reclaim_after_s=reclaim_after,
+                rescue_timeout_s=rescue_timeout,
                 grace_s=grace,
                 images=ImagePolicy(
                     source_dirs=tuple(folder.absolute() for folder in image_source_dir),

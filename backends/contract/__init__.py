@@ -17,6 +17,7 @@ from backends.contract.facets import (
     Suspension,
 )
 from backends.contract.images import Images
+from backends.contract.rescue import Rescue
 
 __all__ = [
     "Backend",
@@ -30,6 +31,7 @@ __all__ = [
     "Lifecycle",
     "Observer",
     "Power",
+    "Rescue",
     "Sample",
     "Suspension",
 ]

@@ -14,6 +14,7 @@ from backends.fake.host import FakeHost
 from backends.fake.intent import FakeIntent
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.power import FakePower
+from backends.fake.rescue import FakeRescue
 from backends.fake.suspension import FakeSuspension
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
@@ -38,6 +39,7 @@ class FakeBackend(Backend):
         )
         guest = FakeGuestAgent(self._host)
         suspension = FakeSuspension(self._host)
+        rescue = FakeRescue(self._host, self.image_store)
         self._facets = (
             FakeLifecycle(self._host, self.image_store),
             FakeInstanceFiles(self._host),
@@ -46,6 +48,7 @@ class FakeBackend(Backend):
             guest,
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
+            rescue,
             images,
         )
         self._undo: Mapping[str, Callable[[str], None]] = {
@@ -56,6 +59,8 @@ class FakeBackend(Backend):
             "thaw": guest.thaw,
             "undefine": self._host.undefine,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
+            "power_on": self._host.power_on,
+            **rescue.undo,
             **images.undo,
         }
 

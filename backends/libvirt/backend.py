@@ -11,6 +11,7 @@ from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
 from backends.libvirt.connection import Connection
 from backends.libvirt.counters import Counters
+from backends.libvirt.definition import power_on
 from backends.libvirt.diagnostics import LibvirtDiagnostics
 from backends.libvirt.domains import Domains
 from backends.libvirt.embedded import EmbeddedRoot, Reaper, is_embedded
@@ -28,6 +29,7 @@ from backends.libvirt.lifecycle import (
 )
 from backends.libvirt.power import LibvirtPower
 from backends.libvirt.probe import Probed, probe
+from backends.libvirt.rescue import LibvirtRescue
 from backends.libvirt.suspension import LibvirtSuspension
 from backends.loading import BackendOptions
 from backends.work import Undo
@@ -54,6 +56,7 @@ class LibvirtBackend(Backend):
         images = HostImages(self.image_store, self.image_users, instances=self._domains.read_all)
         guest = LibvirtGuestAgent(self._domains)
         suspension = LibvirtSuspension(self._domains)
+        rescue = LibvirtRescue(self._domains, self._folders, self.image_store)
         self._facets = (
             LibvirtLifecycle(self._domains, self._folders, self.image_store, self._probed),
             LibvirtInstanceFiles(self._domains, self._folders),
@@ -62,6 +65,7 @@ class LibvirtBackend(Backend):
             guest,
             LibvirtDiagnostics(self._domains),
             LibvirtIntent(self._domains, reclaim_after_s=options.reclaim_after_s),
+            rescue,
             images,
         )
         self._undo: Mapping[str, Callable[[str], object]] = {
@@ -70,6 +74,8 @@ class LibvirtBackend(Backend):
             "restore": suspension.undo_save,
             "thaw": guest.thaw,
             "force_off": lambda instance_id: force_off(self._domains, instance_id),
+            "power_on": lambda instance_id: power_on(self._domains, instance_id),
+            **rescue.undo,
             **images.undo,
         }
 

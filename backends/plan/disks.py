@@ -4,7 +4,7 @@ Names go by bus, as Nova gives them: the root disk first, the flavor's ephemeral
 and swap disks, the further ones in their order, the config drive last of all ("vdz").
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from string import ascii_lowercase
@@ -90,7 +90,7 @@ class _Names:
 
     def free(self, bus: "spec_pb2.DiskBus.ValueType") -> str:
         """The next free name of a bus, now taken."""
-        name = next(name for name in _names(_PREFIXES[bus]) if name not in self._taken)
+        name = free_name(bus, self._taken)
         self._taken.add(name)
         return name
 
@@ -106,6 +106,11 @@ class _Names:
             why = f"another disk has the name {name}"
             raise InvalidArgumentError(why, field=at, reason="DEVICE_NAME_TAKEN")
         self._taken.add(name)
+
+
+def free_name(bus: "spec_pb2.DiskBus.ValueType", taken: Container[str]) -> str:
+    """The first name of a bus that no disk has."""
+    return next(name for name in _names(_PREFIXES[bus]) if name not in taken)
 
 
 def asked_name(device: BlockDevice) -> str:

@@ -34,6 +34,7 @@ DESTROY = Case("DestroyInstance", [SPAWN], {"destroy_disks": True})
 OFF = Case("PowerOffInstance", [SPAWN], {"timeout": {"seconds": 0}})
 KEPT_FILES = [SPAWN, Case("DestroyInstance")]
 IMAGE = {"image_id": "image-{key}"}
+RESCUE = Case("RescueInstance", [SPAWN], {"rescue_image_id": "guest", "admin_password": "secret"})
 PULL = Case(
     "PullImage",
     fields={
@@ -67,6 +68,9 @@ CASES = (
     Case("CleanupInstance", KEPT_FILES, {"destroy_disks": True}),
     Case("DeleteInstanceFiles", KEPT_FILES),
     Case("PollRebootingInstances", fields={"timeout": {"seconds": 3600}}),
+    RESCUE,
+    Case("UnrescueInstance", [SPAWN, RESCUE]),
+    Case("PollRescuedInstances", fields={"timeout": {"seconds": 3600}}),
     PULL,
     Case("DeleteImage", [PULL], IMAGE),
     Case("ManageImageCache", fields={"max_unused_age": {"seconds": 86400}}),

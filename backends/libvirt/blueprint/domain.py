@@ -47,7 +47,7 @@ def domain_xml(instance_id: str, own: metadata.InstanceMetadata, place: Place) -
     add_devices(domain, plan.machine, console_log=place.console_log)
     domain.interfaces = planned_interfaces(plan)
     node = domain.to_xml()
-    metadata.add_to(node, own)
+    metadata.put_into(node, own)
     return to_text(node)
 
 

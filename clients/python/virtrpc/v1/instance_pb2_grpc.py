@@ -468,11 +468,18 @@ class InstanceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RescueInstance(self, request, context):
-        """Boots the instance from a rescue image, with its own root disk attached as
-        the second one. Running afterwards.
+        """Boots the instance from a disk made from a rescue image, by that image's own
+        boot loader. The rescue disk takes the root disk's name ("vda"), the root disk
+        the next free one ("vdb" where there are no others); volumes and interfaces
+        stay. A config drive tells the rescue system its password, not what the
+        instance's own tells. A running guest is switched off without being asked.
+        Running afterwards, also when it was off; reboots boot the rescue image again.
 
+        Idempotent by its image: in rescue with it already is a success.
         NOT_FOUND / IMAGE_NOT_FOUND. FAILED_PRECONDITION / WRONG_STATE: it is in
-        rescue with another image. On failure it is as it was.
+        rescue with another image, or suspended. FAILED_PRECONDITION / NOT_BOOTABLE:
+        SetInstanceBootable forbids it. On failure it is as it was, but for a running
+        guest, which has been booted anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -480,7 +487,8 @@ class InstanceServiceServicer(object):
 
     def UnrescueInstance(self, request, context):
         """Boots a rescued instance from its own root disk again and deletes the rescue
-        disk. Idempotent: not rescued is a success.
+        disk. One that may not run, as SetInstanceBootable forbids it or it is
+        soft-deleted, stays off. Idempotent: not rescued is a success.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -488,7 +496,11 @@ class InstanceServiceServicer(object):
 
     def PollRescuedInstances(self, request, context):
         """Unrescues the instances that have been in rescue for longer than `timeout`,
-        and names them. The daemon also does so by itself.
+        and names them. Those that another mutation changes just now, or that cannot
+        be unrescued, are left for the next time. The daemon also does so by itself,
+        with its `--rescue-timeout`.
+
+        ABORTED / HOST_BUSY: another PollRescuedInstances is at work.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

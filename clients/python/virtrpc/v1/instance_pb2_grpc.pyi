@@ -250,11 +250,18 @@ class InstanceServiceStub:
         virtrpc.v1.instance_pb2.RescueInstanceRequest,
         virtrpc.v1.instance_pb2.RescueInstanceResponse,
     ]
-    """Boots the instance from a rescue image, with its own root disk attached as
-    the second one. Running afterwards.
+    """Boots the instance from a disk made from a rescue image, by that image's own
+    boot loader. The rescue disk takes the root disk's name ("vda"), the root disk
+    the next free one ("vdb" where there are no others); volumes and interfaces
+    stay. A config drive tells the rescue system its password, not what the
+    instance's own tells. A running guest is switched off without being asked.
+    Running afterwards, also when it was off; reboots boot the rescue image again.
 
+    Idempotent by its image: in rescue with it already is a success.
     NOT_FOUND / IMAGE_NOT_FOUND. FAILED_PRECONDITION / WRONG_STATE: it is in
-    rescue with another image. On failure it is as it was.
+    rescue with another image, or suspended. FAILED_PRECONDITION / NOT_BOOTABLE:
+    SetInstanceBootable forbids it. On failure it is as it was, but for a running
+    guest, which has been booted anew.
     """
 
     UnrescueInstance: grpc.UnaryUnaryMultiCallable[
@@ -262,7 +269,8 @@ class InstanceServiceStub:
         virtrpc.v1.instance_pb2.UnrescueInstanceResponse,
     ]
     """Boots a rescued instance from its own root disk again and deletes the rescue
-    disk. Idempotent: not rescued is a success.
+    disk. One that may not run, as SetInstanceBootable forbids it or it is
+    soft-deleted, stays off. Idempotent: not rescued is a success.
     """
 
     PollRescuedInstances: grpc.UnaryUnaryMultiCallable[
@@ -270,7 +278,11 @@ class InstanceServiceStub:
         virtrpc.v1.instance_pb2.PollRescuedInstancesResponse,
     ]
     """Unrescues the instances that have been in rescue for longer than `timeout`,
-    and names them. The daemon also does so by itself.
+    and names them. Those that another mutation changes just now, or that cannot
+    be unrescued, are left for the next time. The daemon also does so by itself,
+    with its `--rescue-timeout`.
+
+    ABORTED / HOST_BUSY: another PollRescuedInstances is at work.
     """
 
     SoftDeleteInstance: grpc.UnaryUnaryMultiCallable[
@@ -619,11 +631,18 @@ class InstanceServiceAsyncStub:
         virtrpc.v1.instance_pb2.RescueInstanceRequest,
         virtrpc.v1.instance_pb2.RescueInstanceResponse,
     ]
-    """Boots the instance from a rescue image, with its own root disk attached as
-    the second one. Running afterwards.
+    """Boots the instance from a disk made from a rescue image, by that image's own
+    boot loader. The rescue disk takes the root disk's name ("vda"), the root disk
+    the next free one ("vdb" where there are no others); volumes and interfaces
+    stay. A config drive tells the rescue system its password, not what the
+    instance's own tells. A running guest is switched off without being asked.
+    Running afterwards, also when it was off; reboots boot the rescue image again.
 
+    Idempotent by its image: in rescue with it already is a success.
     NOT_FOUND / IMAGE_NOT_FOUND. FAILED_PRECONDITION / WRONG_STATE: it is in
-    rescue with another image. On failure it is as it was.
+    rescue with another image, or suspended. FAILED_PRECONDITION / NOT_BOOTABLE:
+    SetInstanceBootable forbids it. On failure it is as it was, but for a running
+    guest, which has been booted anew.
     """
 
     UnrescueInstance: grpc.aio.UnaryUnaryMultiCallable[
@@ -631,7 +650,8 @@ class InstanceServiceAsyncStub:
         virtrpc.v1.instance_pb2.UnrescueInstanceResponse,
     ]
     """Boots a rescued instance from its own root disk again and deletes the rescue
-    disk. Idempotent: not rescued is a success.
+    disk. One that may not run, as SetInstanceBootable forbids it or it is
+    soft-deleted, stays off. Idempotent: not rescued is a success.
     """
 
     PollRescuedInstances: grpc.aio.UnaryUnaryMultiCallable[
@@ -639,7 +659,11 @@ class InstanceServiceAsyncStub:
         virtrpc.v1.instance_pb2.PollRescuedInstancesResponse,
     ]
     """Unrescues the instances that have been in rescue for longer than `timeout`,
-    and names them. The daemon also does so by itself.
+    and names them. Those that another mutation changes just now, or that cannot
+    be unrescued, are left for the next time. The daemon also does so by itself,
+    with its `--rescue-timeout`.
+
+    ABORTED / HOST_BUSY: another PollRescuedInstances is at work.
     """
 
     SoftDeleteInstance: grpc.aio.UnaryUnaryMultiCallable[
@@ -1026,11 +1050,18 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
         request: virtrpc.v1.instance_pb2.RescueInstanceRequest,
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.instance_pb2.RescueInstanceResponse, collections.abc.Awaitable[virtrpc.v1.instance_pb2.RescueInstanceResponse]]:
-        """Boots the instance from a rescue image, with its own root disk attached as
-        the second one. Running afterwards.
+        """Boots the instance from a disk made from a rescue image, by that image's own
+        boot loader. The rescue disk takes the root disk's name ("vda"), the root disk
+        the next free one ("vdb" where there are no others); volumes and interfaces
+        stay. A config drive tells the rescue system its password, not what the
+        instance's own tells. A running guest is switched off without being asked.
+        Running afterwards, also when it was off; reboots boot the rescue image again.
 
+        Idempotent by its image: in rescue with it already is a success.
         NOT_FOUND / IMAGE_NOT_FOUND. FAILED_PRECONDITION / WRONG_STATE: it is in
-        rescue with another image. On failure it is as it was.
+        rescue with another image, or suspended. FAILED_PRECONDITION / NOT_BOOTABLE:
+        SetInstanceBootable forbids it. On failure it is as it was, but for a running
+        guest, which has been booted anew.
         """
 
     @abc.abstractmethod
@@ -1040,7 +1071,8 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.instance_pb2.UnrescueInstanceResponse, collections.abc.Awaitable[virtrpc.v1.instance_pb2.UnrescueInstanceResponse]]:
         """Boots a rescued instance from its own root disk again and deletes the rescue
-        disk. Idempotent: not rescued is a success.
+        disk. One that may not run, as SetInstanceBootable forbids it or it is
+        soft-deleted, stays off. Idempotent: not rescued is a success.
         """
 
     @abc.abstractmethod
@@ -1050,7 +1082,11 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.instance_pb2.PollRescuedInstancesResponse, collections.abc.Awaitable[virtrpc.v1.instance_pb2.PollRescuedInstancesResponse]]:
         """Unrescues the instances that have been in rescue for longer than `timeout`,
-        and names them. The daemon also does so by itself.
+        and names them. Those that another mutation changes just now, or that cannot
+        be unrescued, are left for the next time. The daemon also does so by itself,
+        with its `--rescue-timeout`.
+
+        ABORTED / HOST_BUSY: another PollRescuedInstances is at work.
         """
 
     @abc.abstractmethod
