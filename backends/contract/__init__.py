@@ -18,6 +18,7 @@ from backends.contract.facets import (
 )
 from backends.contract.images import Images
 from backends.contract.rescue import Rescue
+from backends.contract.snapshots import Snapshots
 
 __all__ = [
     "Backend",
@@ -33,5 +34,6 @@ __all__ = [
     "Power",
     "Rescue",
     "Sample",
+    "Snapshots",
     "Suspension",
 ]

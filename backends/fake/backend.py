@@ -15,6 +15,7 @@ from backends.fake.intent import FakeIntent
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.power import FakePower
 from backends.fake.rescue import FakeRescue
+from backends.fake.snapshots import FakeSnapshots
 from backends.fake.suspension import FakeSuspension
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
@@ -49,6 +50,7 @@ class FakeBackend(Backend):
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
             rescue,
+            FakeSnapshots(self._host, self.image_store),
             images,
         )
         self._undo: Mapping[str, Callable[[str], None]] = {

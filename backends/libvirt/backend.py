@@ -30,6 +30,7 @@ from backends.libvirt.lifecycle import (
 from backends.libvirt.power import LibvirtPower
 from backends.libvirt.probe import Probed, probe
 from backends.libvirt.rescue import LibvirtRescue
+from backends.libvirt.snapshots import LibvirtSnapshots
 from backends.libvirt.suspension import LibvirtSuspension
 from backends.loading import BackendOptions
 from backends.work import Undo
@@ -56,6 +57,7 @@ class LibvirtBackend(Backend):
         images = HostImages(self.image_store, self.image_users, instances=self._domains.read_all)
         guest = LibvirtGuestAgent(self._domains)
         suspension = LibvirtSuspension(self._domains)
+        snapshots = LibvirtSnapshots(self._domains, self.image_store, guest)
         rescue = LibvirtRescue(self._domains, self._folders, self.image_store)
         self._facets = (
             LibvirtLifecycle(self._domains, self._folders, self.image_store, self._probed),
@@ -66,6 +68,7 @@ class LibvirtBackend(Backend):
             LibvirtDiagnostics(self._domains),
             LibvirtIntent(self._domains, reclaim_after_s=options.reclaim_after_s),
             rescue,
+            snapshots,
             images,
         )
         self._undo: Mapping[str, Callable[[str], object]] = {
@@ -76,6 +79,7 @@ class LibvirtBackend(Backend):
             "force_off": lambda instance_id: force_off(self._domains, instance_id),
             "power_on": lambda instance_id: power_on(self._domains, instance_id),
             **rescue.undo,
+            **snapshots.undo,
             **images.undo,
         }
 

@@ -20,6 +20,7 @@ from backends.libvirt.xml.capabilities import (
 )
 
 _NOT_YET = "this backend does not do it yet"
+_NO_GUESTS = "libvirt's test driver runs no guests"
 _MACHINE_TYPE = "q35"
 _EPHEMERAL_FILESYSTEMS = ("ext2", "ext3", "ext4", "vfat", "xfs")
 
@@ -56,7 +57,7 @@ def probe(
         connection=f"{split.scheme}://{split.hostname or ''}{split.path}",
         virt_type=kind,
         virt_type_reason=reason,
-        missing={},
+        missing={"snapshot_instance": _NO_GUESTS} if kind == "test" else {},
         features=into.features,
     )
 
@@ -76,14 +77,13 @@ def _features(probed: Probed) -> dict[str, str]:
     uefi = "efi" in guests.firmware
     secure = uefi and guests.secure_loader and has_secure_boot()
     tpm = guests.tpm_emulator and shutil.which("swtpm") and shutil.which("swtpm_setup")
-    no_guests = "libvirt's test driver runs no guests"
     return {
         "image_qcow2": "",
         "image_raw": "",
         "interface_user": "",
         "rng": "",
         "guest_agent": "",
-        "watchdog": "" if real else no_guests,
+        "watchdog": "" if real else _NO_GUESTS,
         "config_drive_openstack": "",
         "config_drive_nocloud": "",
         "uefi": "" if uefi else "no UEFI firmware is installed (Debian: package ovmf)",
@@ -115,7 +115,7 @@ def _virt_type(uri: str, asked: str) -> tuple[str, str]:
     libvirt announces KVM wherever the module is, even where guests then hang.
     """
     if urlsplit(uri).scheme.startswith("test"):
-        return "test", "libvirt's test driver runs no guests"
+        return "test", _NO_GUESTS
     if asked != "auto":
         return asked, f"configured: --virt-type {asked}"
     flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")

@@ -23,8 +23,13 @@ _NOT_OF_INSTANCES = (
     "libvirt/cache",
     "libvirt/log/libvirt",
 )
-# Made with the first vTPM; what is in them belongs to instances.
-_FOLDERS_OF_THE_DRIVER = ("libvirt/lib/swtpm", "libvirt/log/swtpm", "libvirt/run/swtpm")
+# Made with the first vTPM or image; what is in them belongs to instances or operations.
+_FOLDERS_FOR_ALL = (
+    "libvirt/lib/swtpm",
+    "libvirt/log/swtpm",
+    "libvirt/run/swtpm",
+    "images/.incoming",
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def _paths(state_dir: Path) -> Iterator[str]:
         # libvirt numbers the runs of a domain, and writes a file beside the old one.
         relative = str(path.relative_to(state_dir)).removesuffix(".new")
         name = re.sub(r"/domain-\d+-", "/domain-N-", relative)
-        if name not in _FOLDERS_OF_THE_DRIVER and not name.startswith(_NOT_OF_INSTANCES):
+        if name not in _FOLDERS_FOR_ALL and not name.startswith(_NOT_OF_INSTANCES):
             yield name
 
 
