@@ -11,6 +11,7 @@ from tests.images import guest_cmdline
 
 Fields = Mapping[str, Any]
 SOURCE = "source.raw"
+EMPTY = "empty"  # a disk that nothing boots from: such a machine costs no time
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,8 @@ class Case:
     before: Sequence["Case"] = ()
     """Verbs that bring the host to where this one is called."""
     fields: Fields = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """Labels of the instance: faults of the fake."""
+    spec: Fields = field(default_factory=dict)
+    """Of a spawn: what its specification has beyond the smallest; labels are faults of the fake."""
     name: str = ""
 
     def __str__(self) -> str:
@@ -30,11 +31,16 @@ class Case:
 
 
 SPAWN = Case("SpawnInstance")
+SPAWN_WITH_DISK = Case("SpawnInstance", spec={"image": {"image_id": EMPTY}})
 DESTROY = Case("DestroyInstance", [SPAWN], {"destroy_disks": True})
 OFF = Case("PowerOffInstance", [SPAWN], {"timeout": {"seconds": 0}})
 KEPT_FILES = [SPAWN, Case("DestroyInstance")]
 IMAGE = {"image_id": "image-{key}"}
-RESCUE = Case("RescueInstance", [SPAWN], {"rescue_image_id": "guest", "admin_password": "secret"})
+RESCUE = Case(
+    "RescueInstance", [SPAWN_WITH_DISK], {"rescue_image_id": EMPTY, "admin_password": "secret"}
+)
+UNRESCUE = Case("UnrescueInstance", [SPAWN_WITH_DISK, RESCUE])
+SNAPSHOT = Case("SnapshotInstance", [SPAWN_WITH_DISK], IMAGE)
 PULL = Case(
     "PullImage",
     fields={
@@ -69,7 +75,8 @@ CASES = (
     Case("DeleteInstanceFiles", KEPT_FILES),
     Case("PollRebootingInstances", fields={"timeout": {"seconds": 3600}}),
     RESCUE,
-    Case("UnrescueInstance", [SPAWN, RESCUE]),
+    UNRESCUE,
+    SNAPSHOT,
     Case("PollRescuedInstances", fields={"timeout": {"seconds": 3600}}),
     PULL,
     Case("DeleteImage", [PULL], IMAGE),
@@ -78,24 +85,24 @@ CASES = (
 FAILING_CASES = (
     Case(
         "SpawnInstance",
-        labels={"fake/spawn_instance.start": "fail"},
+        spec={"labels": {"fake/spawn_instance.start": "fail"}},
         name="spawn that fails",
     ),
     Case(
         "DestroyInstance",
-        [Case("SpawnInstance", labels={"fake/destroy_instance.files": "fail"})],
+        [Case("SpawnInstance", spec={"labels": {"fake/destroy_instance.files": "fail"}})],
         {"destroy_disks": True},
         name="destroy that fails",
     ),
 )
 
 
-def small_spec(
-    backend: str, instance_id: str, labels: Mapping[str, str] | None = None
-) -> InstanceSpec:
-    """The smallest guest that boots: kernel and ramdisk, 96 MiB."""
-    spec = InstanceSpec(name=f"crash-{instance_id[:8]}", labels=labels)
+def small_spec(backend: str, instance_id: str, more: Fields | None = None) -> InstanceSpec:
+    """The smallest guest that boots, unless it has an image: kernel and ramdisk, 96 MiB."""
+    spec = InstanceSpec(**{"name": f"crash-{instance_id[:8]}", **(more or {})})
     spec.flavor.vcpus, spec.flavor.memory_mib = 1, 96
+    if spec.image.image_id:
+        return spec
     spec.image.kernel_image_id, spec.image.ramdisk_image_id = "kernel", "ramdisk"
     spec.image.kernel_args = "console=ttyS0"
     if backend == "libvirt":

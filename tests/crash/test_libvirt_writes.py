@@ -1,16 +1,20 @@
-"""The daemon is killed around every write of a spawn and a destroy of a real guest."""
+"""The daemon is killed around every write of a spawn and a destroy of a real guest, and more."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.crash.cases import DESTROY, SPAWN
+from tests.crash.cases import DESTROY, RESCUE, SNAPSHOT, SPAWN, UNRESCUE
+from tests.crash.dying_daemon import BEFORE
 from tests.crash.lives import Call, Lives, places, points, rounds
 from tests.crash.verdict import hold
 from tests.daemon import DaemonProcess
 
 pytestmark = pytest.mark.libvirt
+CASES = (SPAWN, DESTROY)
+# Verbs that remake a guest; the fake dies around every write of theirs.
+REMAKING = (RESCUE, UNRESCUE, SNAPSHOT)
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +24,8 @@ def lives(short_folder: Callable[[], Path], guest_images: Callable[[DaemonProces
 
 
 def test_death_around_every_write_leaves_a_guest_or_nothing(lives: Lives) -> None:
-    writes = lives.count([SPAWN, DESTROY])
-    calls = [
-        [Call.of(case, *place) for place in places(writes[str(case)])] for case in (SPAWN, DESTROY)
-    ]
+    writes = lives.count(CASES)
+    calls = [[Call.of(case, *place) for place in places(writes[str(case)])] for case in CASES]
     died = None
     for together in rounds(calls):
         with lives.mortal_life(points(together)) as daemon:
@@ -32,5 +34,20 @@ def test_death_around_every_write_leaves_a_guest_or_nothing(lives: Lives) -> Non
             died = lives.die(daemon, together, writes)
     with lives.life() as daemon:
         assert died is not None
+        hold(lives, daemon, died)
+        lives.clear(daemon)
+
+
+def test_death_in_the_midst_of_remaking_a_guest_leaves_it_running(lives: Lives) -> None:
+    """All at once: in the last steps of each verb, when the host is changed already."""
+    writes = lives.count(REMAKING)
+    calls = [
+        Call.of(case, *place)
+        for case in REMAKING
+        for place in [p for p in places(writes[str(case)]) if p[1] == BEFORE][-2:]
+    ]
+    with lives.mortal_life(points(calls)) as daemon:
+        died = lives.die(daemon, calls, writes)
+    with lives.life() as daemon:
         hold(lives, daemon, died)
         lives.clear(daemon)
