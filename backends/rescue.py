@@ -9,7 +9,7 @@ from backends.errors import ContractError, WrongStateError
 from backends.images import ImageStore, StoredImage
 from backends.intent import resume_blockers
 from backends.plan import InstancePlan
-from backends.power_states import power_blockers
+from backends.power_states import NOT_SUSPENDED, power_blockers
 
 RESCUE_DRIVE = "rescue-config.iso"
 """File of the rescue system's config drive, in the instance's folder."""
@@ -25,24 +25,16 @@ def rescue_image(
         return None, [error]
 
 
-def rescue_blockers(instance: Instance) -> list[ContractError]:
-    """What stands in the way of a rescue, apart from its image."""
-    states = PowerState
+def reboot_blockers(instance: Instance) -> list[ContractError]:
+    """What stands in the way of booting an instance from another disk, apart from its image."""
     return [
-        *not_rescued(instance),
-        *power_blockers(
-            instance,
-            states.POWER_STATE_RUNNING,
-            states.POWER_STATE_PAUSED,
-            states.POWER_STATE_SHUTDOWN,
-            states.POWER_STATE_CRASHED,
-        ),
-        *resume_blockers(instance, states.POWER_STATE_RUNNING),
+        *_not_rescued(instance),
+        *power_blockers(instance, *NOT_SUSPENDED),
+        *resume_blockers(instance, PowerState.POWER_STATE_RUNNING),
     ]
 
 
-def not_rescued(instance: Instance) -> list[ContractError]:
-    """That an instance is not in rescue."""
+def _not_rescued(instance: Instance) -> list[ContractError]:
     if not instance.rescued:
         return []
     why = f"the instance is in rescue with image {instance.rescue_image_id}: UnrescueInstance"

@@ -17,6 +17,7 @@ from backends.contract.facets import (
     Suspension,
 )
 from backends.contract.images import Images
+from backends.contract.rebuild import Rebuild
 from backends.contract.rescue import Rescue
 from backends.contract.snapshots import Snapshots
 
@@ -32,6 +33,7 @@ __all__ = [
     "Lifecycle",
     "Observer",
     "Power",
+    "Rebuild",
     "Rescue",
     "Sample",
     "Snapshots",

@@ -14,8 +14,10 @@ from backends.fake.host import FakeHost
 from backends.fake.intent import FakeIntent
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.power import FakePower
+from backends.fake.rebuild import FakeRebuild
 from backends.fake.rescue import FakeRescue
 from backends.fake.snapshots import FakeSnapshots
+from backends.fake.spawning import FakeSpawning
 from backends.fake.suspension import FakeSuspension
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
@@ -40,15 +42,18 @@ class FakeBackend(Backend):
         )
         guest = FakeGuestAgent(self._host)
         suspension = FakeSuspension(self._host)
+        spawning = FakeSpawning(self._host, self.image_store)
+        rebuild = FakeRebuild(self._host, self.image_store, spawning)
         rescue = FakeRescue(self._host, self.image_store)
         self._facets = (
-            FakeLifecycle(self._host, self.image_store),
+            FakeLifecycle(self._host, spawning),
             FakeInstanceFiles(self._host),
             FakePower(self._host),
             suspension,
             guest,
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
+            rebuild,
             rescue,
             FakeSnapshots(self._host, self.image_store),
             images,
@@ -62,6 +67,7 @@ class FakeBackend(Backend):
             "undefine": self._host.undefine,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
             "power_on": self._host.power_on,
+            **rebuild.undo,
             **rescue.undo,
             **images.undo,
         }

@@ -4,30 +4,25 @@ import shutil
 
 import structlog
 from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import PowerState
 
-from backends.config_drive import config_drive
 from backends.contract import InstanceFiles, Lifecycle
 from backends.errors import ContractError, WrongStateError
-from backends.fake.features import FEATURES, free_room
 from backends.fake.host import FakeHost
-from backends.fake.machines import CONFIG_DRIVE
-from backends.images import ImageStore
+from backends.fake.spawning import FakeSpawning
 from backends.plan import InstancePlan
-from backends.specification import SpecImages, boot_source_blockers, existing, instance_name
-from backends.work import Undo, Work
+from backends.specification import existing
+from backends.work import Work
 
-BUILTIN_IMAGE = "demo"
 log = structlog.get_logger()
 
 
 class FakeLifecycle(Lifecycle):
     """Beginning and end of instances."""
 
-    def __init__(self, host: FakeHost, images: ImageStore) -> None:
+    def __init__(self, host: FakeHost, spawning: FakeSpawning) -> None:
         self._host = host
-        self._images = images
+        self._spawning = spawning
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
         """See Lifecycle."""
@@ -37,25 +32,7 @@ class FakeLifecycle(Lifecycle):
             work.ready()
             return same
         faulty = self._host.faulty(work, "spawn_instance", pb.Instance(labels=spec.labels))
-        plan, images = InstancePlan(instance_id, spec), SpecImages(spec, self._images)
-        faulty.ready(
-            [
-                *_without_builtin(images.blockers, spec),
-                *boot_source_blockers(spec),
-                *plan.blockers(FEATURES, free_room(self._host.instances())),
-            ]
-        )
-        self._make_files(plan, faulty)
-        images.mark_used()
-        faulty.phase("network", percent=50)
-        faulty.phase("define", percent=60, message=instance_name(instance_id, spec))
-        faulty.step("define", Undo("undefine", {"instance_id": instance_id}))
-        self._host.define(plan)
-        faulty.phase("start", percent=80)
-        faulty.step("start", Undo("stop", {"instance_id": instance_id}))
-        self._host.start(instance_id)
-        faulty.commit()
-        return self._host.get(instance_id)
+        return self._spawning.spawn(InstancePlan(instance_id, spec), faulty)
 
     def get_instance(self, request: pb.GetInstanceRequest) -> pb.GetInstanceResponse:
         """See Lifecycle."""
@@ -83,19 +60,6 @@ class FakeLifecycle(Lifecycle):
         if request.destroy_disks:
             _remove(self._host, request.instance_id)
         return pb.DestroyInstanceResponse(already_gone=instance is None)
-
-    def _make_files(self, plan: InstancePlan, work: Work) -> None:
-        """A folder, and in it the config drive: what its content is can be seen here too."""
-        instance_id = plan.instance_id
-        work.phase("image", percent=5, message=plan.spec.image.image_id)
-        work.phase("disks", percent=10)
-        work.step("files", Undo("remove_files", {"instance_id": instance_id}))
-        folder = self._host.instance_folder(instance_id)
-        _remove(self._host, instance_id)
-        folder.mkdir()
-        drive = config_drive(plan)
-        if drive is not None:
-            drive.write(folder / CONFIG_DRIVE)
 
 
 class FakeInstanceFiles(InstanceFiles):
@@ -133,13 +97,6 @@ class FakeInstanceFiles(InstanceFiles):
         """See InstanceFiles."""
         folder = self._host.instance_folder(request.instance_id)
         return pb.CheckInstanceOnDiskResponse(on_disk=folder.exists())
-
-
-def _without_builtin(blockers: list[ContractError], spec: InstanceSpec) -> list[ContractError]:
-    """Images that are not in the store; the built-in one always is."""
-    if spec.image.image_id != BUILTIN_IMAGE:
-        return blockers
-    return [blocker for blocker in blockers if blocker.field != "spec.image.image_id"]
 
 
 def _remove(host: FakeHost, instance_id: str) -> list[str]:

@@ -9,10 +9,10 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Rescue
 from backends.fake.host import FakeHost
-from backends.fake.lifecycle import BUILTIN_IMAGE
+from backends.fake.spawning import BUILTIN_IMAGE
 from backends.images import ImageStore
 from backends.plan.disks import CONFIG_DRIVE_NAME, free_name
-from backends.rescue import RESCUE_DRIVE, may_run, rescue_blockers, rescue_drive, rescue_image
+from backends.rescue import RESCUE_DRIVE, may_run, reboot_blockers, rescue_drive, rescue_image
 from backends.work import Undo, Work
 
 _VIRTIO = spec_pb2.DISK_BUS_VIRTIO
@@ -45,7 +45,7 @@ class FakeRescue(Rescue):
         image, blockers = rescue_image(self._images, request.rescue_image_id)
         if request.rescue_image_id == BUILTIN_IMAGE:
             blockers = []
-        faulty.ready([*blockers, *rescue_blockers(instance)])
+        faulty.ready([*blockers, *reboot_blockers(instance)])
         if image is not None:
             image.mark_used()
         undo = {"instance_id": instance_id}

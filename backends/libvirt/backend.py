@@ -29,8 +29,10 @@ from backends.libvirt.lifecycle import (
 )
 from backends.libvirt.power import LibvirtPower
 from backends.libvirt.probe import Probed, probe
+from backends.libvirt.rebuild import LibvirtRebuild
 from backends.libvirt.rescue import LibvirtRescue
 from backends.libvirt.snapshots import LibvirtSnapshots
+from backends.libvirt.spawning import Spawning
 from backends.libvirt.suspension import LibvirtSuspension
 from backends.loading import BackendOptions
 from backends.work import Undo
@@ -58,15 +60,18 @@ class LibvirtBackend(Backend):
         guest = LibvirtGuestAgent(self._domains)
         suspension = LibvirtSuspension(self._domains)
         snapshots = LibvirtSnapshots(self._domains, self.image_store, guest)
+        spawning = Spawning(self._domains, self._folders, self.image_store, self._probed)
+        rebuild = LibvirtRebuild(self._domains, self._folders, self.image_store, spawning)
         rescue = LibvirtRescue(self._domains, self._folders, self.image_store)
         self._facets = (
-            LibvirtLifecycle(self._domains, self._folders, self.image_store, self._probed),
+            LibvirtLifecycle(self._domains, self._folders, spawning),
             LibvirtInstanceFiles(self._domains, self._folders),
             LibvirtPower(self._domains),
             suspension,
             guest,
             LibvirtDiagnostics(self._domains),
             LibvirtIntent(self._domains, reclaim_after_s=options.reclaim_after_s),
+            rebuild,
             rescue,
             snapshots,
             images,
@@ -78,6 +83,7 @@ class LibvirtBackend(Backend):
             "thaw": guest.thaw,
             "force_off": lambda instance_id: force_off(self._domains, instance_id),
             "power_on": lambda instance_id: power_on(self._domains, instance_id),
+            **rebuild.undo,
             **rescue.undo,
             **snapshots.undo,
             **images.undo,

@@ -30,7 +30,7 @@ from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.lifecycle import force_off
 from backends.libvirt.xml import metadata
-from backends.rescue import RESCUE_DRIVE, may_run, rescue_blockers, rescue_drive, rescue_image
+from backends.rescue import RESCUE_DRIVE, may_run, reboot_blockers, rescue_drive, rescue_image
 from backends.work import Undo, Work
 
 _ON = (PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED)
@@ -59,7 +59,7 @@ class LibvirtRescue(Rescue):
             work.ready()
             return self._rescued(domain)
         image, blockers = rescue_image(self._images, request.rescue_image_id)
-        work.ready([*blockers, *rescue_blockers(instance)])
+        work.ready([*blockers, *reboot_blockers(instance)])
         assert image is not None, "or there is a blocker"  # noqa: S101
         undo = {"instance_id": request.instance_id}
         work.step("files", Undo("remove_rescue_files", undo))

@@ -2,6 +2,7 @@
 
 guest   ── marker A ── snapshot ── marker B
 rescued from the snapshot: A on its disk, B on the guest's beside it
+rebuilt from the snapshot: A
 """
 
 from collections.abc import Iterator
@@ -10,12 +11,13 @@ from dataclasses import dataclass
 import pytest
 from virtrpc.v1 import image_pb2, image_pb2_grpc
 from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1.spec_pb2 import ImageSource
 
 from tests.conformance.conftest import console_end
 from tests.conformance.test_guest_agent import answers
 from tests.conformance.test_snapshot import begin, made
 from tests.daemon import Connection, DaemonProcess
-from tests.instances import TIMEOUT_S, console_until, small_spec, spawned
+from tests.instances import TIMEOUT_S, console_until, small_spec, spawned, succeeded
 
 pytestmark = pytest.mark.parametrize("backend", ["libvirt"], indirect=True)
 SNAPSHOT = "marked-a"
@@ -76,3 +78,13 @@ def test_a_snapshot_boots_and_a_rescued_guest_sees_its_own_disk(marked: Marked) 
     unrescue = pb.UnrescueInstanceRequest(instance_id=marked.instance_id)
     marked.connection.instances.UnrescueInstance(unrescue, timeout=TIMEOUT_S)
     assert marked.told_since(end) == {b"marker vda2: B"}
+
+
+def test_a_rebuilt_guest_has_the_disk_of_its_image(marked: Marked) -> None:
+    end = marked.end()
+    request = pb.RebuildInstanceRequest(
+        instance_id=marked.instance_id, image=ImageSource(image_id=SNAPSHOT)
+    )
+    operation = marked.connection.instances.RebuildInstance(request, timeout=TIMEOUT_S)
+    succeeded(marked.connection, operation)
+    assert marked.told_since(end) == {b"marker vda2: A"}

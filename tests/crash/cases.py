@@ -41,6 +41,7 @@ RESCUE = Case(
 )
 UNRESCUE = Case("UnrescueInstance", [SPAWN_WITH_DISK, RESCUE])
 SNAPSHOT = Case("SnapshotInstance", [SPAWN_WITH_DISK], IMAGE)
+REBUILD = Case("RebuildInstance", [SPAWN_WITH_DISK], {"image": {"image_id": EMPTY}})
 PULL = Case(
     "PullImage",
     fields={
@@ -77,6 +78,7 @@ CASES = (
     RESCUE,
     UNRESCUE,
     SNAPSHOT,
+    REBUILD,
     Case("PollRescuedInstances", fields={"timeout": {"seconds": 3600}}),
     PULL,
     Case("DeleteImage", [PULL], IMAGE),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.cases import DESTROY, RESCUE, SNAPSHOT, SPAWN, UNRESCUE
+from tests.crash.cases import DESTROY, REBUILD, RESCUE, SNAPSHOT, SPAWN, UNRESCUE
 from tests.crash.dying_daemon import BEFORE
 from tests.crash.lives import Call, Lives, places, points, rounds
 from tests.crash.verdict import hold
@@ -14,7 +14,7 @@ from tests.daemon import DaemonProcess
 pytestmark = pytest.mark.libvirt
 CASES = (SPAWN, DESTROY)
 # Verbs that remake a guest; the fake dies around every write of theirs.
-REMAKING = (RESCUE, UNRESCUE, SNAPSHOT)
+REMAKING = (RESCUE, UNRESCUE, SNAPSHOT, REBUILD)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,12 @@ SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
 FAILED = operation_pb2.OPERATION_STATE_FAILED
 RUNNING = types_pb2.POWER_STATE_RUNNING
 _MAKE_IMAGES = ("PullImage", "SnapshotInstance")
-_RUNNING_WHATEVER_HAPPENS = ("RescueInstance", "UnrescueInstance", "SnapshotInstance")
+_RUNNING_WHATEVER_HAPPENS = (
+    "RescueInstance",
+    "UnrescueInstance",
+    "SnapshotInstance",
+    "RebuildInstance",
+)
 
 
 def hold(lives: Lives, daemon: DaemonProcess, died: Deaths) -> None:
@@ -114,8 +119,10 @@ def _matches_the_hypervisor(
     elif instance is not None and verb in _RUNNING_WHATEVER_HAPPENS:
         rescued = verb == "RescueInstance" and operation.state == SUCCEEDED
         assert (instance.power_state, instance.rescued) == (RUNNING, rescued)
-        left = [path for path in residue(daemon, caller.instance_id) if "rescue" in path]
-        assert bool(left) == rescued, left
+        kept = {
+            path.name for path in (daemon.state_dir / "instances" / caller.instance_id).glob("*")
+        }
+        assert ("rescue.qcow2" in kept, "before" in kept) == (rescued, False)
 
 
 def _leaves_nothing(daemon: DaemonProcess, caller: Caller) -> None:

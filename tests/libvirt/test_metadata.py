@@ -39,6 +39,7 @@ OWN_FACTS = st.builds(
     bootable=st.booleans(),
     wanted=st.sampled_from(PowerState.values()),
     reclaim_at=st.none() | TIMES,
+    rebuilt_by=TEXTS,
     rescue=st.none()
     | st.builds(
         RescueMetadata,

@@ -52,6 +52,8 @@ class InstanceMetadata:
     """Power state that it should have after the host has restarted."""
     reclaim_at: Timestamp | None = None
     """Soft-deleted, and to be destroyed at this time."""
+    rebuilt_by: str = ""
+    """Operation that made it anew last; empty: none has."""
     rescue: RescueMetadata | None = None
     """It is in rescue, or on the way in or out."""
 
@@ -70,6 +72,8 @@ def to_node(own: InstanceMetadata, *, bare: bool = False) -> Node:
         node.set("wanted", PowerState.Name(own.wanted))
     if own.reclaim_at is not None:
         node.set("reclaim", own.reclaim_at.ToJsonString())
+    if own.rebuilt_by:
+        node.set("rebuilt_by", own.rebuilt_by)
     etree.SubElement(node, f"{namespace}spec").text = json_format.MessageToJson(
         redacted(own.spec), preserving_proto_field_name=True, indent=None, sort_keys=True
     )
@@ -107,6 +111,7 @@ def find_in(domain: Node) -> InstanceMetadata | None:
         bootable=node.get("bootable") != "no",
         wanted=_power_state(node.get("wanted", "")),
         reclaim_at=_time(node.get("reclaim")),
+        rebuilt_by=node.get("rebuilt_by", ""),
         rescue=_rescue(node.find(_tag("rescue"))),
     )
 
