@@ -41,11 +41,13 @@ check-protos: setup-test
 	@$(PYTHON) protos/check.py lint
 	@$(PYTHON) protos/check.py format
 
-protos: setup-test ## Python stubs from the contract
+protos: setup-test ## Python stubs and docs/api from the contract
 	@$(PYTHON) protos/generate.py
+	@$(PYTHON) protos/reference.py
 
-protos-check: setup-test ## No stale stubs, no breaking change since the last release
+protos-check: setup-test ## No stale stubs or docs/api, no breaking change since the last release
 	@$(PYTHON) protos/generate.py --check
+	@$(PYTHON) protos/reference.py --check
 	@$(PYTHON) protos/check.py breaking
 
 bench: setup-test ## Latencies, as ratios to what they stand on

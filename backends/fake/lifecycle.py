@@ -8,6 +8,7 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import InstanceFiles, Lifecycle
 from backends.errors import ContractError, WrongStateError
+from backends.fake.faults import FOREIGN_LABEL
 from backends.fake.host import FakeHost
 from backends.fake.spawning import FakeSpawning
 from backends.plan import InstancePlan
@@ -32,7 +33,10 @@ class FakeLifecycle(Lifecycle):
             work.ready()
             return same
         faulty = self._host.faulty(work, "spawn_instance", pb.Instance(labels=spec.labels))
-        return self._spawning.spawn(InstancePlan(instance_id, spec), faulty)
+        made = self._spawning.spawn(InstancePlan(instance_id, spec), faulty)
+        if FOREIGN_LABEL in spec.labels:
+            self._host.disown(instance_id)
+        return self._host.find(instance_id) or made
 
     def get_instance(self, request: pb.GetInstanceRequest) -> pb.GetInstanceResponse:
         """See Lifecycle."""

@@ -7,7 +7,6 @@ from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Rebuild
-from backends.fake.features import FEATURES, free_room
 from backends.fake.host import FakeHost
 from backends.fake.machines import CONFIG_DRIVE, new_instance
 from backends.fake.spawning import FakeSpawning
@@ -40,15 +39,10 @@ class FakeRebuild(Rebuild):
         faulty = self._host.faulty(work, "rebuild_instance", instance)
         plan = InstancePlan(request.instance_id, rebuilt_spec(instance.spec, request))
         images = SpecImages(plan.spec, self._images)
-        room = free_room(self._host.instances())
-        unfit = [
-            *self._spawning.image_blockers(plan.spec, images),
-            *plan.disk_blockers(FEATURES, room),
-        ]
         faulty.ready(
             [
                 *request_blockers(request, instance.spec),
-                *as_asked(unfit, request),
+                *as_asked(self._spawning.rebuild_blockers(plan, images), request),
                 *reboot_blockers(instance),
             ]
         )

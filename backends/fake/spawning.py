@@ -1,14 +1,14 @@
 """The making of an instance on the fake: of its disks only the config drive has bytes."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from backends.config_drive import config_drive
 from backends.errors import ContractError
-from backends.fake.features import FEATURES, free_room
+from backends.fake.features import free_room
 from backends.fake.host import FakeHost
 from backends.fake.machines import CONFIG_DRIVE
 from backends.images import ImageStore
@@ -22,9 +22,11 @@ BUILTIN_IMAGE = "demo"
 class FakeSpawning:
     """Makes instances that are not there yet."""
 
-    def __init__(self, host: FakeHost, images: ImageStore) -> None:
+    def __init__(self, host: FakeHost, images: ImageStore, features: Mapping[str, str]) -> None:
+        """`features` as in HypervisorFacts."""
         self._host = host
         self._images = images
+        self._features = features
 
     def spawn(
         self,
@@ -36,7 +38,9 @@ class FakeSpawning:
         """Checks a plan, then makes it and starts it; `told` may say blockers otherwise."""
         instance_id, images = plan.instance_id, SpecImages(plan.spec, self._images)
         room = free_room(self._host.instances())
-        work.ready(told([*self.image_blockers(plan.spec, images), *plan.blockers(FEATURES, room)]))
+        work.ready(
+            told([*self._image_blockers(plan.spec, images), *plan.blockers(self._features, room)])
+        )
         self._make_files(plan, work)
         images.mark_used()
         work.phase("network", percent=50)
@@ -49,7 +53,12 @@ class FakeSpawning:
         work.commit()
         return self._host.get(instance_id)
 
-    def image_blockers(self, spec: InstanceSpec, images: SpecImages) -> list[ContractError]:
+    def rebuild_blockers(self, plan: InstancePlan, images: SpecImages) -> list[ContractError]:
+        """What stands in the way of other disks for an instance that is there."""
+        room = free_room(self._host.instances())
+        return [*self._image_blockers(plan.spec, images), *plan.disk_blockers(self._features, room)]
+
+    def _image_blockers(self, spec: InstanceSpec, images: SpecImages) -> list[ContractError]:
         """What stands in the way of booting; the built-in image is always there."""
         blockers = [*images.blockers, *boot_source_blockers(spec)]
         if spec.image.image_id != BUILTIN_IMAGE:

@@ -1,14 +1,17 @@
 """The libvirt backend as a whole."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import libvirt
+from virtrpc.v1.instance_pb2 import Instance
 
 from backends.console_log import ConsoleLog
-from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
+from backends.contract import Backend, Facet, HostSample, HypervisorFacts, Observer, Sample
 from backends.errors import UnreachableError
+from backends.host_power import SYSTEMD, CommandedPower
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
+from backends.libvirt.adoption import LibvirtAdoption
 from backends.libvirt.connection import Connection
 from backends.libvirt.counters import Counters
 from backends.libvirt.definition import power_on
@@ -31,6 +34,7 @@ from backends.libvirt.power import LibvirtPower
 from backends.libvirt.probe import Probed, probe
 from backends.libvirt.rebuild import LibvirtRebuild
 from backends.libvirt.rescue import LibvirtRescue
+from backends.libvirt.resources import HostResources
 from backends.libvirt.snapshots import LibvirtSnapshots
 from backends.libvirt.spawning import Spawning
 from backends.libvirt.suspension import LibvirtSuspension
@@ -63,6 +67,7 @@ class LibvirtBackend(Backend):
         spawning = Spawning(self._domains, self._folders, self.image_store, self._probed)
         rebuild = LibvirtRebuild(self._domains, self._folders, self.image_store, spawning)
         rescue = LibvirtRescue(self._domains, self._folders, self.image_store)
+        adoption = LibvirtAdoption(self._domains, self._folders, image_dir=options.image_dir)
         self._facets = (
             LibvirtLifecycle(self._domains, self._folders, spawning),
             LibvirtInstanceFiles(self._domains, self._folders),
@@ -75,12 +80,21 @@ class LibvirtBackend(Backend):
             rescue,
             snapshots,
             images,
+            adoption,
+            CommandedPower(options.host_power, instances=self._domains.read_all, own_way=SYSTEMD),
+        )
+        self._resources = HostResources(
+            self._domains,
+            self._folders,
+            self._probed,
+            pci_passthrough=options.pci_passthrough,
         )
         self._undo: Mapping[str, Callable[[str], object]] = {
             "remove_files": self._folders.remove,
             "undefine": lambda instance_id: undefine(self._domains, instance_id),
             "restore": suspension.undo_save,
             "thaw": guest.thaw,
+            "disown": adoption.disown,
             "force_off": lambda instance_id: force_off(self._domains, instance_id),
             "power_on": lambda instance_id: power_on(self._domains, instance_id),
             **rebuild.undo,
@@ -98,7 +112,7 @@ class LibvirtBackend(Backend):
         handles = self._connection.open()
         try:
             return probe(
-                handles.reads,
+                handles.own,
                 self._connection.uri,
                 virt_type=self._options.virt_type,
                 into=self._probed,
@@ -136,6 +150,10 @@ class LibvirtBackend(Backend):
     def sample_one(self, instance_id: str) -> Sample:
         """See Backend."""
         return self._counters.sample_one(instance_id)
+
+    def sample_host(self, instances: Iterable[Instance]) -> HostSample:
+        """See Backend."""
+        return self._resources.sample(instances)
 
     def console_log(self, instance_id: str) -> ConsoleLog:
         """See Backend."""

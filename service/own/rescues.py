@@ -5,6 +5,7 @@ from concurrent.futures import wait
 
 from virtrpc.v1 import instance_pb2 as pb
 
+from backends.contract import Facet
 from backends.errors import BusyError
 from backends.work import Work
 from service.rescues import Rescues
@@ -13,7 +14,7 @@ _DEFAULT_S = 120.0
 _LOOK_S = 0.25
 
 
-class RescueVerbs:
+class RescueVerbs(Facet):
     """Verbs of all instances in rescue; carried out as operations, on worker threads."""
 
     def __init__(self, rescues: Rescues) -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from tests.crash.cases import DESTROY, REBUILD, RESCUE, SNAPSHOT, SPAWN, UNRESCUE
 from tests.crash.dying_daemon import BEFORE
-from tests.crash.lives import Call, Lives, places, points, rounds
-from tests.crash.verdict import hold
+from tests.crash.lives import Call, Lives, places, points
+from tests.crash.verdict import hold, hold_through
 from tests.daemon import DaemonProcess
 
 pytestmark = pytest.mark.libvirt
@@ -26,16 +26,7 @@ def lives(short_folder: Callable[[], Path], guest_images: Callable[[DaemonProces
 def test_death_around_every_write_leaves_a_guest_or_nothing(lives: Lives) -> None:
     writes = lives.count(CASES)
     calls = [[Call.of(case, *place) for place in places(writes[str(case)])] for case in CASES]
-    died = None
-    for together in rounds(calls):
-        with lives.mortal_life(points(together)) as daemon:
-            if died is not None:
-                hold(lives, daemon, died)
-            died = lives.die(daemon, together, writes)
-    with lives.life() as daemon:
-        assert died is not None
-        hold(lives, daemon, died)
-        lives.clear(daemon)
+    hold_through(lives, calls, writes)
 
 
 def test_death_in_the_midst_of_remaking_a_guest_leaves_it_running(lives: Lives) -> None:
