@@ -3,9 +3,17 @@
 from collections.abc import Iterable, Iterator
 
 from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
-from backends.errors import ContractError, InvalidArgumentError, UnsupportedError
+from backends.errors import (
+    ContractError,
+    InvalidArgumentError,
+    UnsupportedError,
+    WrongStateError,
+)
+from backends.plan import InstancePlan
+from backends.plan.disks import OWN_ROLES
 
 
 def rebuilt_spec(spec: InstanceSpec, request: pb.RebuildInstanceRequest) -> InstanceSpec:
@@ -35,6 +43,16 @@ def request_blockers(
     elif on_volume and not spec.image.image_id:
         why = "the instance boots from a volume, which is not written with an image yet"
         yield UnsupportedError("reimage_boot_volume", why=why, field="image")
+
+
+def name_blockers(plan: InstancePlan, instance: Instance) -> Iterator[ContractError]:
+    """Disks that would have the name of one that is not made with the instance."""
+    made = (*OWN_ROLES, "rescue")
+    others = {disk.device_name for disk in instance.persistent.disks if disk.role not in made}
+    for disk in plan.disks:
+        if disk.device_name in others:
+            why = f"the instance has another disk {disk.device_name}, which stays"
+            yield WrongStateError(why, reason="DEVICE_NAME_TAKEN")
 
 
 def as_asked(

@@ -34,28 +34,25 @@ class Rescues:
         self._bindings = bindings
         self._unrescue = unrescue
         self._loop = asyncio.get_running_loop()
-        self._failed_at_s: dict[str, float] = {}
 
     def due(self, *, timeout_s: float) -> list[str]:
-        """Those that are in rescue for so long, ordered by id. Callable from any thread."""
+        """Those in rescue for so long that nothing else is done to, ordered by id.
+
+        Callable from any thread.
+        """
         before_ns = time.time_ns() - int(timeout_s * 1e9)
-        return sorted(
-            instance.instance_id
-            for instance in self._truth.all()
-            if instance.rescued and instance.rescued_at.ToNanoseconds() <= before_ns
-        )
+        rescued = [i for i in self._truth.all() if i.rescued and not i.operation_id]
+        return sorted(i.instance_id for i in rescued if i.rescued_at.ToNanoseconds() <= before_ns)
 
     async def watch(self, *, timeout_s: float) -> None:
         """Ends those that are due, until it is cancelled."""
+        tried: dict[str, float] = {}
         while True:
             now_s = time.monotonic()
+            tried = {i: at_s for i, at_s in tried.items() if now_s - at_s < _TRY_AGAIN_S}
             for instance_id in self.due(timeout_s=timeout_s):
-                tried_s = self._failed_at_s.get(instance_id)
-                if tried_s is not None and now_s - tried_s < _TRY_AGAIN_S:
-                    continue
-                self._failed_at_s.pop(instance_id, None)
-                if not await self.end(instance_id):
-                    self._failed_at_s[instance_id] = now_s
+                if instance_id not in tried and not await self.end(instance_id):
+                    tried[instance_id] = now_s
             await asyncio.sleep(_LOOK_S)
 
     async def end(self, instance_id: str) -> bool:

@@ -12,7 +12,7 @@ from backends.fake.machines import CONFIG_DRIVE, new_instance
 from backends.fake.spawning import FakeSpawning
 from backends.images import ImageStore
 from backends.plan import InstancePlan
-from backends.rebuild import as_asked, rebuilt_spec, request_blockers
+from backends.rebuild import as_asked, name_blockers, rebuilt_spec, request_blockers
 from backends.rescue import reboot_blockers
 from backends.specification import SpecImages, existing
 from backends.work import Undo, Work
@@ -43,6 +43,7 @@ class FakeRebuild(Rebuild):
             [
                 *request_blockers(request, instance.spec),
                 *as_asked(self._spawning.rebuild_blockers(plan, images), request),
+                *name_blockers(plan, instance),
                 *reboot_blockers(instance),
             ]
         )

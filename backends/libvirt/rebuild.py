@@ -26,7 +26,7 @@ from backends.libvirt.placement import Placement
 from backends.libvirt.spawning import Spawning
 from backends.libvirt.xml.element import parse, to_text
 from backends.plan import InstancePlan
-from backends.rebuild import as_asked, rebuilt_spec, request_blockers
+from backends.rebuild import as_asked, name_blockers, rebuilt_spec, request_blockers
 from backends.redaction import redacted
 from backends.rescue import reboot_blockers
 from backends.specification import SpecImages, existing
@@ -65,6 +65,7 @@ class LibvirtRebuild(Rebuild):
             [
                 *request_blockers(request, instance.spec),
                 *as_asked(self._spawning.rebuild_blockers(plan, images), request),
+                *name_blockers(plan, instance),
                 *reboot_blockers(instance),
             ]
         )

@@ -29,6 +29,8 @@ _BUS_OF_PREFIX = {
     "sd": spec_pb2.DISK_BUS_SCSI,
     "hd": spec_pb2.DISK_BUS_IDE,
 }
+OWN_ROLES = ("root", "ephemeral", "swap", "config")
+"""Of disks that are made with an instance."""
 _BUSES_NOT_CARRIED_OUT = (spec_pb2.DISK_BUS_IDE, spec_pb2.DISK_BUS_NVME)
 _HARD_DISK = (spec_pb2.DISK_DEVICE_TYPE_UNSPECIFIED, spec_pb2.DISK_DEVICE_TYPE_DISK)
 
@@ -38,7 +40,7 @@ class PlannedDisk:
     """A disk that is made with the instance, and lives and dies with it."""
 
     role: str
-    """One of "root", "ephemeral", "swap" and "config"."""
+    """One of OWN_ROLES."""
     device_name: str
     bus: "spec_pb2.DiskBus.ValueType"
     size_bytes: int = 0

@@ -48,6 +48,7 @@ OWN_FACTS = st.builds(
         kernel=TEXTS,
         ramdisk=TEXTS,
         kernel_args=TEXTS,
+        boot=TEXTS,
         config_drive=TEXTS,
     ),
 )

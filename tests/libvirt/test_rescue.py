@@ -70,6 +70,19 @@ def test_the_rescue_disk_has_the_root_disks_place() -> None:
     assert disks(node) == before
 
 
+def test_kinds_of_devices_to_boot_from_come_back() -> None:
+    node = parse(golden("minimal_kernel"))
+    system = node.find("os")
+    assert system is not None
+    for kind in ("cdrom", "hd"):
+        etree.SubElement(system, "boot", dev=kind)
+    own = rescue_facts(node, image_id="rescue", since=SINCE)
+    enter_rescue(node, disk=DISK, config_drive=None)
+    assert node.find("os/boot") is None
+    leave_rescue(node, own)
+    assert [boot.get("dev") for boot in node.iterfind("os/boot")] == ["cdrom", "hd"]
+
+
 def test_what_comes_and_goes_in_rescue_stays_so() -> None:
     node = parse(golden("own_disks"))
     own = rescue_facts(node, image_id="rescue", since=SINCE)

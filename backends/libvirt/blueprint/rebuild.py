@@ -7,8 +7,8 @@ from backends.libvirt.instances import ALIAS_PREFIX
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.element import Node, parse
 from backends.libvirt.xml.metadata import InstanceMetadata
+from backends.plan.disks import OWN_ROLES
 
-_OWN_ROLES = ("root", "ephemeral", "swap", "config")
 _KERNEL = ("kernel", "initrd", "cmdline")
 
 
@@ -37,7 +37,7 @@ def _own_disks(node: Node) -> dict[str, Node]:
     for disk in node.iter("disk"):
         alias = disk.find("alias")
         name = "" if alias is None else alias.get("name", "")
-        if name.removeprefix(ALIAS_PREFIX).partition("-")[0] in _OWN_ROLES:
+        if name.removeprefix(ALIAS_PREFIX).partition("-")[0] in OWN_ROLES:
             found[name] = disk
     return found
 

@@ -35,6 +35,7 @@ def rescue_facts(node: Node, *, image_id: str, since: Timestamp) -> RescueMetada
         kernel=domain.kernel or "",
         ramdisk=domain.initrd or "",
         kernel_args=domain.kernel_args or "",
+        boot=" ".join(boot.get("dev", "") for boot in node.iterfind("os/boot")),
         config_drive="" if config is None else Disk.from_xml(config).source_file or "",
     )
 
@@ -74,6 +75,8 @@ def leave_rescue(node: Node, rescue: RescueMetadata) -> None:
     for tag, text in kept:
         if text:
             etree.SubElement(_os(node), tag).text = text
+    for kind in rescue.boot.split():
+        etree.SubElement(_os(node), "boot", dev=kind)
 
 
 def disk_node(node: Node, role: str) -> Node | None:

@@ -34,6 +34,8 @@ class RescueMetadata:
     kernel: str = ""
     ramdisk: str = ""
     kernel_args: str = ""
+    boot: str = ""
+    """Kinds of devices that it boots from, separated by blanks; empty: its devices say so."""
     config_drive: str = ""
     """File of its own config drive; empty: it has none."""
 
@@ -131,7 +133,7 @@ def _rescue_attributes(rescue: RescueMetadata) -> dict[str, str]:
 def _rescue(node: Node | None) -> RescueMetadata | None:
     if node is None:
         return None
-    texts = {name: node.get(name, "") for name in ("kernel", "ramdisk", "kernel_args")}
+    texts = {name: node.get(name, "") for name in ("kernel", "ramdisk", "kernel_args", "boot")}
     return RescueMetadata(
         image_id=node.get("image_id", ""),
         since=_time(node.get("since")) or Timestamp(),
