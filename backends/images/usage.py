@@ -51,8 +51,9 @@ class ImageUsers:
     def _lingering(self) -> Iterator[tuple[str, Path]]:
         """Disks in folders of instances, those among them that may be put back."""
         folders = self._instance_folders
-        for path in [] if folders is None else folders.glob("*/**/*.qcow2"):
-            yield path.relative_to(folders).parts[0], path
+        if folders is not None:
+            for path in folders.glob("*/**/*.qcow2"):
+                yield path.relative_to(folders).parts[0], path
 
 
 def _named(spec: InstanceSpec) -> Iterator[str]:

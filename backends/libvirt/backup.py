@@ -56,7 +56,7 @@ class Backups:
 
     def abort(self, instance_id: str, folder: Path) -> None:
         """Ends a copy into a folder, if there is one under way; raises TimedOutError."""
-        domain = self._domains.find_urgent(instance_id)
+        domain = self._domains.find(instance_id)
         end = time.monotonic() + _ABORT_S
         while domain is not None and self._target(domain).parent == folder:
             if time.monotonic() > end:

@@ -19,7 +19,7 @@ def persistent(domains: Domains, domain: libvirt.virDomain) -> Node:
 def define(domains: Domains, node: Node) -> libvirt.virDomain:
     """Defines a <domain> anew, for its next start."""
     try:
-        return domains.connection.handles.jobs.defineXML(to_text(node))
+        return domains.connection.handles.own.defineXML(to_text(node))
     except libvirt.libvirtError as error:
         raise domains.failed(error, node.findtext("uuid", "")) from error
 
@@ -36,7 +36,7 @@ def start_from_disk(domains: Domains, domain: libvirt.virDomain) -> None:
 
 def power_on(domains: Domains, instance_id: str) -> None:
     """Undo of a stop: starts a domain that is off; nothing where it runs or is unknown."""
-    domain = domains.find_urgent(instance_id)
+    domain = domains.find(instance_id)
     try:
         if domain is not None and not domain.isActive():
             domain.create()

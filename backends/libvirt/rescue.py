@@ -136,7 +136,7 @@ class LibvirtRescue(Rescue):
 
     def _break_off(self, instance_id: str) -> None:
         """Undo of a rescue that was not finished; nothing where it was not begun."""
-        domain = self._domains.find_urgent(instance_id)
+        domain = self._domains.find(instance_id)
         if domain is not None and self._domains.own(domain).rescue is not None:
             force_off(self._domains, instance_id)
             self._leave(domain)

@@ -116,7 +116,7 @@ class LibvirtSnapshots(Snapshots):
         copy_disk(Path(disk.source), base, target, to=_format(request), tick=tick)
 
     def _take_back(self, instance_id: str) -> None:
-        domain = self._domains.find_urgent(instance_id)
+        domain = self._domains.find(instance_id)
         if domain is None or is_active(domain):
             return
         disk = root_disk(self._domains.read(domain))

@@ -14,10 +14,9 @@ from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.spec_pb2 import ImageSource
 
 from tests.conformance.conftest import console_end
-from tests.conformance.test_guest_agent import answers
 from tests.conformance.test_snapshot import begin, made
 from tests.daemon import Connection, DaemonProcess
-from tests.instances import TIMEOUT_S, console_until, small_spec, spawned, succeeded
+from tests.instances import TIMEOUT_S, agent_answers, console_until, small_spec, spawned, succeeded
 
 pytestmark = pytest.mark.parametrize("backend", ["libvirt"], indirect=True)
 SNAPSHOT = "marked-a"
@@ -58,8 +57,7 @@ def marked(daemon: DaemonProcess, backend: str) -> Iterator[Marked]:
     spec = small_spec(backend=backend, boot="disk")
     with daemon.connect() as connection, spawned(connection, spec) as instance_id:
         guest = Marked(connection, instance_id)
-        console_until(connection, instance_id, READY)
-        answers(connection, instance_id)
+        agent_answers(connection, instance_id)
         guest.mark("A")
         made(connection, begin(connection, instance_id, SNAPSHOT, quiesce=True))
         guest.mark("B")

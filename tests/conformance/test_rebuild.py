@@ -12,7 +12,7 @@ from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1 import operation_pb2, spec_pb2, types_pb2
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.operation_pb2 import Operation
-from virtrpc.v1.spec_pb2 import GuestConfig, ImageSource, InstanceSpec
+from virtrpc.v1.spec_pb2 import GuestConfig, ImageSource, InjectedFile, InstanceSpec
 
 from tests.conformance.conftest import state_of
 from tests.conformance.test_config_drive import Drive
@@ -110,7 +110,7 @@ def test_the_guest_is_told_anew(
     guest = GuestConfig(
         config_drive=spec_pb2.CONFIG_DRIVE_TYPE_NOCLOUD,
         admin_password=PASSWORD,
-        files=[{"path": "/etc/motd", "content": b"new"}],
+        files=[InjectedFile(path="/etc/motd", content=b"new")],
     )
     after = rebuilt(connection, instance_id, guest=guest)
     path = config(after)
