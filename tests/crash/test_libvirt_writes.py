@@ -1,14 +1,14 @@
 """The daemon is killed around every write of a spawn and a destroy of a real guest, and more."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.crash.cases import DESTROY, REBUILD, RESCUE, SNAPSHOT, SPAWN, UNRESCUE
 from tests.crash.dying_daemon import BEFORE
-from tests.crash.lives import Call, Lives, places, points
-from tests.crash.verdict import hold, hold_through
+from tests.crash.lives import Call, Lives, places
+from tests.crash.verdict import end_machines, hold_through
 from tests.daemon import DaemonProcess
 
 pytestmark = pytest.mark.libvirt
@@ -18,9 +18,13 @@ REMAKING = (RESCUE, UNRESCUE, SNAPSHOT, REBUILD)
 
 
 @pytest.fixture(scope="module")
-def lives(short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]) -> Lives:
+def lives(
+    short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]
+) -> Iterator[Lives]:
     """Daemons over embedded QEMU."""
-    return Lives(short_folder(), backend="libvirt", place_images=guest_images)
+    folder = short_folder()
+    yield Lives(folder, backend="libvirt", place_images=guest_images)
+    end_machines(folder)
 
 
 def test_death_around_every_write_leaves_a_guest_or_nothing(lives: Lives) -> None:
@@ -33,12 +37,8 @@ def test_death_in_the_midst_of_remaking_a_guest_leaves_it_running(lives: Lives) 
     """All at once: in the last steps of each verb, when the host is changed already."""
     writes = lives.count(REMAKING)
     calls = [
-        Call.of(case, *place)
+        [Call.of(case, *place)]
         for case in REMAKING
         for place in [p for p in places(writes[str(case)]) if p[1] == BEFORE][-2:]
     ]
-    with lives.mortal_life(points(calls)) as daemon:
-        died = lives.die(daemon, calls, writes)
-    with lives.life() as daemon:
-        hold(lives, daemon, died)
-        lives.clear(daemon)
+    hold_through(lives, calls, writes)
