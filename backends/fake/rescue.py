@@ -3,19 +3,18 @@
 from collections.abc import Callable, Mapping
 
 from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1 import spec_pb2
 from virtrpc.v1.instance_pb2 import AttachedDisk
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Rescue
 from backends.fake.host import FakeHost
+from backends.fake.machines import CONFIG_DRIVE
+from backends.fake.rescue_disks import in_rescue, out_of_rescue
 from backends.fake.spawning import BUILTIN_IMAGE
 from backends.images import ImageStore
-from backends.plan.disks import CONFIG_DRIVE_NAME, free_name
 from backends.rescue import RESCUE_DRIVE, may_run, reboot_blockers, rescue_drive, rescue_image
 from backends.work import Undo, Work
 
-_VIRTIO = spec_pb2.DISK_BUS_VIRTIO
 _ON = (PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED)
 
 
@@ -25,7 +24,6 @@ class FakeRescue(Rescue):
     def __init__(self, host: FakeHost, images: ImageStore) -> None:
         self._host = host
         self._images = images
-        self._own_drives: dict[str, str] = {}
         self.undo: Mapping[str, Callable[[str], None]] = {
             "remove_rescue_files": self._remove_files,
             "leave_rescue": self._leave,
@@ -93,17 +91,10 @@ class FakeRescue(Rescue):
         with self._host.edit(instance_id) as edited:
             edited.rescued, edited.rescue_image_id = True, image_id
             edited.rescued_at.GetCurrentTime()
-            disks = list(edited.persistent.disks)
-            names = {disk.device_name for disk in disks}
-            name = free_name(_VIRTIO, names)
-            for disk in disks:
-                if disk.HasField("boot_index"):
-                    disk.boot_index += 1
-                if disk.role == "root":
-                    name, disk.device_name = disk.device_name, name
-            if drive.exists():
-                self._own_drives[instance_id] = _put_drive(disks, str(drive))
-            _put_disks(edited, [_rescue_disk(name), *disks])
+            disks = in_rescue(
+                edited.persistent.disks, config_drive=str(drive) if drive.exists() else ""
+            )
+            _put_disks(edited, disks)
 
     def _leave(self, instance_id: str) -> None:
         """Its own machine again, and off; nothing where it is not in rescue."""
@@ -111,45 +102,16 @@ class FakeRescue(Rescue):
         if instance is None or not instance.rescued:
             return
         self._host.stop(instance_id, "failed")
+        drive = self._host.instance_folder(instance_id) / CONFIG_DRIVE
         with self._host.edit(instance_id) as edited:
             edited.rescued, edited.rescue_image_id = False, ""
             edited.ClearField("rescued_at")
-            disks = [disk for disk in edited.persistent.disks if disk.role != "rescue"]
-            (rescue,) = [disk for disk in edited.persistent.disks if disk.role == "rescue"]
-            for disk in disks:
-                if disk.HasField("boot_index"):
-                    disk.boot_index -= 1
-                if disk.role == "root":
-                    disk.device_name = rescue.device_name
-                if disk.role == "config":
-                    disk.source = self._own_drives.pop(instance_id, "")
-            _put_disks(edited, [disk for disk in disks if disk.role != "config" or disk.source])
-
-
-def _put_drive(disks: list[AttachedDisk], source: str) -> str:
-    """Puts the rescue system's config drive among some disks; gives what it replaces."""
-    for disk in disks:
-        if disk.role == "config":
-            former, disk.source = disk.source, source
-            return former
-    disks.append(
-        AttachedDisk(
-            device_name=CONFIG_DRIVE_NAME, role="config", bus=_VIRTIO, source=source,
-            format=spec_pb2.DISK_FORMAT_RAW, device_type=spec_pb2.DISK_DEVICE_TYPE_DISK,
-            read_only=True,
-        )
-    )  # fmt: skip
-    return ""
-
-
-def _rescue_disk(name: str) -> AttachedDisk:
-    return AttachedDisk(
-        device_name=name, role="rescue", bus=_VIRTIO, format=spec_pb2.DISK_FORMAT_QCOW2,
-        device_type=spec_pb2.DISK_DEVICE_TYPE_DISK, boot_index=0,
-    )  # fmt: skip
+            disks = out_of_rescue(
+                edited.persistent.disks, config_drive=str(drive) if drive.exists() else ""
+            )
+            _put_disks(edited, disks)
 
 
 def _put_disks(instance: pb.Instance, disks: list[AttachedDisk]) -> None:
-    kept = pb.MachineState(disks=sorted(disks, key=lambda disk: disk.device_name))
     del instance.persistent.disks[:]
-    instance.persistent.disks.extend(kept.disks)
+    instance.persistent.disks.extend(disks)
