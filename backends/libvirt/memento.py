@@ -6,10 +6,12 @@
 It is there whole or not at all, and while it is there the instance can be put back.
 """
 
+import errno
 import os
 import shutil
 from pathlib import Path
 
+from backends.errors import NoRoomError
 from backends.libvirt.own_disks import own_files
 
 _DEFINITION = "domain.xml"
@@ -24,15 +26,14 @@ class Memento:
         self._fresh = folder / "before.new"
 
     def take(self, definition: str) -> None:
-        """Remembers the files that there are, and this definition."""
+        """Remembers the files that there are, and this definition; raises NoRoomError."""
         self.forget()
-        self._fresh.mkdir(mode=0o700)
-        for path in own_files(self._folder):
-            os.link(path, self._fresh / path.name)
-        with (self._fresh / _DEFINITION).open("w", encoding="utf-8") as file:
-            file.write(definition)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            self._write(definition)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise NoRoomError("the filesystem of the instances is full") from error
         self._fresh.rename(self._path)
         _sync(self._folder)
 
@@ -41,7 +42,7 @@ class Memento:
 
         The memento stays, so that it can be done again until it is forgotten.
         """
-        shutil.rmtree(self._fresh, ignore_errors=True)
+        self._remove_fresh()
         if not self._path.exists():
             return None
         remembered = {path.name: path for path in own_files(self._path)}
@@ -54,9 +55,24 @@ class Memento:
 
     def forget(self) -> None:
         """What was is gone for good; nothing where there is no memento."""
-        for path in (self._fresh, self._path):
-            if path.exists():
-                shutil.rmtree(path)
+        self._remove_fresh()
+        if self._path.exists():
+            # A part of it must never be taken for the whole.
+            self._path.rename(self._fresh)
+            self._remove_fresh()
+
+    def _remove_fresh(self) -> None:
+        if self._fresh.exists():
+            shutil.rmtree(self._fresh)
+
+    def _write(self, definition: str) -> None:
+        self._fresh.mkdir(mode=0o700)
+        for path in own_files(self._folder):
+            os.link(path, self._fresh / path.name)
+        with (self._fresh / _DEFINITION).open("w", encoding="utf-8") as file:
+            file.write(definition)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _put(source: Path, target: Path) -> None:

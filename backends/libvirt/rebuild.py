@@ -69,7 +69,21 @@ class LibvirtRebuild(Rebuild):
                 *reboot_blockers(instance),
             ]
         )
-        self._rebuild(request, plan, images, work, was_on=instance.power_state in _ON)
+        undo = {"instance_id": request.instance_id}
+        work.phase("stop", percent=5)
+        work.step("stop", Undo("power_on", undo) if instance.power_state in _ON else None)
+        force_off(self._domains, request.instance_id)
+        work.phase("image", percent=15, message=plan.spec.image.image_id)
+        work.phase("disks", percent=20)
+        work.step("disks", Undo("put_back", undo))
+        self._replace_disks(domain, plan, images, work, keep=request.preserve_ephemeral)
+        work.phase("define", percent=60)
+        work.step("define")
+        self._define(domain, plan, images, by=work.operation_id)
+        work.phase("start", percent=80)
+        work.step("start", Undo("force_off", undo))
+        start_from_disk(self._domains, domain)
+        work.commit()
         return self._finished(domain)
 
     def _recreate(self, request: pb.RebuildInstanceRequest, work: Work) -> Instance:
@@ -91,36 +105,21 @@ class LibvirtRebuild(Rebuild):
             ],
         )
 
-    def _rebuild(
+    def _replace_disks(
         self,
-        request: pb.RebuildInstanceRequest,
+        domain: libvirt.virDomain,
         plan: InstancePlan,
         images: SpecImages,
         work: Work,
         *,
-        was_on: bool,
+        keep: bool,
     ) -> None:
-        undo = {"instance_id": plan.instance_id}
-        work.phase("stop", percent=5)
-        work.step("stop", Undo("power_on", undo) if was_on else None)
-        force_off(self._domains, plan.instance_id)
-        work.phase("image", percent=15, message=plan.spec.image.image_id)
-        work.phase("disks", percent=20)
-        work.step("disks", Undo("put_back", undo))
-        domain, _ = self._domains.managed(plan.instance_id)
-        node = persistent(self._domains, domain)
+        """Remembers what is there, then makes the plan's disks; ephemeral ones may be kept."""
         folder = self._folders.make(plan.instance_id)
-        Memento(folder).take(to_text(node))
-        keep = kept_files(plan, folder) if request.preserve_ephemeral else frozenset[str]()
-        remove_files(folder, keep=keep)
-        make_disks(plan, images, folder, checkpoint=work.checkpoint, keep=keep)
-        work.phase("define", percent=60)
-        work.step("define")
-        self._define(domain, plan, images, by=work.operation_id)
-        work.phase("start", percent=80)
-        work.step("start", Undo("force_off", undo))
-        start_from_disk(self._domains, domain)
-        work.commit()
+        Memento(folder).take(to_text(persistent(self._domains, domain)))
+        kept = kept_files(plan, folder) if keep else frozenset[str]()
+        remove_files(folder, keep=kept)
+        make_disks(plan, images, folder, checkpoint=work.checkpoint, keep=kept)
 
     def _define(
         self, domain: libvirt.virDomain, plan: InstancePlan, images: SpecImages, *, by: str

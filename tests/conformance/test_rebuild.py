@@ -273,6 +273,17 @@ class TestFiles:
             assert marked(ephemeral)
             assert not (folder / "before").exists()
 
+    def test_firmware_forgets_its_boot_entries(self, connection: Connection, backend: str) -> None:
+        spec = small_spec(backend=backend, boot="disk")
+        spec.machine.firmware = spec_pb2.FIRMWARE_TYPE_UEFI
+        with spawned(connection, spec) as instance_id:
+            (disk,) = state_of(connection, instance_id).persistent.disks
+            variables = Path(disk.source).with_name("nvram.fd")
+            before = variables.stat().st_ino, variables.stat().st_size
+            rebuilt(connection, instance_id)
+            after = variables.stat().st_ino, variables.stat().st_size
+            assert (after[0] != before[0], after[1] == before[1]) == (True, True)
+
 
 def mark(disk: Path) -> None:
     with disk.open("r+b") as file:
