@@ -19,7 +19,7 @@ from tests.daemon import DaemonProcess
 from tests.instances import destroyed, finished, small_spec, succeeded
 
 pytestmark = pytest.mark.libvirt
-DISK_MIB, STORE_MIB, LEFT_MIB = 192, 400, 32
+DISK_MIB, STORE_MIB, LEFT_MIB = 128, 320, 32
 RUNNING = types_pb2.POWER_STATE_RUNNING
 
 

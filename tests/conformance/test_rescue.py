@@ -24,6 +24,8 @@ UNKNOWN = "00000000-0000-4000-8000-00000000dead"
 PASSWORD = "canary-rescue-password-4b1d"  # noqa: S105 - that is what is looked for
 RUNNING, SHUTDOWN = types_pb2.POWER_STATE_RUNNING, types_pb2.POWER_STATE_SHUTDOWN
 AT_ONCE = Duration(seconds=0)
+# What a real machine would show no other way is not worth its time.
+ON_THE_FAKE = pytest.mark.parametrize("backend", ["fake"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +85,7 @@ def test_an_instance_is_rescued_and_comes_back(connection: Connection, instance_
         assert disks(state_of(connection, instance_id)) == disks(before)
 
 
+@ON_THE_FAKE
 def test_another_image_is_refused_in_rescue(
     connection: Connection, daemon: DaemonProcess, instance_id: str
 ) -> None:
@@ -109,6 +112,7 @@ def test_a_rescue_outlives_power_cycles(connection: Connection, instance_id: str
     assert unrescue(connection, instance_id).power_state == RUNNING
 
 
+@ON_THE_FAKE
 def test_an_instance_that_was_off_runs_in_rescue_and_after(
     connection: Connection, instance_id: str
 ) -> None:
@@ -117,6 +121,7 @@ def test_an_instance_that_was_off_runs_in_rescue_and_after(
     assert unrescue(connection, instance_id).power_state == RUNNING
 
 
+@ON_THE_FAKE
 def test_an_instance_that_may_not_run_is_left_off(connection: Connection, instance_id: str) -> None:
     rescue(connection, instance_id)
     bootable = pb.SetInstanceBootableRequest(instance_id=instance_id, bootable=False)
@@ -130,6 +135,7 @@ def test_an_instance_that_may_not_run_is_left_off(connection: Connection, instan
     connection.instances.PowerOnInstance(on, timeout=TIMEOUT_S)
 
 
+@ON_THE_FAKE
 def test_a_suspended_instance_is_refused(connection: Connection, instance_id: str) -> None:
     suspend = pb.SuspendInstanceRequest(instance_id=instance_id)
     succeeded(connection, connection.instances.SuspendInstance(suspend))
@@ -154,6 +160,7 @@ def test_unknown_instances_and_images_are_not_found(
     assert refusal.fields == ["rescue_image_id"]
 
 
+@ON_THE_FAKE
 def test_a_check_changes_nothing(connection: Connection, instance_id: str) -> None:
     cursor = cursor_now(connection)
     assert not rescue(connection, instance_id, validate_only=True).instance_id

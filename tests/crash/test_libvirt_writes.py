@@ -34,11 +34,11 @@ def test_death_around_every_write_leaves_a_guest_or_nothing(lives: Lives) -> Non
 
 
 def test_death_in_the_midst_of_remaking_a_guest_leaves_it_running(lives: Lives) -> None:
-    """All at once: in the last steps of each verb, when the host is changed already."""
+    """All at once: in the last step of each verb, when the host is changed already."""
     writes = lives.count(REMAKING)
     calls = [
         [Call.of(case, *place)]
         for case in REMAKING
-        for place in [p for p in places(writes[str(case)]) if p[1] == BEFORE][-2:]
+        for place in [p for p in places(writes[str(case)]) if p[1] == BEFORE][-1:]
     ]
     hold_through(lives, calls, writes)
