@@ -8,8 +8,8 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from virtrpc.v1 import host_pb2, operation_pb2, spec_pb2, types_pb2
 from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1 import operation_pb2, spec_pb2, types_pb2
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.operation_pb2 import Operation
 from virtrpc.v1.spec_pb2 import GuestConfig, ImageSource, InjectedFile, InstanceSpec
@@ -233,6 +233,20 @@ def test_an_instance_is_recreated_on_a_host_that_does_not_know_it(
         destroyed(connection, instance_id)
 
 
+@ON_THE_FAKE
+def test_a_host_that_is_disabled_recreates_nothing_and_rebuilds_what_it_has(
+    make_daemon: MakeDaemon,
+) -> None:
+    daemon, spec, image = make_daemon(), _spec("fake"), ImageSource(image_id="guest")
+    with daemon.start(), daemon.connect() as connection, spawned(connection, spec) as instance_id:
+        connection.hosts.SetHostEnabled(host_pb2.SetHostEnabledRequest(enabled=False))
+        new = {"image": image, "recreate": True, "spec": _spec("fake")}
+        with refused(grpc.StatusCode.FAILED_PRECONDITION, "HOST_DISABLED"):
+            begin(connection, UNKNOWN, **new, validate_only=True)
+        assert rebuilt(connection, instance_id, image=image).power_state == RUNNING
+
+
+@ON_THE_FAKE
 def test_a_rebuild_that_fails_leaves_the_instance_as_it_was(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon("--fake-faults=rebuild_instance.start=fail")
     spec = _spec("fake")
