@@ -27,6 +27,7 @@ from backends.contract.host import Adoption, HostPower
 from backends.contract.images import Images
 from backends.contract.rebuild import Rebuild
 from backends.contract.rescue import Rescue
+from backends.contract.shares import Shares
 from backends.contract.snapshots import Snapshots
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "Rebuild",
     "Rescue",
     "Sample",
+    "Shares",
     "Snapshots",
     "Suspension",
 ]

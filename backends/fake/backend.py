@@ -20,6 +20,7 @@ from backends.fake.power import FakePower
 from backends.fake.rebuild import FakeRebuild
 from backends.fake.rescue import FakeRescue
 from backends.fake.resources import sample_host
+from backends.fake.shares import FakeShares
 from backends.fake.snapshots import FakeSnapshots
 from backends.fake.spawning import FakeSpawning
 from backends.fake.suspension import FakeSuspension
@@ -36,6 +37,7 @@ class FakeBackend(Backend):
     name = "fake"
 
     def __init__(self, options: BackendOptions) -> None:
+        self._options = options
         self._host = FakeHost(options.state_dir / "fake", parse_rules(options.fake_faults))
         self._missing, self._features = lacking(options.fake_lacks)
         self.image_store = ImageStore(options.image_dir, options.images)
@@ -51,6 +53,7 @@ class FakeBackend(Backend):
         spawning = FakeSpawning(self._host, self.image_store, self._features)
         rebuild = FakeRebuild(self._host, self.image_store, spawning)
         rescue = FakeRescue(self._host, self.image_store)
+        shares = FakeShares(self._host, options.share_dirs, self._features)
         self._facets = (
             FakeLifecycle(self._host, spawning),
             FakeInstanceFiles(self._host),
@@ -62,6 +65,7 @@ class FakeBackend(Backend):
             rebuild,
             rescue,
             FakeSnapshots(self._host, self.image_store),
+            shares,
             images,
             CommandedPower(
                 options.host_power,
@@ -71,7 +75,6 @@ class FakeBackend(Backend):
             ),
             FakeAdoption(self._host),
         )
-        self._pci_passthrough = options.pci_passthrough
         self._undo: Mapping[str, Callable[[str], None]] = {
             "remove_files": lambda instance_id: shutil.rmtree(
                 self._host.instance_folder(instance_id), ignore_errors=True
@@ -80,6 +83,7 @@ class FakeBackend(Backend):
             "thaw": guest.thaw,
             "disown": self._host.disown,
             "undefine": self._host.undefine,
+            "unshare": shares.undo_mount,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
             "power_on": self._host.power_on,
             **rebuild.undo,
@@ -131,7 +135,11 @@ class FakeBackend(Backend):
 
     def sample_host(self, instances: Iterable[Instance]) -> HostSample:
         """See Backend."""
-        return sample_host(instances, pci_passthrough=self._pci_passthrough)
+        return sample_host(
+            instances,
+            pci_passthrough=self._options.pci_passthrough,
+            dedicated_cpus=self._options.dedicated_cpus,
+        )
 
     def console_log(self, instance_id: str) -> ConsoleLog:
         """See Backend."""

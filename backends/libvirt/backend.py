@@ -35,6 +35,7 @@ from backends.libvirt.probe import Probed, probe
 from backends.libvirt.rebuild import LibvirtRebuild
 from backends.libvirt.rescue import LibvirtRescue
 from backends.libvirt.resources import HostResources
+from backends.libvirt.shares import LibvirtShares
 from backends.libvirt.snapshots import LibvirtSnapshots
 from backends.libvirt.spawning import Spawning
 from backends.libvirt.suspension import LibvirtSuspension
@@ -52,7 +53,7 @@ class LibvirtBackend(Backend):
         self._folders = InstanceFolders(options.state_dir / "instances")
         self._domains = Domains()
         self._counters = Counters(self._domains)
-        self._probed = Probed()
+        self._probed = Probed(dedicated_cpus=options.dedicated_cpus)
         self._connection: Connection | None = None
         self._observer: Observer | None = None
         self._callbacks: Callbacks | None = None
@@ -68,6 +69,7 @@ class LibvirtBackend(Backend):
         rebuild = LibvirtRebuild(self._domains, self._folders, self.image_store, spawning)
         rescue = LibvirtRescue(self._domains, self._folders, self.image_store)
         adoption = LibvirtAdoption(self._domains, self._folders, image_dir=options.image_dir)
+        shares = LibvirtShares(self._domains, self._probed, options.share_dirs)
         self._facets = (
             LibvirtLifecycle(self._domains, self._folders, spawning),
             LibvirtInstanceFiles(self._domains, self._folders),
@@ -79,6 +81,7 @@ class LibvirtBackend(Backend):
             rebuild,
             rescue,
             snapshots,
+            shares,
             images,
             adoption,
             CommandedPower(options.host_power, instances=self._domains.read_all, own_way=SYSTEMD),
@@ -93,6 +96,7 @@ class LibvirtBackend(Backend):
             "remove_files": self._folders.remove,
             "undefine": lambda instance_id: undefine(self._domains, instance_id),
             "restore": suspension.undo_save,
+            "unshare": shares.undo_mount,
             "thaw": guest.thaw,
             "disown": adoption.disown,
             "force_off": lambda instance_id: force_off(self._domains, instance_id),

@@ -96,7 +96,11 @@ class Lives:
             self.folder,
             backend=self.backend,
             program=(*MORTAL, plan) if plan else REAL,
-            arguments=[f"--image-source-dir={self.sources}", "--allow-host-power"],
+            arguments=[
+                f"--image-source-dir={self.sources}",
+                f"--share-dir={self.sources}",
+                "--allow-host-power",
+            ],
             environment=_ENVIRONMENT,
         )
         with daemon.start(wait=wait):
