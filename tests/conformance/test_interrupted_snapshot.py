@@ -147,6 +147,7 @@ def test_a_full_store_keeps_no_part(host: Host, instance_id: str, live: bool) ->
     power(host.connection, instance_id, on=live)
     operation = finished(host.connection, begin(host.connection, instance_id, "cut-short"))
     assert operation.error.reason == "NO_ROOM"
+    assert "not_undone" not in operation.error.metadata
     assert any(step.name == "copy" for step in operation.steps)
     host.nothing_is_left()
     power(host.connection, instance_id, on=True)
