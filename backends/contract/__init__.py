@@ -26,7 +26,10 @@ from backends.contract.facets import (
 from backends.contract.host import Adoption, HostPower
 from backends.contract.images import Images
 from backends.contract.interfaces import Firewall, Interfaces
+from backends.contract.rebuild import Rebuild
+from backends.contract.rescue import Rescue
 from backends.contract.shares import Shares
+from backends.contract.snapshots import Snapshots
 
 __all__ = [
     "Adoption",
@@ -45,7 +48,10 @@ __all__ = [
     "Lifecycle",
     "Observer",
     "Power",
+    "Rebuild",
+    "Rescue",
     "Sample",
     "Shares",
+    "Snapshots",
     "Suspension",
 ]

@@ -18,8 +18,12 @@ from backends.fake.intent import FakeIntent
 from backends.fake.interfaces import FakeDevices, FakeInterfaceHost, MemoryFilter
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.power import FakePower
+from backends.fake.rebuild import FakeRebuild
+from backends.fake.rescue import FakeRescue
 from backends.fake.resources import sample_host
 from backends.fake.shares import FakeShares
+from backends.fake.snapshots import FakeSnapshots
+from backends.fake.spawning import FakeSpawning
 from backends.fake.suspension import FakeSuspension
 from backends.firewall.book import FilterBook
 from backends.firewall.firewall import HostFirewall
@@ -53,6 +57,7 @@ class FakeBackend(Backend):
         )
         guest = FakeGuestAgent(self._host)
         suspension = FakeSuspension(self._host)
+        rescue = FakeRescue(self._host, self.image_store)
         shares = FakeShares(self._host, options.share_dirs, self._features)
         folder = options.state_dir / "fake"
         self._firewall = HostFirewall(FilterBook(folder / "firewall"), MemoryFilter())
@@ -60,8 +65,10 @@ class FakeBackend(Backend):
         side = InterfaceSide(self._book, self._firewall, FakeDevices())
         interface_host = FakeInterfaceHost(self._host)
         interfaces = HostInterfaces(interface_host, side)
+        spawning = FakeSpawning(self._host, self.image_store, self._features, side)
+        rebuild = FakeRebuild(self._host, self.image_store, spawning)
         self._facets = (
-            FakeLifecycle(self._host, self.image_store, self._features, side),
+            FakeLifecycle(self._host, spawning, side),
             FakeInstanceFiles(self._host, side),
             interfaces,
             HostFiltering(interface_host, self._firewall, FakeDevices()),
@@ -70,6 +77,9 @@ class FakeBackend(Backend):
             guest,
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
+            rebuild,
+            rescue,
+            FakeSnapshots(self._host, self.image_store),
             shares,
             images,
             CommandedPower(
@@ -92,6 +102,9 @@ class FakeBackend(Backend):
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
             "take_away": side.take_away,
             **interfaces.undo,
+            "power_on": self._host.power_on,
+            **rebuild.undo,
+            **rescue.undo,
             **images.undo,
         }
 

@@ -23,6 +23,7 @@ from backends.libvirt.xml.capabilities import (
 )
 
 _NOT_YET = "this backend does not do it yet"
+_NO_GUESTS = "libvirt's test driver runs no guests"
 _MACHINE_TYPE = "q35"
 _VHOST_USER_FOLDERS = (Path("/etc/qemu/vhost-user"), Path("/usr/share/qemu/vhost-user"))
 _EPHEMERAL_FILESYSTEMS = ("ext2", "ext3", "ext4", "vfat", "xfs")
@@ -65,7 +66,11 @@ def probe(
         **_features(into),
         **network_features(connection, uri, why_no_filter=why_no_filter),
     }
-    without_shares = into.features["virtiofs"]
+    missing = {
+        "mount_share": into.features["virtiofs"],
+        "snapshot_instance": _NO_GUESTS if kind == "test" else "",
+        **dict.fromkeys(FIREWALL_VERBS, why_no_filter),
+    }
     split = urlsplit(uri)
     return HypervisorFacts(
         hypervisor_type=connection.getType(),
@@ -75,10 +80,7 @@ def probe(
         connection=f"{split.scheme}://{split.hostname or ''}{split.path}",
         virt_type=kind,
         virt_type_reason=reason,
-        missing={
-            **({"mount_share": without_shares} if without_shares else {}),
-            **(dict.fromkeys(FIREWALL_VERBS, why_no_filter) if why_no_filter else {}),
-        },
+        missing={verb: why for verb, why in missing.items() if why},
         features=into.features,
     )
 
@@ -100,13 +102,12 @@ def _features(probed: Probed) -> dict[str, str]:
     uefi = "efi" in guests.firmware
     secure = uefi and guests.secure_loader and has_secure_boot()
     tpm = guests.tpm_emulator and shutil.which("swtpm") and shutil.which("swtpm_setup")
-    no_guests = "libvirt's test driver runs no guests"
     return {
         "image_qcow2": "",
         "image_raw": "",
         "rng": "",
         "guest_agent": "",
-        "watchdog": "" if real else no_guests,
+        "watchdog": "" if real else _NO_GUESTS,
         "config_drive_openstack": "",
         "config_drive_nocloud": "",
         "uefi": "" if uefi else "no UEFI firmware is installed (Debian: package ovmf)",
@@ -166,7 +167,7 @@ def _virt_type(uri: str, asked: str) -> tuple[str, str]:
     libvirt announces KVM wherever the module is, even where guests then hang.
     """
     if urlsplit(uri).scheme.startswith("test"):
-        return "test", "libvirt's test driver runs no guests"
+        return "test", _NO_GUESTS
     if asked != "auto":
         return asked, f"configured: --virt-type {asked}"
     flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
