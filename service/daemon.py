@@ -105,6 +105,7 @@ class Daemon:
                 fake_faults=settings.fake_faults,
                 reclaim_after_s=settings.reclaim_after_s,
                 images=settings.images,
+                volumes=settings.volumes,
             ),
         )
         self._journal = Journal(self._state_dir.journal)

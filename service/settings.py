@@ -11,6 +11,7 @@ import click
 from virtrpc.address import default_socket
 
 from backends.images import ImagePolicy
+from backends.volumes import VolumePolicy
 
 ENVIRONMENT_PREFIX = "VIRTRPC"
 
@@ -31,6 +32,7 @@ class Settings:
     sample_interval_s: float
     reclaim_after_s: float
     images: ImagePolicy
+    volumes: VolumePolicy
     image_cache_interval_s: float
     grace_s: float
     log_format: str
@@ -134,6 +136,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True, help="Seconds between looks for unused images; 0: never by itself.",
     ),
     click.option(
+        "--volume-dir", multiple=True, type=click.Path(path_type=Path, file_okay=False),
+        help="Directory that volumes of this host may be attached from: files, block devices,"
+        " NBD sockets. Repeatable  [default: none]",
+    ),
+    click.option(
         "--grace", type=click.FloatRange(0, 3600), default=10.0, show_default=True,
         help="Seconds that running operations have at a stop.",
     ),
@@ -164,6 +171,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
         image_max_virtual_size: int,
         image_max_unused_age: float,
         image_cache_interval: float,
+        volume_dir: tuple[Path, ...],
         **values: Any,
     ) -> None:
         command(
@@ -181,6 +189,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                     max_unused_age_s=image_max_unused_age,
                 ),
                 image_cache_interval_s=image_cache_interval,
+                volumes=VolumePolicy(dirs=tuple(folder.absolute() for folder in volume_dir)),
                 **values,
             )
         )

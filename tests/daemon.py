@@ -18,6 +18,7 @@ from virtrpc.v1 import (
     host_pb2_grpc,
     instance_pb2_grpc,
     operation_pb2_grpc,
+    volume_pb2_grpc,
 )
 
 START_TIMEOUT_S = 60.0
@@ -62,6 +63,11 @@ class DaemonProcess:
     def image_dir(self) -> Path:
         """The daemon's image store."""
         return self.state_dir / "images"
+
+    @property
+    def volume_dir(self) -> Path:
+        """A directory for volumes; whoever uses it says so to the daemon, and makes it."""
+        return self.folder / "volumes"
 
     def start(self, *, wait: bool = True) -> "DaemonProcess":
         """Starts it, and waits until it reaches its hypervisor."""
@@ -152,6 +158,7 @@ class Connection:
         self.events = event_pb2_grpc.EventServiceStub(self.channel)
         self.consoles = console_pb2_grpc.ConsoleServiceStub(self.channel)
         self.hosts = host_pb2_grpc.HostServiceStub(self.channel)
+        self.volumes = volume_pb2_grpc.VolumeServiceStub(self.channel)
 
     def close(self) -> None:
         """Closes the channel."""

@@ -17,6 +17,7 @@ from backends.contract.facets import (
     Suspension,
 )
 from backends.contract.images import Images
+from backends.contract.volumes import VolumeFacts, Volumes, VolumeSnapshots
 
 __all__ = [
     "Backend",
@@ -32,4 +33,7 @@ __all__ = [
     "Power",
     "Sample",
     "Suspension",
+    "VolumeFacts",
+    "VolumeSnapshots",
+    "Volumes",
 ]

@@ -15,9 +15,13 @@ from backends.fake.intent import FakeIntent
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.power import FakePower
 from backends.fake.suspension import FakeSuspension
+from backends.fake.volume_snapshots import FakeVolumeSnapshots
+from backends.fake.volumes import FakeVolumes
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
 from backends.loading import BackendOptions
+from backends.volumes.facts import HostVolumeFacts, initiator_name
+from backends.volumes.storage import Storage
 from backends.work import Undo
 
 
@@ -38,8 +42,11 @@ class FakeBackend(Backend):
         )
         guest = FakeGuestAgent(self._host)
         suspension = FakeSuspension(self._host)
+        storage = Storage(options.volumes, servers=False)
+        volumes = FakeVolumes(self._host, storage)
+        snapshots = FakeVolumeSnapshots(self._host, volumes)
         self._facets = (
-            FakeLifecycle(self._host, self.image_store),
+            FakeLifecycle(self._host, self.image_store, storage),
             FakeInstanceFiles(self._host),
             FakePower(self._host),
             suspension,
@@ -47,6 +54,13 @@ class FakeBackend(Backend):
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
             images,
+            volumes,
+            snapshots,
+            HostVolumeFacts(
+                find=self._host.find,
+                features=lambda: FEATURES,
+                initiator=initiator_name(options.state_dir),
+            ),
         )
         self._undo: Mapping[str, Callable[[str], None]] = {
             "remove_files": lambda instance_id: shutil.rmtree(
@@ -56,6 +70,8 @@ class FakeBackend(Backend):
             "thaw": guest.thaw,
             "undefine": self._host.undefine,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
+            "detach_volume": volumes.unplug,
+            "drop_snapshot": snapshots.drop,
             **images.undo,
         }
 

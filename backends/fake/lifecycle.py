@@ -16,6 +16,8 @@ from backends.fake.machines import CONFIG_DRIVE
 from backends.images import ImageStore
 from backends.plan import InstancePlan
 from backends.specification import SpecImages, boot_source_blockers, existing, instance_name
+from backends.volumes.spawning import spawn_errors
+from backends.volumes.storage import Storage
 from backends.work import Undo, Work
 
 BUILTIN_IMAGE = "demo"
@@ -25,9 +27,10 @@ log = structlog.get_logger()
 class FakeLifecycle(Lifecycle):
     """Beginning and end of instances."""
 
-    def __init__(self, host: FakeHost, images: ImageStore) -> None:
+    def __init__(self, host: FakeHost, images: ImageStore, storage: Storage) -> None:
         self._host = host
         self._images = images
+        self._storage = storage
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
         """See Lifecycle."""
@@ -43,6 +46,7 @@ class FakeLifecycle(Lifecycle):
                 *_without_builtin(images.blockers, spec),
                 *boot_source_blockers(spec),
                 *plan.blockers(FEATURES, free_room(self._host.instances())),
+                *spawn_errors(plan, self._storage, self._host.instances()),
             ]
         )
         self._make_files(plan, faulty)

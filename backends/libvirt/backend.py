@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import libvirt
+from virtrpc.v1.instance_pb2 import Instance
 
 from backends.console_log import ConsoleLog
 from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
@@ -29,7 +30,11 @@ from backends.libvirt.lifecycle import (
 from backends.libvirt.power import LibvirtPower
 from backends.libvirt.probe import Probed, probe
 from backends.libvirt.suspension import LibvirtSuspension
+from backends.libvirt.volume_places import VolumePlaces
+from backends.libvirt.volume_snapshots import LibvirtVolumeSnapshots
+from backends.libvirt.volumes import LibvirtVolumes
 from backends.loading import BackendOptions
+from backends.volumes.facts import HostVolumeFacts
 from backends.work import Undo
 
 
@@ -53,9 +58,12 @@ class LibvirtBackend(Backend):
         self.image_users = ImageUsers(self.image_store, self._folders.folder)
         images = HostImages(self.image_store, self.image_users, instances=self._domains.read_all)
         guest = LibvirtGuestAgent(self._domains)
+        places = VolumePlaces(self._domains, options.volumes, options.state_dir)
+        volumes = LibvirtVolumes(self._domains, places, self._probed)
+        snapshots = LibvirtVolumeSnapshots(self._domains, guest)
         suspension = LibvirtSuspension(self._domains)
         self._facets = (
-            LibvirtLifecycle(self._domains, self._folders, self.image_store, self._probed),
+            LibvirtLifecycle(self._domains, self._folders, self.image_store, self._probed, places),
             LibvirtInstanceFiles(self._domains, self._folders),
             LibvirtPower(self._domains),
             suspension,
@@ -63,6 +71,13 @@ class LibvirtBackend(Backend):
             LibvirtDiagnostics(self._domains),
             LibvirtIntent(self._domains, reclaim_after_s=options.reclaim_after_s),
             images,
+            volumes,
+            snapshots,
+            HostVolumeFacts(
+                find=self._find,
+                features=lambda: self._probed.features,
+                initiator=places.initiator,
+            ),
         )
         self._undo: Mapping[str, Callable[[str], object]] = {
             "remove_files": self._folders.remove,
@@ -70,6 +85,11 @@ class LibvirtBackend(Backend):
             "restore": suspension.undo_save,
             "thaw": guest.thaw,
             "force_off": lambda instance_id: force_off(self._domains, instance_id),
+            "detach_volume": volumes.undo_attach,
+            "forget_volume_secrets": volumes.forget_secrets,
+            "forget_new_volume": volumes.swap.forget_new,
+            "end_block_job": volumes.swap.end_job,
+            "drop_snapshot": snapshots.drop,
             **images.undo,
         }
 
@@ -124,6 +144,10 @@ class LibvirtBackend(Backend):
     def console_log(self, instance_id: str) -> ConsoleLog:
         """See Backend."""
         return self._folders.console_log(instance_id)
+
+    def _find(self, instance_id: str) -> Instance | None:
+        domain = self._domains.find_for_read(instance_id)
+        return None if domain is None else self._domains.read(domain)
 
     def _prepare(self, observer: Observer) -> None:
         """What is done once, before the first open."""

@@ -21,6 +21,7 @@ from backends.libvirt.connection import Connection
 from backends.libvirt.embedded import EmbeddedRoot
 from backends.libvirt.errors import is_gone, translated, translating
 from backends.libvirt.instances import POWER_STATES, read_instance
+from backends.libvirt.removals import Removals
 from backends.libvirt.starts import pid_folder
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.element import parse, to_text
@@ -48,6 +49,8 @@ class Domains:
             queue.SimpleQueue()
         )
         self._reboots: dict[str, threading.Event] = {}
+        self.removals = Removals()
+        """Devices that guests were asked to release."""
         self._refresher: threading.Thread | None = None
 
     def open(

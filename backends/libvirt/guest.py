@@ -4,6 +4,7 @@ import base64
 import posixpath
 import threading
 
+import libvirt
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.types_pb2 import PowerState
 
@@ -82,8 +83,7 @@ class LibvirtGuestAgent(GuestAgent):
         if request.HasField("timeout"):
             thaw_after_s = request.timeout.ToNanoseconds() / 1e9
         work.step("freeze", Undo("thaw", {"instance_id": request.instance_id}))
-        self._thaw_after(request.instance_id, thaw_after_s)
-        frozen = agent.call("guest-fsfreeze-freeze", timeout_s=_FREEZE_TIMEOUT_S)
+        frozen = self._freeze(request.instance_id, agent, thaw_after_s)
         return pb.QuiesceInstanceResponse(filesystems=frozen)
 
     def unquiesce_instance(
@@ -96,6 +96,11 @@ class LibvirtGuestAgent(GuestAgent):
         thawed = agent.call("guest-fsfreeze-thaw", timeout_s=_FREEZE_TIMEOUT_S)
         return pb.UnquiesceInstanceResponse(filesystems=thawed)
 
+    def freeze(self, domain: libvirt.virDomain) -> None:
+        """Freezes a guest's filesystems until `thaw`, for a minute at most."""
+        agent = Agent(self._domains, domain)
+        self._freeze(domain.UUIDString(), agent, _DEFAULT_THAW_AFTER_S)
+
     def thaw(self, instance_id: str) -> None:
         """Thaws what may be frozen; nothing where no agent answers (any more)."""
         self._forget_thaw(instance_id)
@@ -107,6 +112,11 @@ class LibvirtGuestAgent(GuestAgent):
                 )
             except AgentNotConnectedError:
                 return
+
+    def _freeze(self, instance_id: str, agent: Agent, thaw_after_s: float) -> int:
+        self._thaw_after(instance_id, thaw_after_s)
+        frozen: int = agent.call("guest-fsfreeze-freeze", timeout_s=_FREEZE_TIMEOUT_S)
+        return frozen
 
     def _agent(self, instance_id: str, work: Work) -> tuple[Agent, pb.Instance]:
         """The agent of a running guest, after all checks."""

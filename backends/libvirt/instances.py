@@ -5,13 +5,13 @@ from pathlib import Path
 
 import libvirt
 import structlog
-from virtrpc.v1 import spec_pb2
-from virtrpc.v1.instance_pb2 import AttachedDisk, AttachedInterface, Instance, MachineState
+from virtrpc.v1.instance_pb2 import AttachedInterface, Instance, MachineState
 from virtrpc.v1.types_pb2 import PowerState
 
+from backends.libvirt.attached_disks import ALIAS_PREFIX, name_volumes, read_disk
 from backends.libvirt.starts import started_at_ns
 from backends.libvirt.xml import metadata
-from backends.libvirt.xml.domain import Disk, Domain, Interface
+from backends.libvirt.xml.domain import Domain, Interface
 from backends.libvirt.xml.element import Node, parse
 
 POWER_STATES: Mapping[int, "PowerState.ValueType"] = {
@@ -49,21 +49,6 @@ _CRASHED = frozenset(
         (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_FAILED),
     }
 )
-_BUSES = {
-    "virtio": spec_pb2.DISK_BUS_VIRTIO,
-    "scsi": spec_pb2.DISK_BUS_SCSI,
-    "sata": spec_pb2.DISK_BUS_SATA,
-    "usb": spec_pb2.DISK_BUS_USB,
-    "ide": spec_pb2.DISK_BUS_IDE,
-}
-_FORMATS = {"raw": spec_pb2.DISK_FORMAT_RAW, "qcow2": spec_pb2.DISK_FORMAT_QCOW2}
-_DEVICE_TYPES = {
-    "disk": spec_pb2.DISK_DEVICE_TYPE_DISK,
-    "cdrom": spec_pb2.DISK_DEVICE_TYPE_CDROM,
-    "lun": spec_pb2.DISK_DEVICE_TYPE_LUN,
-    "floppy": spec_pb2.DISK_DEVICE_TYPE_FLOPPY,
-}
-ALIAS_PREFIX = "ua-"  # libvirt keeps aliases that begin so as they are given
 log = structlog.get_logger()
 
 
@@ -97,6 +82,7 @@ def read_instance(domain: libvirt.virDomain, *, pid_folder: Path | None = None) 
     if active:
         running = parse(domain.XMLDesc(0))
         instance.effective.CopyFrom(read_machine(Domain.from_xml(running)))
+        name_volumes(instance.effective.disks, instance.persistent.disks)
         started_ns = started_at_ns(pid_folder, instance.name)
         if started_ns is not None:
             instance.started_at.FromNanoseconds(started_ns)
@@ -144,25 +130,9 @@ def read_machine(domain: Domain) -> MachineState:
         memory_kib=domain.current_memory or domain.memory or 0,
         vcpus=domain.vcpus or 0,
         machine_type=domain.machine or "",
-        disks=[_read_disk(disk) for disk in domain.disks],
+        disks=[read_disk(disk) for disk in domain.disks],
         interfaces=[_read_interface(interface) for interface in domain.interfaces],
     )
-
-
-def _read_disk(disk: Disk) -> AttachedDisk:
-    attached = AttachedDisk(
-        device_name=disk.target or "",
-        source=disk.source_file or disk.source_device or "",
-        format=_FORMATS.get(disk.format or "", spec_pb2.DISK_FORMAT_UNSPECIFIED),
-        bus=_BUSES.get(disk.bus or "", spec_pb2.DISK_BUS_UNSPECIFIED),
-        device_type=_DEVICE_TYPES.get(disk.device or "", spec_pb2.DISK_DEVICE_TYPE_UNSPECIFIED),
-        read_only=disk.read_only,
-        serial=disk.serial or "",
-        role=(disk.alias or "").removeprefix(ALIAS_PREFIX).partition("-")[0],
-    )
-    if disk.boot_order is not None:
-        attached.boot_index = disk.boot_order - 1
-    return attached
 
 
 def _read_interface(interface: Interface) -> AttachedInterface:

@@ -14,6 +14,8 @@ from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.instances import add_live_counters
 from backends.libvirt.probe import Probed
 from backends.libvirt.spawning import Spawning
+from backends.libvirt.volume_places import VolumePlaces
+from backends.libvirt.volume_secrets import VolumeSecrets
 from backends.plan import InstancePlan
 from backends.specification import (
     existing,
@@ -37,11 +39,17 @@ class LibvirtLifecycle(Lifecycle):
     """Beginning and end of instances."""
 
     def __init__(
-        self, domains: Domains, folders: InstanceFolders, images: ImageStore, probed: Probed
+        self,
+        domains: Domains,
+        folders: InstanceFolders,
+        images: ImageStore,
+        probed: Probed,
+        places: VolumePlaces,
     ) -> None:
         self._domains = domains
         self._folders = folders
-        self._spawning = Spawning(domains, folders, images, probed)
+        self._secrets = VolumeSecrets(domains)
+        self._spawning = Spawning(domains, folders, images, probed, places)
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
         """See Lifecycle."""
@@ -78,6 +86,7 @@ class LibvirtLifecycle(Lifecycle):
         force_off(self._domains, request.instance_id)
         work.step("undefine")
         undefine(self._domains, request.instance_id)
+        self._secrets.forget(request.instance_id)
         if request.destroy_disks:
             work.step("files")
             self._folders.remove(request.instance_id)
@@ -98,6 +107,7 @@ class LibvirtInstanceFiles(InstanceFiles):
     def __init__(self, domains: Domains, folders: InstanceFolders) -> None:
         self._domains = domains
         self._folders = folders
+        self._secrets = VolumeSecrets(domains)
 
     def cleanup_instance(
         self, request: pb.CleanupInstanceRequest, work: Work
@@ -106,6 +116,9 @@ class LibvirtInstanceFiles(InstanceFiles):
         domain = self._domains.find(request.instance_id)
         running = domain is not None and is_active(domain)
         work.ready([WrongStateError("the instance is running")] if running else [])
+        if domain is None:
+            work.step("secrets")
+            self._secrets.forget(request.instance_id)
         if domain is not None or not request.destroy_disks:
             return pb.CleanupInstanceResponse()
         work.step("files")

@@ -22,6 +22,8 @@ from backends.libvirt.host_limits import host_limits
 from backends.libvirt.host_room import HostRoomBook
 from backends.libvirt.placement import Placement
 from backends.libvirt.probe import Probed
+from backends.libvirt.volume_places import VolumePlaces, volume_texts
+from backends.libvirt.volume_secrets import VolumeSecrets, secrets_of
 from backends.libvirt.xml.metadata import InstanceMetadata
 from backends.plan import InstancePlan
 from backends.plan.disks import PlannedDisk
@@ -32,6 +34,7 @@ from backends.specification import (
     existing,
     instance_name,
 )
+from backends.volumes.spawning import spawn_errors
 from backends.work import Undo, Work
 
 
@@ -39,12 +42,19 @@ class Spawning:
     """Makes instances that are not there yet."""
 
     def __init__(
-        self, domains: Domains, folders: InstanceFolders, images: ImageStore, probed: Probed
+        self,
+        domains: Domains,
+        folders: InstanceFolders,
+        images: ImageStore,
+        probed: Probed,
+        places: VolumePlaces,
     ) -> None:
         self._domains = domains
         self._folders = folders
         self._images = images
         self._probed = probed
+        self._places = places
+        self._secrets = VolumeSecrets(domains)
         self._rooms = HostRoomBook(domains, folders, probed)
 
     def spawn(self, plan: InstancePlan, work: Work) -> Instance:
@@ -62,6 +72,17 @@ class Spawning:
             *unsupported(plan.spec),
             *host_limits(plan, self._probed),
             *plan.blockers(self._probed.features, self._rooms.room()),
+            *self._volume_errors(plan),
+        ]
+
+    def _volume_errors(self, plan: InstancePlan) -> list[ContractError]:
+        volumes = [disk for disk in plan.disks if disk.volume is not None]
+        if not volumes:
+            return []
+        texts = (volume_texts(d.volume, d.field) for d in volumes if d.volume is not None)
+        return [
+            *spawn_errors(plan, self._places.storage, self._domains.read_all()),
+            *(error for errors in texts for error in errors),
         ]
 
     def _make_files(
@@ -75,6 +96,8 @@ class Spawning:
         folder = self._folders.make(instance_id)
         images.mark_used()
         for disk in plan.disks:
+            if disk.volume is not None:
+                continue
             work.checkpoint()
             _make_disk(plan, disk, images, disk_path(folder, disk))
         return Place(
@@ -85,6 +108,12 @@ class Spawning:
             ramdisk=images.ramdisk,
             console_log=ConsoleLog.new(folder).path,
             placement=placement,
+            volumes={
+                disk.attachment_id: self._places.of(disk.volume)
+                for disk in plan.disks
+                if disk.volume is not None
+            },
+            initiator=self._places.initiator,
         )
 
     def _make_domain(self, plan: InstancePlan, place: Place, work: Work) -> Instance:
@@ -97,6 +126,7 @@ class Spawning:
         own.created_at.GetCurrentTime()
         place.console_log.touch(mode=0o600)
         work.phase("network", percent=30)  # QEMU makes user-mode networks itself
+        self._keep_secrets(plan, work)
         try:
             work.phase("define", percent=40)
             work.step("define", Undo("undefine", {"instance_id": instance_id}))
@@ -108,6 +138,16 @@ class Spawning:
             raise self._domains.failed(error) from error
         work.commit()
         return self._domains.tell(domain)
+
+    def _keep_secrets(self, plan: InstancePlan, work: Work) -> None:
+        volumes = [disk for disk in plan.disks if disk.volume is not None]
+        if not any(disk.volume is not None and any(secrets_of(disk.volume)) for disk in volumes):
+            return
+        undo = Undo("forget_volume_secrets", {"instance_id": plan.instance_id})
+        work.step("secrets", undo)
+        for disk in volumes:
+            if disk.volume is not None:
+                self._secrets.keep(plan.instance_id, disk.attachment_id, disk.volume)
 
     def _define(self, plan: InstancePlan, xml: str) -> libvirt.virDomain:
         try:

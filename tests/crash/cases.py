@@ -42,6 +42,12 @@ PULL = Case(
         "declared": {"format": spec_pb2.DISK_FORMAT_RAW},
     },
 )
+VOLUME = {"volume_id": "{key}"}
+OWN_FILE = {**VOLUME, "local_file": {"path": "{sources}/{key}"}}
+ATTACH = Case("AttachVolume", [SPAWN], {"device": {"volume": OWN_FILE}})
+SERVED = {**VOLUME, "nbd": {"host": "192.0.2.7", "export": "{key}"}}
+SNAPSHOT = {**VOLUME, "snapshot_id": "{key}"}
+TAKE_SNAPSHOT = Case("CreateVolumeSnapshot", [SPAWN, ATTACH], SNAPSHOT)
 CASES = (
     SPAWN,
     DESTROY,
@@ -67,6 +73,19 @@ CASES = (
     Case("CleanupInstance", KEPT_FILES, {"destroy_disks": True}),
     Case("DeleteInstanceFiles", KEPT_FILES),
     Case("PollRebootingInstances", fields={"timeout": {"seconds": 3600}}),
+    ATTACH,
+    Case("DetachVolume", [SPAWN, ATTACH], VOLUME),
+    Case("ExtendVolume", [SPAWN, ATTACH], {**VOLUME, "size_bytes": 4 << 30}),
+    Case(
+        "SwapVolume",
+        [SPAWN, ATTACH],
+        {
+            "old_volume_id": "{key}",
+            "new_volume": SERVED,
+        },
+    ),
+    TAKE_SNAPSHOT,
+    Case("DeleteVolumeSnapshot", [SPAWN, ATTACH, TAKE_SNAPSHOT], SNAPSHOT),
     PULL,
     Case("DeleteImage", [PULL], IMAGE),
     Case("ManageImageCache", fields={"max_unused_age": {"seconds": 86400}}),

@@ -92,7 +92,7 @@ class Lives:
             self.folder,
             backend=self.backend,
             program=(*MORTAL, plan) if plan else REAL,
-            arguments=[f"--image-source-dir={self.sources}"],
+            arguments=[f"--image-source-dir={self.sources}", f"--volume-dir={self.sources}"],
             environment=_ENVIRONMENT,
         )
         with daemon.start(wait=wait):

@@ -1,6 +1,6 @@
 """Network interfaces of a domain."""
 
-from backends.libvirt.instances import ALIAS_PREFIX
+from backends.libvirt.attached_disks import ALIAS_PREFIX
 from backends.libvirt.xml.domain import Interface
 from backends.plan import InstancePlan
 from backends.plan.interfaces import mac_address

@@ -139,8 +139,9 @@ class VolumeServiceServicer(object):
         ALREADY_EXISTS / DEVICE_NAME_TAKEN: another disk has the name; leave it
         empty or ask AssignDeviceNames.
         FAILED_PRECONDITION / BOOT_INDEX_TAKEN: another disk has that place.
-        FAILED_PRECONDITION / VOLUME_IN_USE: another instance of the host has it
-        and the two are not both `multi_attach`.
+        FAILED_PRECONDITION / VOLUME_IN_USE: another instance of the host has it,
+        or its bytes, and the two are not both `multi_attach`.
+        ABORTED / VOLUME_BUSY: another call attaches it at this moment.
         FAILED_PRECONDITION / NOT_HOT_PLUGGABLE: the bus or device type takes no
         device while the machine runs; power off first.
         FAILED_PRECONDITION / STORAGE_REFUSED: the server does not accept the user,
