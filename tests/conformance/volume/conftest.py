@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from virtrpc.v1 import instance_pb2, spec_pb2, volume_pb2
@@ -32,14 +33,14 @@ class VolumeGuest:
         """What the guest itself sees."""
         return GuestShell(self.connection, self.instance_id)
 
-    def attach(self, device: BlockDevice, **fields: object) -> volume_pb2.AttachVolumeResponse:
+    def attach(self, device: BlockDevice, **fields: Any) -> volume_pb2.AttachVolumeResponse:
         """Attaches a volume."""
         request = volume_pb2.AttachVolumeRequest(
             instance_id=self.instance_id, device=device, **fields
         )
         return self.connection.volumes.AttachVolume(request, timeout=TIMEOUT_S)
 
-    def detach(self, volume_id: str, **fields: object) -> volume_pb2.DetachVolumeResponse:
+    def detach(self, volume_id: str, **fields: Any) -> volume_pb2.DetachVolumeResponse:
         """Detaches a volume."""
         request = volume_pb2.DetachVolumeRequest(
             instance_id=self.instance_id, volume_id=volume_id, **fields
@@ -111,7 +112,7 @@ def make_file(daemon: DaemonProcess) -> Iterator[Callable[..., Path]]:
             file.unlink()
 
 
-def file_volume(path: Path, **fields: object) -> BlockDevice:
+def file_volume(path: Path, **fields: Any) -> BlockDevice:
     """A file as a new volume."""
     qcow2 = path.suffix == ".qcow2"
     connection = VolumeConnection(volume_id=str(uuid.uuid4()), **fields)

@@ -22,7 +22,7 @@ from virtrpc.cli.session import Session
 from virtrpc.errors import ServiceError
 
 # Noun: module of this package with a click command called `noun`.
-NOUNS = ("completion", "console", "diagnostics", "event", "host", "instance", "operation")
+NOUNS = ("completion", "console", "diagnostics", "event", "host", "instance", "operation", "volume")
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 
