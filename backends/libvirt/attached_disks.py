@@ -32,14 +32,20 @@ DEVICE_TYPES = {
 }
 
 
+def volume_alias(attachment_id: str, volume_id: str = "") -> str:
+    """Alias of a volume's disk; with the volume's id where no serial number has it."""
+    return f"{ALIAS_PREFIX}{VOLUME}-{attachment_id}" + (f"_{volume_id}" if volume_id else "")
+
+
 def read_disk(disk: Disk) -> AttachedDisk:
     """One disk."""
-    role, _, attachment_id = (disk.alias or "").removeprefix(ALIAS_PREFIX).partition("-")
+    role, _, identity = (disk.alias or "").removeprefix(ALIAS_PREFIX).partition("-")
+    attachment_id, _, volume_id = identity.partition("_")
     is_volume = role == VOLUME
     attached = AttachedDisk(
         device_name=disk.target or "",
         attachment_id=attachment_id if is_volume else "",
-        volume_id=(disk.serial or attachment_id) if is_volume else "",
+        volume_id=(volume_id or disk.serial or "") if is_volume else "",
         source=_source(disk),
         format=FORMATS.get(disk.format or "", spec_pb2.DISK_FORMAT_UNSPECIFIED),
         bus=BUSES.get(disk.bus or "", spec_pb2.DISK_BUS_UNSPECIFIED),

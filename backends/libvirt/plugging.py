@@ -9,6 +9,7 @@ import time
 
 import libvirt
 
+from backends.libvirt.attached_disks import read_disk
 from backends.libvirt.blueprint.disks import SCSI_CONTROLLER
 from backends.libvirt.domains import Domains
 from backends.libvirt.xml.disk import Disk
@@ -35,11 +36,11 @@ class Plugging:
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, domain.UUIDString()) from error
 
-    def disk(self, domain: libvirt.virDomain, flag: int, **attributes: str) -> Disk | None:
-        """The disk with these attributes, e.g. `target` or `alias`; None where there is none."""
+    def disk(self, domain: libvirt.virDomain, flag: int, device_name: str) -> Disk | None:
+        """The disk of a name; None where there is none."""
         for node in self.document(domain, flag).iterfind("devices/disk"):
             disk = Disk.from_xml(node)
-            if all(getattr(disk, name) == value for name, value in attributes.items()):
+            if disk.target == device_name:
                 return disk
         return None
 
@@ -68,12 +69,21 @@ class Plugging:
         document.find("devices").append(disk.to_xml())
         domain.connect().defineXML(to_text(document))
 
-    def forget(self, domain: libvirt.virDomain, alias: str) -> None:
+    def attached(self, domain: libvirt.virDomain, flag: int, attachment_id: str) -> Disk | None:
+        """The disk of an attachment; None where there is none."""
+        for node in self.document(domain, flag).iterfind("devices/disk"):
+            disk = Disk.from_xml(node)
+            if read_disk(disk).attachment_id == attachment_id:
+                return disk
+        return None
+
+    def forget(self, domain: libvirt.virDomain, attachment_id: str) -> None:
         """Takes a disk out of the configuration; nothing where it is not in it."""
-        if self.disk(domain, CONFIG, alias=alias) is None:
+        disk = self.attached(domain, CONFIG, attachment_id)
+        if disk is None:
             return
         try:
-            domain.detachDeviceAlias(alias, CONFIG)
+            domain.detachDeviceAlias(disk.alias, CONFIG)
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, domain.UUIDString()) from error
 
@@ -90,7 +100,7 @@ class Plugging:
 
         Raises DEVICE_NOT_RELEASED or DEVICE_RELEASE_REFUSED.
         """
-        disk = self.disk(domain, LIVE, target=device_name)
+        disk = self.disk(domain, LIVE, device_name)
         if disk is None or disk.alias is None:
             return
         end = time.monotonic() + timeout_s
@@ -141,4 +151,4 @@ class Plugging:
                 return True
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, domain.UUIDString()) from error
-        return self.disk(domain, LIVE, target=device_name) is None
+        return self.disk(domain, LIVE, device_name) is None

@@ -95,7 +95,7 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         domain = self._domains.find_urgent(instance_id)
         if domain is None:
             return
-        disk = self._plugging.disk(domain, CONFIG, target=device_name)
+        disk = self._plugging.disk(domain, CONFIG, device_name)
         if disk is None or disk.source_file is None:
             return
         overlay = Path(disk.source_file).parent / name
@@ -262,7 +262,7 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
     def _chain(self, domain: libvirt.virDomain, disk: AttachedDisk) -> list[str]:
         """Names of a volume's files, the active one first."""
         flag = LIVE if domain.isActive() else CONFIG
-        found = self._plugging.disk(domain, flag, target=disk.device_name)
+        found = self._plugging.disk(domain, flag, disk.device_name)
         if found is None or found.source_file is None:
             return [Path(disk.source).name]
         below = [Path(file.file).name for file in found.chain or () if file.file]

@@ -105,7 +105,7 @@ class VolumeSwap:
 
         Before the point of no return the job was undone: a job that is there is past it.
         """
-        live = self._plugging.disk(domain, LIVE, target=swap.old.device_name)
+        live = self._plugging.disk(domain, LIVE, swap.old.device_name)
         if not domain.isActive() or live is None:
             return False
         return read_disk(live).source == swap.new.source or job.is_there()

@@ -12,7 +12,6 @@ from virtrpc.v1.spec_pb2 import BlockDevice, VolumeConnection
 
 from backends.contract import Volumes
 from backends.errors import ContractError, HypervisorError
-from backends.libvirt.attached_disks import ALIAS_PREFIX
 from backends.libvirt.blueprint.slots import free_slots
 from backends.libvirt.blueprint.volumes import volume_disk
 from backends.libvirt.domains import Domains
@@ -99,9 +98,8 @@ class LibvirtVolumes(Volumes):
         instance_id, _, attachment_id = subject.partition("/")
         domain = self._domains.find_urgent(instance_id)
         if domain is not None:
-            alias = _alias(attachment_id)
-            self._plugging.forget(domain, alias)
-            disk = self._plugging.disk(domain, LIVE, alias=alias)
+            self._plugging.forget(domain, attachment_id)
+            disk = self._plugging.attached(domain, LIVE, attachment_id)
             if disk is not None and disk.target is not None and domain.isActive():
                 self._plugging.release(
                     domain, disk.target, None, timeout_s=_UNDO_TIMEOUT_S, retry_s=_UNDO_TIMEOUT_S
@@ -193,7 +191,7 @@ class LibvirtVolumes(Volumes):
                 domain, disk.device_name, work, timeout_s=timeout_s, retry_s=retry_s
             )
         work.step("config")
-        self._plugging.forget(domain, _alias(disk.attachment_id))
+        self._plugging.forget(domain, disk.attachment_id)
         work.step("secrets")
         self._secrets.forget(instance.instance_id, disk.attachment_id)
         self._places.forget_snapshots(domain, disk.volume_id)
@@ -212,7 +210,3 @@ def attach_failure(error: ContractError, volume: VolumeConnection) -> ContractEr
     if volume.HasField("iscsi") or volume.HasField("rbd"):
         return refusals.storage_refused(f"the storage refuses: {error}")
     return error
-
-
-def _alias(attachment_id: str) -> str:
-    return f"{ALIAS_PREFIX}volume-{attachment_id}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from virtrpc.v1 import spec_pb2
 from virtrpc.v1.spec_pb2 import DiskQos, VolumeConnection
 
-from backends.libvirt.attached_disks import ALIAS_PREFIX, BUSES, DEVICE_TYPES, FORMATS
+from backends.libvirt.attached_disks import BUSES, DEVICE_TYPES, FORMATS, volume_alias
 from backends.libvirt.xml.disk import Auth, BackingFile, Disk, Encryption, IoTune, StorageHost
 from backends.libvirt.xml.secret import CEPH, ISCSI, LUKS, secret_uuid
 from backends.plan.disks import PlannedDisk
@@ -32,7 +32,7 @@ def volume_disk(
     disk: PlannedDisk, located: LocatedVolume, *, instance_id: str, initiator: str
 ) -> Disk:
     """A volume as a disk element; secrets are only named in it."""
-    volume = located.volume
+    volume, lun = located.volume, disk.device_type == _LUN
     made = Disk(
         type="network",
         device=_KINDS[disk.device_type],
@@ -46,9 +46,10 @@ def volume_disk(
         iotune=_iotune(volume.qos) if volume.qos != DiskQos() else None,
         read_only=volume.read_only or disk.device_type == _CDROM,
         shareable=volume.multi_attach,
-        serial=None if disk.device_type == _LUN else disk.serial,
+        # QEMU gives a LUN that is passed through no serial number: its alias has the volume.
+        serial=None if lun else disk.serial,
         boot_order=None if disk.boot_index is None else disk.boot_index + 1,
-        alias=f"{ALIAS_PREFIX}volume-{disk.attachment_id}",
+        alias=volume_alias(disk.attachment_id, volume.volume_id if lun else ""),
     )
     _add_source(made, located, initiator)
     _name_secrets(made, volume, instance_id, disk.attachment_id)
