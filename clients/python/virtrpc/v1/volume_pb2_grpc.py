@@ -211,6 +211,8 @@ class VolumeServiceServicer(object):
         `size_bytes`; nothing is ever cut off.
         FAILED_PRECONDITION / VOLUME_TOO_SMALL: the storage has not been extended;
         do that first and repeat.
+        UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor does not notice that
+        storage of this kind has grown while it has it open (NBD on QEMU).
         RESOURCE_EXHAUSTED / NO_ROOM: the filesystem of the file is full.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -266,6 +268,7 @@ class VolumeServiceServicer(object):
         FAILED_PRECONDITION / CHAIN_DIFFERS: `base_file` is not below `top_file`.
         FAILED_PRECONDITION / NOT_NEWEST: PULL without files merges the newest
         snapshot only, as the active file is always its end; use COMMIT.
+        FAILED_PRECONDITION / WRONG_STATE: the instance is off.
         RESOURCE_EXHAUSTED / NO_ROOM: the filesystem is full; the snapshot stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -131,6 +131,8 @@ class VolumeServiceStub:
     `size_bytes`; nothing is ever cut off.
     FAILED_PRECONDITION / VOLUME_TOO_SMALL: the storage has not been extended;
     do that first and repeat.
+    UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor does not notice that
+    storage of this kind has grown while it has it open (NBD on QEMU).
     RESOURCE_EXHAUSTED / NO_ROOM: the filesystem of the file is full.
     """
 
@@ -186,6 +188,7 @@ class VolumeServiceStub:
     FAILED_PRECONDITION / CHAIN_DIFFERS: `base_file` is not below `top_file`.
     FAILED_PRECONDITION / NOT_NEWEST: PULL without files merges the newest
     snapshot only, as the active file is always its end; use COMMIT.
+    FAILED_PRECONDITION / WRONG_STATE: the instance is off.
     RESOURCE_EXHAUSTED / NO_ROOM: the filesystem is full; the snapshot stays.
     """
 
@@ -323,6 +326,8 @@ class VolumeServiceAsyncStub:
     `size_bytes`; nothing is ever cut off.
     FAILED_PRECONDITION / VOLUME_TOO_SMALL: the storage has not been extended;
     do that first and repeat.
+    UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor does not notice that
+    storage of this kind has grown while it has it open (NBD on QEMU).
     RESOURCE_EXHAUSTED / NO_ROOM: the filesystem of the file is full.
     """
 
@@ -378,6 +383,7 @@ class VolumeServiceAsyncStub:
     FAILED_PRECONDITION / CHAIN_DIFFERS: `base_file` is not below `top_file`.
     FAILED_PRECONDITION / NOT_NEWEST: PULL without files merges the newest
     snapshot only, as the active file is always its end; use COMMIT.
+    FAILED_PRECONDITION / WRONG_STATE: the instance is off.
     RESOURCE_EXHAUSTED / NO_ROOM: the filesystem is full; the snapshot stays.
     """
 
@@ -523,6 +529,8 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
         `size_bytes`; nothing is ever cut off.
         FAILED_PRECONDITION / VOLUME_TOO_SMALL: the storage has not been extended;
         do that first and repeat.
+        UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor does not notice that
+        storage of this kind has grown while it has it open (NBD on QEMU).
         RESOURCE_EXHAUSTED / NO_ROOM: the filesystem of the file is full.
         """
 
@@ -584,6 +592,7 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
         FAILED_PRECONDITION / CHAIN_DIFFERS: `base_file` is not below `top_file`.
         FAILED_PRECONDITION / NOT_NEWEST: PULL without files merges the newest
         snapshot only, as the active file is always its end; use COMMIT.
+        FAILED_PRECONDITION / WRONG_STATE: the instance is off.
         RESOURCE_EXHAUSTED / NO_ROOM: the filesystem is full; the snapshot stays.
         """
 
