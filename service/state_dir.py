@@ -50,6 +50,11 @@ class StateDir:
         """File of the event log."""
         return self.path / "events.sqlite"
 
+    @property
+    def host_state(self) -> Path:
+        """File of what the service itself knows of its host."""
+        return self.path / "host.sqlite"
+
     def release(self) -> None:
         """Lets another daemon have it."""
         self._lock.release()
@@ -58,6 +63,7 @@ class StateDir:
         path = self.path / "host_id"
         if not path.exists():
             fresh = path.with_suffix(".new")
+            fresh.touch(mode=0o600)
             fresh.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
             fresh.rename(path)
         return path.read_text(encoding="ascii").strip()

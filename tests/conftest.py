@@ -71,8 +71,10 @@ def daemon(
 ) -> Iterator[DaemonProcess]:
     """The shared daemon of a backend; tests leave it as they found it."""
     folder = short_folder()
-    volumes = [f"--volume-dir={place}" for place in (folder / "volumes", "/dev")]
-    with DaemonProcess(folder, backend=backend, arguments=volumes) as shared:
+    volumes = (f"--volume-dir={place}" for place in (folder / "volumes", "/dev"))
+    arguments = (f"--image-source-dir={folder}/sources", *volumes)
+    with DaemonProcess(folder, backend=backend, arguments=arguments) as shared:
+        shared.sources.mkdir()
         shared.volume_dir.mkdir()
         guest_images(shared)
         yield shared.start()

@@ -69,6 +69,11 @@ class DaemonProcess:
         """A directory for volumes; whoever uses it says so to the daemon, and makes it."""
         return self.folder / "volumes"
 
+    @property
+    def sources(self) -> Path:
+        """A folder that a test may let it read images from."""
+        return self.folder / "sources"
+
     def start(self, *, wait: bool = True) -> "DaemonProcess":
         """Starts it, and waits until it reaches its hypervisor."""
         command = [

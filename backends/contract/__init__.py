@@ -6,7 +6,14 @@ so is what the backend's start-up probe finds missing. Verbs block: the
 daemon calls them on its worker threads, mutations with a `Work`, reads without.
 """
 
-from backends.contract.backend import Backend, Facet, HypervisorFacts, Observer, Sample
+from backends.contract.backend import (
+    Backend,
+    Facet,
+    HostSample,
+    HypervisorFacts,
+    Observer,
+    Sample,
+)
 from backends.contract.facets import (
     Diagnostics,
     GuestAgent,
@@ -16,14 +23,18 @@ from backends.contract.facets import (
     Power,
     Suspension,
 )
+from backends.contract.host import Adoption, HostPower
 from backends.contract.images import Images
 from backends.contract.volumes import VolumeFacts, Volumes, VolumeSnapshots
 
 __all__ = [
+    "Adoption",
     "Backend",
     "Diagnostics",
     "Facet",
     "GuestAgent",
+    "HostPower",
+    "HostSample",
     "HypervisorFacts",
     "Images",
     "InstanceFiles",

@@ -9,6 +9,7 @@ from virtrpc.v1.instance_pb2 import AttachedInterface, Instance, MachineState
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.libvirt.attached_disks import ALIAS_PREFIX, name_volumes, read_disk
+from backends.libvirt.placed import read_host_cells, read_own_cpus
 from backends.libvirt.starts import started_at_ns
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.domain import Domain, Interface
@@ -87,7 +88,7 @@ def read_instance(domain: libvirt.virDomain, *, pid_folder: Path | None = None) 
         if started_ns is not None:
             instance.started_at.FromNanoseconds(started_ns)
     if own is not None:
-        _add_own(instance, own)
+        add_own(instance, own)
     return instance
 
 
@@ -112,7 +113,8 @@ def _find_own(domain: libvirt.virDomain, node: Node) -> metadata.InstanceMetadat
         return None
 
 
-def _add_own(instance: Instance, own: metadata.InstanceMetadata) -> None:
+def add_own(instance: Instance, own: metadata.InstanceMetadata) -> None:
+    """Puts what the service itself keeps of an instance into its facts."""
     instance.spec.CopyFrom(own.spec)
     instance.labels.update(own.spec.labels)
     instance.metadata.update(own.metadata)
@@ -132,6 +134,8 @@ def read_machine(domain: Domain) -> MachineState:
         machine_type=domain.machine or "",
         disks=[read_disk(disk) for disk in domain.disks],
         interfaces=[_read_interface(interface) for interface in domain.interfaces],
+        host_cells=read_host_cells(domain),
+        dedicated_cpus=sorted(read_own_cpus(domain)),
     )
 
 
