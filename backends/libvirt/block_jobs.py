@@ -5,6 +5,7 @@ none ──begin──▶ running ──all copied──▶ ready ──pivot─
                    ╰──────── abort ───────╯──▶ none, the disk as it was
 """
 
+import time
 from collections.abc import Callable
 
 import libvirt
@@ -39,19 +40,24 @@ class BlockJob:
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, self._domain.UUIDString()) from error
 
-    def until_ready(self, work: Work, phase: str, *, cancellable: bool = True) -> None:
-        """Returns when all is copied, or the job has ended by itself."""
+    def until_ready(self, work: Work | None, phase: str) -> None:
+        """Returns when all is copied, or the job has ended by itself.
+
+        Without `work` nobody is told and nobody can cancel it.
+        """
         while info := self._info():
             copied, whole = info["cur"], info["end"]
             self.copied_bytes = max(self.copied_bytes, copied)
-            share = copied / whole if whole else 0
-            percent = _FIRST_PERCENT + int((_LAST_PERCENT - _FIRST_PERCENT) * share)
-            work.phase(phase, percent=percent, message=f"{copied} of {whole} bytes")
             # libvirt tells one byte less than all until QEMU is ready.
             if whole and copied == whole:
                 return
-            if cancellable:
-                work.wait(_LOOK_S)
+            if work is None:
+                time.sleep(_LOOK_S)
+                continue
+            share = copied / whole if whole else 0
+            percent = _FIRST_PERCENT + int((_LAST_PERCENT - _FIRST_PERCENT) * share)
+            work.phase(phase, percent=percent, message=f"{copied} of {whole} bytes")
+            work.wait(_LOOK_S)
 
     def pivot(self) -> None:
         """Turns the disk to what was copied to; returns when it has."""

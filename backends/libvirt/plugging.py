@@ -12,6 +12,7 @@ import libvirt
 from backends.libvirt.attached_disks import read_disk
 from backends.libvirt.blueprint.disks import SCSI_CONTROLLER
 from backends.libvirt.domains import Domains
+from backends.libvirt.removals import Removal
 from backends.libvirt.xml.disk import Disk
 from backends.libvirt.xml.element import Node, parse, to_text
 from backends.volumes import refusals
@@ -105,23 +106,33 @@ class Plugging:
             return
         end = time.monotonic() + timeout_s
         with self._domains.removals.expected(domain.UUIDString(), disk.alias) as removal:
-            first = True
-            while True:
-                removal.asked()
-                self._ask(domain, disk.alias, first=first)
-                first = False
-                ask_again = min(end, time.monotonic() + retry_s)
-                while not removal.wait(_LOOK_S) and time.monotonic() < ask_again:
-                    if work is not None:
-                        work.checkpoint()
-                    if self._is_gone(domain, device_name):
-                        return
-                if removal.refused:
-                    raise refusals.device_release_refused(device_name)
-                if self._settled(domain, device_name, said=removal.wait(0)):
-                    return
+            self._ask(domain, disk.alias, first=True)
+            while not self._answered(domain, device_name, removal, work, retry_s=retry_s, end=end):
                 if time.monotonic() >= end:
                     raise refusals.device_not_released(device_name, timeout_s)
+                removal.asked()
+                self._ask(domain, disk.alias, first=False)
+
+    def _answered(
+        self,
+        domain: libvirt.virDomain,
+        device_name: str,
+        removal: Removal,
+        work: Work | None,
+        *,
+        retry_s: float,
+        end: float,
+    ) -> bool:
+        """Waits until the guest is to be asked again; True where the disk has gone before."""
+        ask_again = min(end, time.monotonic() + retry_s)
+        while not removal.wait(_LOOK_S) and time.monotonic() < ask_again:
+            if work is not None:
+                work.checkpoint()
+            if self._is_gone(domain, device_name):
+                return True
+        if removal.refused:
+            raise refusals.device_release_refused(device_name)
+        return self._settled(domain, device_name, said=removal.wait(0))
 
     def _ask(self, domain: libvirt.virDomain, alias: str, *, first: bool) -> None:
         """Asks the guest; while it still thinks about it QEMU refuses to ask again."""

@@ -10,7 +10,6 @@ from virtrpc.v1.instance_pb2 import AttachedDisk, Instance
 from backends.errors import ContractError, HypervisorError, NoRoomError, UnsupportedError
 from backends.images import qemu_img
 from backends.libvirt.domains import Domains
-from backends.libvirt.plugging import Plugging
 from backends.power_states import power_blockers
 from backends.qcow2 import read_header
 from backends.volumes import refusals
@@ -25,9 +24,8 @@ _BYTES = libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
 class VolumeGrowth:
     """Sizes of attached volumes."""
 
-    def __init__(self, domains: Domains, plugging: Plugging) -> None:
+    def __init__(self, domains: Domains) -> None:
         self._domains = domains
-        self._plugging = plugging
 
     def grow(
         self,

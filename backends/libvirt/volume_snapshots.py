@@ -13,31 +13,21 @@ from virtrpc.v1.instance_pb2 import AttachedDisk, Instance
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import VolumeSnapshots
-from backends.errors import AlreadyExistsError, ContractError, NotFoundError
+from backends.errors import ContractError
 from backends.libvirt.agent import Agent
 from backends.libvirt.block_jobs import BlockJob
 from backends.libvirt.domains import Domains
 from backends.libvirt.guest import LibvirtGuestAgent
-from backends.libvirt.plugging import CONFIG, LIVE, Plugging
+from backends.libvirt.overlays import Overlays, begin_merge, overlay_errors
 from backends.libvirt.volume_growth import VolumeGrowth, storage_size
-from backends.libvirt.xml.element import to_text
-from backends.libvirt.xml.snapshot import DomainSnapshot, SnapshotDisk
 from backends.power_states import power_blockers
-from backends.qcow2 import read_header
 from backends.volumes import snapshots
 from backends.volumes.attached import get, is_plugged
 from backends.volumes.attaching import ATTACHABLE
-from backends.volumes.refusals import unsafe_volume
 from backends.volumes.snapshots import Merge
 from backends.work import Undo, Work
 
 _RUNNING, _PAUSED = PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED
-_TAKE = (
-    libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
-    | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
-    | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
-)
-_REUSE = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
 
 
 class LibvirtVolumeSnapshots(VolumeSnapshots):
@@ -46,8 +36,8 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
     def __init__(self, domains: Domains, guest: LibvirtGuestAgent) -> None:
         self._domains = domains
         self._guest = guest
-        self._plugging = Plugging(domains)
-        self._growth = VolumeGrowth(domains, self._plugging)
+        self._growth = VolumeGrowth(domains)
+        self._overlays = Overlays(domains)
 
     def create_volume_snapshot(
         self, request: pb.CreateVolumeSnapshotRequest, work: Work
@@ -93,15 +83,8 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         """Takes back a snapshot ("INSTANCE/DEVICE/OVERLAY") that was being taken."""
         instance_id, device_name, name = subject.split("/", 2)
         domain = self._domains.find_urgent(instance_id)
-        if domain is None:
-            return
-        disk = self._plugging.disk(domain, CONFIG, device_name)
-        if disk is None or disk.source_file is None:
-            return
-        overlay = Path(disk.source_file).parent / name
-        if Path(disk.source_file) == overlay:
-            return  # it was taken: what the guest has written since is in it
-        overlay.unlink(missing_ok=True)
+        if domain is not None:
+            self._overlays.drop(domain, device_name, name)
 
     def _blockers(
         self,
@@ -118,7 +101,7 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
             *power_blockers(instance, *ATTACHABLE),
         ]
         if not blockers:
-            blockers += _overlay_errors(request, Path(disk.source))
+            blockers += overlay_errors(request, Path(disk.source))
         if request.quiesce and instance.power_state in (_RUNNING, _PAUSED) and not blockers:
             blockers += (
                 power_blockers(instance, _RUNNING) or Agent(self._domains, domain).blockers()
@@ -144,40 +127,12 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         undo = None if request.reuse_file else Undo("drop_snapshot", {"snapshot": subject})
         work.step("snapshot", undo)
         try:
-            self._cut(domain, instance, disk, name, reuse=request.reuse_file)
+            self._overlays.cut(domain, instance, disk, name, reuse=request.reuse_file)
         finally:
             if request.quiesce and running:
                 self._guest.thaw(instance.instance_id)
         work.commit()
         return self._record(domain, request, instance, disk)
-
-    def _cut(
-        self,
-        domain: libvirt.virDomain,
-        instance: Instance,
-        disk: AttachedDisk,
-        name: str,
-        *,
-        reuse: bool,
-    ) -> None:
-        overlay = str(Path(disk.source).parent / name)
-        others = {d.device_name for d in instance.persistent.disks} - {disk.device_name}
-        wanted = DomainSnapshot(
-            disks=[
-                SnapshotDisk(
-                    name=disk.device_name,
-                    snapshot="external",
-                    type="file",
-                    format="qcow2",
-                    source_file=overlay,
-                ),
-                *(SnapshotDisk(name=other, snapshot="no") for other in sorted(others)),
-            ]
-        )
-        try:
-            domain.snapshotCreateXML(to_text(wanted.to_xml()), _TAKE | (_REUSE if reuse else 0))
-        except libvirt.libvirtError as error:
-            raise self._domains.failed(error, instance.instance_id) from error
 
     def _record(
         self,
@@ -187,7 +142,7 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         disk: AttachedDisk,
     ) -> pb.VolumeSnapshot:
         """Notes a snapshot that was taken."""
-        chain = self._chain(domain, disk)
+        chain = self._overlays.chain(domain, disk)
         taken = self._taken(domain, disk)
         running = is_plugged(instance, disk)
         snapshot = pb.VolumeSnapshot(
@@ -214,7 +169,7 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         disk: AttachedDisk,
         taken: Sequence[pb.VolumeSnapshot],
     ) -> Merge | None:
-        chain = self._chain(domain, disk)
+        chain = self._overlays.chain(domain, disk)
         merged = snapshots.merged_already(request, taken, chain)
         return merged or snapshots.plan_merge(request, taken, chain)
 
@@ -226,16 +181,16 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         bandwidth: int,
         work: Work,
     ) -> None:
-        chain = self._chain(domain, disk)
+        chain = self._overlays.chain(domain, disk)
         if not any(name in chain for name in merge.merged):
             return
         job = BlockJob(self._domains, domain, disk.device_name)
-        folder, active = Path(disk.source).parent, merge.top == chain[0] and not merge.pull
+        active = merge.top == chain[0] and not merge.pull
         work.phase("merge", percent=2)
         subject = f"{domain.UUIDString()}/{disk.device_name}"
         work.step("merge", Undo("end_block_job", {"disk": subject}))
         if not job.is_there():
-            job.begin(lambda: _begin(domain, disk, merge, folder, bandwidth, active=active))
+            job.begin(lambda: begin_merge(domain, disk, merge, bandwidth, active=active))
         job.until_ready(work, "merge")
         work.phase("pivot", percent=95)
         work.commit()
@@ -258,54 +213,3 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
 
     def _taken(self, domain: libvirt.virDomain, disk: AttachedDisk) -> list[pb.VolumeSnapshot]:
         return [s for s in self._domains.own(domain).snapshots if s.volume_id == disk.volume_id]
-
-    def _chain(self, domain: libvirt.virDomain, disk: AttachedDisk) -> list[str]:
-        """Names of a volume's files, the active one first."""
-        flag = LIVE if domain.isActive() else CONFIG
-        found = self._plugging.disk(domain, flag, disk.device_name)
-        if found is None or found.source_file is None:
-            return [Path(disk.source).name]
-        below = [Path(file.file).name for file in found.chain or () if file.file]
-        return [Path(found.source_file).name, *below]
-
-
-def _begin(
-    domain: libvirt.virDomain,
-    disk: AttachedDisk,
-    merge: Merge,
-    folder: Path,
-    bandwidth: int,
-    *,
-    active: bool,
-) -> None:
-    base = str(folder / merge.base) if merge.base else None
-    if merge.pull and base is None:
-        domain.blockPull(disk.device_name, bandwidth, libvirt.VIR_DOMAIN_BLOCK_PULL_BANDWIDTH_BYTES)
-    elif merge.pull:
-        flags = libvirt.VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES
-        domain.blockRebase(disk.device_name, base, bandwidth, flags)
-    else:
-        flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES
-        flags |= libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE if active else 0
-        domain.blockCommit(disk.device_name, base, str(folder / merge.top), bandwidth, flags)
-
-
-def _overlay_errors(request: pb.CreateVolumeSnapshotRequest, active: Path) -> list[ContractError]:
-    """That the overlay is there or not, as the request has it, and is what it should be."""
-    overlay = active.parent / snapshots.overlay_name(request, active.name)
-    if not request.reuse_file:
-        there = overlay.exists() or overlay.is_symlink()
-        why = f"{overlay.name} is there already"
-        return [AlreadyExistsError(why, reason="FILE_EXISTS")] if there else []
-    if not overlay.is_file() or overlay.is_symlink():
-        return [NotFoundError(f"there is no file {overlay.name}", reason="FILE_NOT_FOUND")]
-    with overlay.open("rb") as file:
-        header = read_header(file)
-    if header is None or header.external_data_file or not _is_on(header.backing_file, active):
-        why = "the overlay is no empty qcow2 file on the active one"
-        return [unsafe_volume(why, "overlay_file")]
-    return []
-
-
-def _is_on(backing_file: str, active: Path) -> bool:
-    return bool(backing_file) and active.parent / backing_file == active

@@ -42,7 +42,7 @@ class VolumeSwap:
         self._places = places
         self._plugging = plugging
         self._secrets = secrets
-        self._growth = VolumeGrowth(domains, plugging)
+        self._growth = VolumeGrowth(domains)
 
     def swap(
         self, request: pb.SwapVolumeRequest, lacking: list[ContractError], work: Work

@@ -48,7 +48,7 @@ class LibvirtVolumes(Volumes):
         self._plugging = Plugging(domains)
         self._secrets = VolumeSecrets(domains)
         self._claims = Claims()
-        self._growth = VolumeGrowth(domains, self._plugging)
+        self._growth = VolumeGrowth(domains)
         self.swap = VolumeSwap(domains, places, self._plugging, self._secrets)
 
     def attach_volume(self, request: pb.AttachVolumeRequest, work: Work) -> pb.AttachVolumeResponse:
