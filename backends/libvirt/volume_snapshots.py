@@ -49,8 +49,9 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         same = snapshots.existing(request, known)
         if same is not None:
             work.ready()
-        elif Path(disk.source).name == snapshots.overlay_name(request, disk.source):
-            same = self._record(domain, request, instance, disk)  # its daemon died after the cut
+        elif self._was_cut(domain, request, disk, known):
+            work.ready()
+            same = self._record(domain, request, instance, disk)
         else:
             work.ready(self._blockers(domain, request, instance, disk, known))
             same = self._take(domain, request, instance, disk, work)
@@ -85,6 +86,21 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         domain = self._domains.find_urgent(instance_id)
         if domain is not None:
             self._overlays.drop(domain, device_name, name)
+
+    def _was_cut(
+        self,
+        domain: libvirt.virDomain,
+        request: pb.CreateVolumeSnapshotRequest,
+        disk: AttachedDisk,
+        known: Sequence[pb.VolumeSnapshot],
+    ) -> bool:
+        """Whether a call that died left the overlay active, and nothing noted."""
+        name = Path(disk.source).name
+        return (
+            name == snapshots.overlay_name(request, name)
+            and all(snapshot.overlay_file != name for snapshot in known)
+            and len(self._overlays.chain(domain, disk)) > 1
+        )
 
     def _blockers(
         self,

@@ -1,5 +1,6 @@
 """Device names: which a bus uses, which are taken, and the next free one."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice, product
 from string import ascii_lowercase
@@ -44,6 +45,12 @@ def chosen_bus(
     return default if cdrom and of_name == spec_pb2.DISK_BUS_SCSI else of_name
 
 
+def is_name(name: str, prefix: str) -> bool:
+    """Whether hypervisor and guest would call a disk so: a prefix and one or two letters."""
+    pattern = r"nvme\d{1,3}n1" if prefix == "nvme" else prefix + "[a-z]{1,2}"
+    return re.fullmatch(pattern, name) is not None
+
+
 class DeviceNames:
     """Names that are taken, and those that are left."""
 
@@ -52,7 +59,7 @@ class DeviceNames:
 
     def claim(self, name: str, prefix: str, *, field: str) -> str:
         """Takes a name that is asked for; raises InvalidArgumentError where that cannot be."""
-        if not name.startswith(prefix):
+        if not is_name(name, prefix):
             why = f"{name} is no name of the disk's bus"
             raise InvalidArgumentError(why, field=field, reason="DEVICE_NAME_MISMATCH")
         if name in self._taken:

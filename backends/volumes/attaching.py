@@ -11,7 +11,7 @@ from virtrpc.v1.spec_pb2 import BlockDevice
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.errors import ContractError, InvalidArgumentError, UnsupportedError
-from backends.plan.device_names import DeviceNames, name_prefix
+from backends.plan.device_names import DeviceNames, is_name, name_prefix
 from backends.plan.disks import PlannedDisk, asked_name, check_device, disk_bus, planned_volume
 from backends.power_states import power_blockers
 from backends.volumes import refusals
@@ -100,7 +100,7 @@ def _device_errors(device: BlockDevice) -> Iterator[ContractError]:
     name, prefix = asked_name(device), ""
     if device.device_type != spec_pb2.DISK_DEVICE_TYPE_FLOPPY:
         prefix = name_prefix(disk_bus(device))
-    if name and not name.startswith(prefix):
+    if name and prefix and not is_name(name, prefix):
         yield InvalidArgumentError(
             f"{name} is no name of the disk's bus",
             field=f"{FIELD}.device_name",

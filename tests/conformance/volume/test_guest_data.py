@@ -1,6 +1,7 @@
 """What the guest itself sees of its volumes: all bytes, whatever becomes of the storage."""
 
 import hashlib
+import os
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from tests.storage_servers import TARGET, iscsi_server, loop_device, nbd_server
 
 pytestmark = pytest.mark.parametrize("backend", ["libvirt"], indirect=True)
 MakeFile = Callable[..., Path]
+_ROUNDS = int(os.environ.get("VIRTRPC_VOLUME_ROUNDS", "20"))  # a soak says 200
 _WRITTEN_BYTES = 288894  # of `seq 1 50000`
 _WRITTEN_MD5 = hashlib.md5(
     "".join(f"{n}\n" for n in range(1, 50001)).encode(), usedforsecurity=False
@@ -218,7 +220,7 @@ def test_nothing_is_lost_by_a_snapshot(
 def test_rounds_leave_nothing(empty_guest: VolumeGuest, make_file: MakeFile) -> None:
     device = file_volume(make_file())
     before = empty_guest.state()
-    for _ in range(20):
+    for _ in range(_ROUNDS):
         empty_guest.attach(device)
         empty_guest.detach(device.volume.volume_id, retry_interval={"seconds": 1})
     after = empty_guest.state()
