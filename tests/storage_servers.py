@@ -32,6 +32,16 @@ def nbd_server(path: Path, *, export: str = "", socket_path: Path | None = None)
 
 
 @contextmanager
+def slow_nbd_server(*, size_bytes: int, bits_per_s: int) -> Iterator[int]:
+    """Exports memory, and takes its time; gives the TCP port."""
+    port = free_port()
+    command = ["nbdkit", "--foreground", f"--port={port}", "--ipaddr=127.0.0.1"]
+    plugin = ["--filter=rate", "memory", f"size={size_bytes}", f"rate={bits_per_s}"]
+    with _running([*command, *plugin], ("127.0.0.1", port)):
+        yield port
+
+
+@contextmanager
 def iscsi_server(path: Path, *, user: str = "", password: str = "") -> Iterator[int]:
     """Exports a raw file as LUN 1 of TARGET; gives the TCP port.
 

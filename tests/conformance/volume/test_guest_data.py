@@ -14,8 +14,15 @@ from virtrpc.v1.operation_pb2 import Operation
 from virtrpc.v1.spec_pb2 import BlockDevice, VolumeConnection
 
 from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_volume
-from tests.instances import finished
-from tests.storage_servers import TARGET, iscsi_server, loop_device, nbd_server
+from tests.daemon import Connection
+from tests.instances import destroyed, finished, small_spec, spawned
+from tests.storage_servers import (
+    TARGET,
+    iscsi_server,
+    loop_device,
+    nbd_server,
+    slow_nbd_server,
+)
 
 pytestmark = pytest.mark.parametrize("backend", ["libvirt"], indirect=True)
 MakeFile = Callable[..., Path]
@@ -177,6 +184,59 @@ def test_nothing_is_lost_by_a_swap(empty_guest: VolumeGuest, make_file: MakeFile
     seen = checksum_in_guest(empty_guest)
     empty_guest.detach(new_volume.volume_id)
     assert checksum_of(new) == seen
+
+
+@contextmanager
+def swapping_slowly(guest: VolumeGuest, path: Path) -> Iterator[Operation]:
+    """A swap that is at its mirror, for half a minute."""
+    path.write_bytes(os.urandom(8 * MIB))
+    old = file_volume(path)
+    guest.attach(old)
+    with slow_nbd_server(size_bytes=8 * MIB, bits_per_s=2 * MIB) as port:
+        new = served(nbd={"host": "127.0.0.1", "port": port})
+        operation = guest.connection.volumes.SwapVolume(
+            volume_pb2.SwapVolumeRequest(
+                instance_id=guest.instance_id,
+                old_volume_id=old.volume.volume_id,
+                new_volume=new.volume,
+            ),
+            timeout=TIMEOUT_S,
+        )
+        request = operation_pb2.WatchOperationRequest(operation_id=operation.operation_id)
+        watched = guest.connection.operations.WatchOperation(request, timeout=TIMEOUT_S)
+        for response in watched:
+            assert not response.operation.done, response
+            if response.operation.phase == "mirror":
+                break
+        watched.cancel()
+        yield operation
+
+
+def test_a_swap_can_be_cancelled(empty_guest: VolumeGuest, make_file: MakeFile) -> None:
+    path = make_file()
+    with swapping_slowly(empty_guest, path) as operation:
+        request = operation_pb2.CancelOperationRequest(operation_id=operation.operation_id)
+        empty_guest.connection.operations.CancelOperation(request, timeout=TIMEOUT_S)
+        ended = finished(empty_guest.connection, operation)
+        assert ended.state == operation_pb2.OPERATION_STATE_CANCELLED, ended
+    for machine in ("persistent", "effective"):
+        (disk,) = empty_guest.disks(machine).values()
+        assert disk.source == str(path)
+    empty_guest.shell.run("echo on | dd of=/dev/vda conv=fsync 2>/dev/null")
+    assert path.read_bytes().startswith(b"on\n")
+
+
+def test_a_destroy_pre_empts_a_swap(
+    connection: Connection, backend: str, make_file: MakeFile
+) -> None:
+    path = make_file()
+    with spawned(connection, small_spec(backend=backend)) as instance_id:
+        guest = VolumeGuest(connection, instance_id, backend)
+        with swapping_slowly(guest, path) as operation:
+            destroyed(connection, instance_id)
+            ended = finished(connection, operation)
+            assert ended.state == operation_pb2.OPERATION_STATE_CANCELLED, ended
+    assert path.exists()
 
 
 @pytest.mark.parametrize("merge", ["commit", "pull"])
