@@ -163,7 +163,7 @@ class LibvirtBackend(Backend):
         return self._folders.console_log(instance_id)
 
     def _find(self, instance_id: str) -> Instance | None:
-        domain = self._domains.find_for_read(instance_id)
+        domain = self._domains.find(instance_id)
         return None if domain is None else self._domains.read(domain)
 
     def _prepare(self, observer: Observer) -> None:

@@ -65,9 +65,11 @@ class Plugging:
         """
         flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
         document = parse(domain.XMLDesc(flags))
-        for node in document.findall("os/boot"):
-            node.getparent().remove(node)
-        document.find("devices").append(disk.to_xml())
+        for system in document.iterfind("os"):
+            for node in system.findall("boot"):
+                system.remove(node)
+        for devices in document.iterfind("devices"):
+            devices.append(disk.to_xml())
         domain.connect().defineXML(to_text(document))
 
     def attached(self, domain: libvirt.virDomain, flag: int, attachment_id: str) -> Disk | None:

@@ -30,7 +30,7 @@ class VolumeSecrets:
 
     def keep(self, instance_id: str, attachment_id: str, volume: VolumeConnection) -> None:
         """Hands the secrets of a volume to libvirt; nothing where it has none."""
-        connection = self._domains.connection.handles.jobs
+        connection = self._domains.connection.handles.own
         try:
             for use, value in secrets_of(volume):
                 usage = f"{_prefix(instance_id)}{attachment_id}/{use}"
@@ -51,7 +51,7 @@ class VolumeSecrets:
         """Removes those of an attachment, or all of an instance; nothing where there are none."""
         prefix = _prefix(instance_id) + (f"{attachment_id}/" if attachment_id else "")
         try:
-            for secret in self._domains.connection.handles.urgent.listAllSecrets():
+            for secret in self._domains.connection.handles.own.listAllSecrets():
                 if secret.usageType() in _USAGE_TYPES and secret.usageID().startswith(prefix):
                     secret.undefine()
         except libvirt.libvirtError as error:

@@ -83,7 +83,7 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
     def drop(self, subject: str) -> None:
         """Takes back a snapshot ("INSTANCE/DEVICE/OVERLAY") that was being taken."""
         instance_id, device_name, name = subject.split("/", 2)
-        domain = self._domains.find_urgent(instance_id)
+        domain = self._domains.find(instance_id)
         if domain is not None:
             self._overlays.drop(domain, device_name, name)
 

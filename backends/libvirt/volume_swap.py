@@ -67,7 +67,7 @@ class VolumeSwap:
     def end_job(self, subject: str) -> None:
         """Ends the mirror on a disk ("INSTANCE/DEVICE"); nothing where there is none."""
         instance_id, _, device_name = subject.partition("/")
-        domain = self._domains.find_urgent(instance_id)
+        domain = self._domains.find(instance_id)
         if domain is not None:
             BlockJob(self._domains, domain, device_name).abort()
 

@@ -96,7 +96,7 @@ class LibvirtVolumes(Volumes):
     def undo_attach(self, subject: str) -> None:
         """Takes a volume ("INSTANCE/ATTACHMENT") away that was being attached."""
         instance_id, _, attachment_id = subject.partition("/")
-        domain = self._domains.find_urgent(instance_id)
+        domain = self._domains.find(instance_id)
         if domain is not None:
             self._plugging.forget(domain, attachment_id)
             disk = self._plugging.attached(domain, LIVE, attachment_id)

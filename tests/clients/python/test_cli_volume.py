@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 
 import pytest
 from virtrpc.cli.volume_source import source
@@ -16,7 +17,13 @@ from tests.clients.python.scripted import ScriptedDaemon
 WEB_1 = "3b241101-e2bb-4255-8caf-4136c566a962"
 VOLUME = "5d1f8a52-3a6e-4c0f-8a43-000000000001"
 NEW = "5d1f8a52-3a6e-4c0f-8a43-000000000002"
-DISK = AttachedDisk(volume_id=VOLUME, device_name="vdb", source="/v/a", bus=1, format=1)
+DISK = AttachedDisk(
+    volume_id=VOLUME,
+    device_name="vdb",
+    source="/v/a",
+    bus=spec_pb2.DISK_BUS_VIRTIO,
+    format=spec_pb2.DISK_FORMAT_RAW,
+)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +112,10 @@ async def test_detach_extend_and_list(cli: Cli, daemon: ScriptedDaemon) -> None:
     ]
 
 
+def _same(operation: Operation, _request: object) -> Operation:
+    return operation
+
+
 async def test_swap_and_snapshots_are_followed_to_their_end(
     cli: Cli, daemon: ScriptedDaemon
 ) -> None:
@@ -120,8 +131,7 @@ async def test_swap_and_snapshots_are_followed_to_their_end(
             operation_id=verb, state=OperationState.OPERATION_STATE_SUCCEEDED, done=True
         )
         operation.result.Pack(result)
-        daemon.answer(verb, lambda _, operation=operation: operation)
-        daemon.answer("WatchOperation", lambda _: None)
+        daemon.answer(verb, partial(_same, operation))
     swapped = await cli("volume", "swap", WEB_1, VOLUME, "nbd://h/", "--id", NEW)
     assert swapped.out == f"{WEB_1}: vdb is volume {VOLUME}, 1 MiB\n"
     taken = await cli("volume", "snapshot", WEB_1, VOLUME, "--id", NEW, "--quiesce")

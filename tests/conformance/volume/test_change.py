@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.message import Message
-from virtrpc.v1 import operation_pb2, volume_pb2
+from virtrpc.v1 import diagnostics_pb2, diagnostics_pb2_grpc, operation_pb2, spec_pb2, volume_pb2
 
 from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_volume
 from tests.instances import finished
@@ -153,7 +153,7 @@ def test_names_are_assigned_as_attach_does(empty_guest: VolumeGuest, make_file: 
     request = volume_pb2.AssignDeviceNamesRequest(instance_id=empty_guest.instance_id)
     request.disks.add()
     request.disks.add(device_name="/dev/vdc")
-    request.next.bus = 2
+    request.next.bus = spec_pb2.DISK_BUS_SCSI
     reply = stub.AssignDeviceNames(request)
     assert reply.root_device_name == "vda"
     assert [disk.device_name for disk in reply.disks] == ["vdb", "vdc"]
@@ -172,12 +172,12 @@ def test_names_that_cannot_be(empty_guest: VolumeGuest) -> None:
         stub.AssignDeviceNames(request)
     assert taken.fields == ["disks[1].device_name"]
     request = volume_pb2.AssignDeviceNamesRequest()
-    request.disks.add(device_name="vdb", bus=2)
+    request.disks.add(device_name="vdb", bus=spec_pb2.DISK_BUS_SCSI)
     with refused(grpc.StatusCode.INVALID_ARGUMENT, "DEVICE_NAME_MISMATCH"):
         stub.AssignDeviceNames(request)
     request = volume_pb2.AssignDeviceNamesRequest()
     for _ in range(5):
-        request.disks.add(bus=5)
+        request.disks.add(bus=spec_pb2.DISK_BUS_IDE)
     with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "NO_SLOT"):
         stub.AssignDeviceNames(request)
 
@@ -196,8 +196,6 @@ def test_facts_of_the_host(empty_guest: VolumeGuest) -> None:
 
 
 def test_use_is_listed(empty_guest: VolumeGuest, make_file: MakeFile) -> None:
-    from virtrpc.v1 import diagnostics_pb2, diagnostics_pb2_grpc
-
     disk = empty_guest.attach(file_volume(make_file())).disk
     stub = diagnostics_pb2_grpc.DiagnosticsServiceStub(empty_guest.connection.channel)
     which = [empty_guest.instance_id]

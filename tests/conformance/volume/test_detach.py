@@ -65,13 +65,13 @@ def test_a_guest_that_refuses(stubborn: Callable[[str], VolumeGuest], make_file:
 
 def test_a_paused_guest_cannot_answer(empty_guest: VolumeGuest, make_file: MakeFile) -> None:
     device = file_volume(make_file())
-    which = {"instance_id": empty_guest.instance_id}
+    instance_id = empty_guest.instance_id
     instances = empty_guest.connection.instances
-    instances.PauseInstance(instance_pb2.PauseInstanceRequest(**which))
+    instances.PauseInstance(instance_pb2.PauseInstanceRequest(instance_id=instance_id))
     empty_guest.attach(device)
     with refused(FAILED, "WRONG_STATE"):
         empty_guest.detach(device.volume.volume_id)
-    instances.UnpauseInstance(instance_pb2.UnpauseInstanceRequest(**which))
+    instances.UnpauseInstance(instance_pb2.UnpauseInstanceRequest(instance_id=instance_id))
 
 
 def test_one_volume_of_two_instances(

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from virtrpc.v1 import operation_pb2, spec_pb2, volume_pb2
@@ -249,10 +250,7 @@ def test_nothing_is_lost_by_a_snapshot(
     empty_guest.attach(device)
     appears(empty_guest)
     names = [str(uuid.uuid4()) for _ in range(2)]
-    which = {
-        "instance_id": empty_guest.instance_id,
-        "volume_id": volume_id,
-    }
+    which: dict[str, Any] = {"instance_id": empty_guest.instance_id, "volume_id": volume_id}
     stub = empty_guest.connection.volumes
     with writing(empty_guest):
         for name in names:
