@@ -6,8 +6,6 @@ Commands go to the other end of the pty that QEMU has open; answers come by the 
 import itertools
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -17,6 +15,7 @@ from tests.daemon import Connection
 from tests.instances import console_until
 
 _numbers = itertools.count(1)
+_LONGEST_LINE = 4000  # a tty takes 4096 characters at a time
 
 
 class GuestCommandError(AssertionError):
@@ -24,11 +23,20 @@ class GuestCommandError(AssertionError):
 
 
 class GuestShell:
-    """Runs one command after the other; the guest has booted."""
+    """Runs one command after the other; the guest has booted. Good until its machine ends.
+
+    The pty stays open: QEMU listens only while somebody has it, and looks once a second.
+    """
 
     def __init__(self, connection: Connection, instance_id: str) -> None:
         self._connection = connection
         self._instance_id = instance_id
+        path = f"/dev/pts/{_pty_number(instance_id)}"
+        self._pty = os.open(path, os.O_WRONLY | os.O_NOCTTY)
+
+    def close(self) -> None:
+        """Lets go of the console."""
+        os.close(self._pty)
 
     def run(self, command: str) -> str:
         """What a command printed; raises GuestCommandError where it failed."""
@@ -36,41 +44,25 @@ class GuestShell:
         request = console_pb2.GetConsoleOutputRequest(instance_id=self._instance_id)
         offset = self._connection.consoles.GetConsoleOutput(request, timeout=10).end_offset
         # Marks are put together by the guest: the echo of the line is none.
-        self._type(f"echo; echo 'begin '{mark}; {command}; echo 'end '{mark} $?\n")
-        seen = console_until(
-            self._connection, self._instance_id, f"\nend {mark} ".encode(), offset=offset
+        line = f"echo; echo 'begin '{mark}; {command}; echo 'end '{mark} $? .\n"
+        assert len(line) < _LONGEST_LINE
+        os.write(self._pty, line.encode())
+        seen = self._until(f"end {mark} ".encode(), offset)
+        at = seen.index(f"end {mark} ".encode())
+        seen = seen[:at] + self._until(b" .", offset + at)
+        found = re.search(
+            rf"begin {mark}\r?\n(.*?)end {mark} (\d+) \.",
+            seen.decode("utf-8", "replace"),
+            re.DOTALL,
         )
-        seen += b"" if seen.rstrip().endswith(b"0") else b"\n"
-        found = re.search(rf"\nbegin {mark}\r?\n(.*?)end {mark} (\d*)", seen.decode(), re.DOTALL)
         assert found is not None, seen
         output = found[1].replace("\r\n", "\n").strip()
-        status = found[2] or self._status(mark, offset)
-        if status != "0":
-            raise GuestCommandError(f"{command!r} ended with {status}: {output}")
+        if found[2] != "0":
+            raise GuestCommandError(f"{command!r} ended with {found[2]}: {output}")
         return output
 
-    def _status(self, mark: str, offset: int) -> str:
-        """The rest of the line may come a moment later."""
-        seen = console_until(self._connection, self._instance_id, b"# ", offset=offset)
-        while (found := re.search(rf"end {mark} (\d+)", seen.decode())) is None:
-            offset_end = len(seen) + offset
-            seen += console_until(self._connection, self._instance_id, b"\n", offset=offset_end)
-        return found[1]
-
-    def _type(self, line: str) -> None:
-        with _pty(self._instance_id) as descriptor:
-            # The guest's tty takes no more than a line of 4096 characters at a time.
-            assert len(line) < 4000
-            os.write(descriptor, line.encode())
-
-
-@contextmanager
-def _pty(instance_id: str) -> Iterator[int]:
-    descriptor = os.open(f"/dev/pts/{_pty_number(instance_id)}", os.O_WRONLY | os.O_NOCTTY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    def _until(self, text: bytes, offset: int) -> bytes:
+        return console_until(self._connection, self._instance_id, text, offset=offset)
 
 
 def _pty_number(instance_id: str) -> int:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _WAIT_S = 10.0
+_CONTROL_PORTS = 32000  # tgtd takes no higher number
 TARGET = "iqn.2026-01.dev.virtrpc.test:volume"
 
 
@@ -48,7 +49,7 @@ def iscsi_server(path: Path, *, user: str = "", password: str = "") -> Iterator[
     tgtd ignores SIGTERM: it is told to end, by its control port, which is of its own.
     """
     port = free_port()
-    control = ["-C", str(port)]
+    control = ["-C", str(port % _CONTROL_PORTS)]
     portal = f"portal=127.0.0.1:{port}"
     admin = ["tgtadm", *control, "--lld", "iscsi"]
     server = subprocess.Popen(["tgtd", "-f", *control, "--iscsi", portal])

@@ -47,7 +47,9 @@ def guest(system: DaemonProcess) -> Iterator[VolumeGuest]:
     spec = small_spec(backend="libvirt")
     with system.connect() as connection, spawned(connection, spec) as instance_id:
         console_until(connection, instance_id, b"virtrpc guest ready")
-        yield VolumeGuest(connection, instance_id, "libvirt")
+        made = VolumeGuest(connection, instance_id, "libvirt")
+        yield made
+        made.leave_shell()
 
 
 @pytest.fixture

@@ -27,11 +27,20 @@ class VolumeGuest:
     connection: Connection
     instance_id: str
     backend: str
+    opened: GuestShell | None = None
 
     @property
     def shell(self) -> GuestShell:
         """What the guest itself sees."""
-        return GuestShell(self.connection, self.instance_id)
+        if self.opened is None:
+            self.opened = GuestShell(self.connection, self.instance_id)
+        return self.opened
+
+    def leave_shell(self) -> None:
+        """Before the machine ends."""
+        if self.opened is not None:
+            self.opened.close()
+        self.opened = None
 
     def attach(self, device: BlockDevice, **fields: Any) -> volume_pb2.AttachVolumeResponse:
         """Attaches a volume."""
@@ -59,6 +68,7 @@ class VolumeGuest:
 
     def power_off(self) -> None:
         """At once."""
+        self.leave_shell()
         request = instance_pb2.PowerOffInstanceRequest(instance_id=self.instance_id)
         request.timeout.FromSeconds(0)
         self.connection.instances.PowerOffInstance(request, timeout=TIMEOUT_S)
@@ -75,7 +85,9 @@ def volume_guest(daemon: DaemonProcess, backend: str) -> Iterator[VolumeGuest]:
     spec = small_spec(backend=backend, name="volumes")
     with daemon.connect() as connection, spawned(connection, spec) as instance_id:
         console_until(connection, instance_id, b"virtrpc guest ready")
-        yield VolumeGuest(connection, instance_id, backend)
+        guest = VolumeGuest(connection, instance_id, backend)
+        yield guest
+        guest.leave_shell()
 
 
 @pytest.fixture
