@@ -40,8 +40,8 @@ class BlockJob:
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, self._domain.UUIDString()) from error
 
-    def until_ready(self, work: Work | None, phase: str) -> None:
-        """Returns when all is copied, or the job has ended by itself.
+    def until_ready(self, work: Work | None, phase: str) -> bool:
+        """True when all is copied and the disk can be turned; False when it ended by itself.
 
         Without `work` nobody is told and nobody can cancel it.
         """
@@ -50,7 +50,7 @@ class BlockJob:
             self.copied_bytes = max(self.copied_bytes, copied)
             # libvirt tells one byte less than all until QEMU is ready.
             if whole and copied == whole:
-                return
+                return True
             if work is None:
                 time.sleep(_LOOK_S)
                 continue
@@ -58,6 +58,7 @@ class BlockJob:
             percent = _FIRST_PERCENT + int((_LAST_PERCENT - _FIRST_PERCENT) * share)
             work.phase(phase, percent=percent, message=f"{copied} of {whole} bytes")
             work.wait(_LOOK_S)
+        return False
 
     def pivot(self) -> None:
         """Turns the disk to what was copied to; returns when it has."""
@@ -81,6 +82,8 @@ class BlockJob:
             info: dict[str, int] = self._domain.blockJobInfo(self._device_name, 0)
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, self._domain.UUIDString()) from error
+        import structlog
+
         if info is None:
             raise HypervisorError(f"the job on {self._device_name} cannot be looked at")
         return info

@@ -13,7 +13,7 @@ from virtrpc.v1.instance_pb2 import AttachedDisk, Instance
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import VolumeSnapshots
-from backends.errors import ContractError
+from backends.errors import ContractError, HypervisorError
 from backends.libvirt.agent import Agent
 from backends.libvirt.block_jobs import BlockJob
 from backends.libvirt.domains import Domains
@@ -207,11 +207,13 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         work.step("merge", Undo("end_block_job", {"disk": subject}))
         if not job.is_there():
             job.begin(lambda: begin_merge(domain, disk, merge, bandwidth, active=active))
-        job.until_ready(work, "merge")
-        work.phase("pivot", percent=95)
-        work.commit()
-        if job.is_there():
+        if job.until_ready(work, "merge"):
+            work.phase("pivot", percent=95)
+            work.commit()
             job.pivot()
+        left = set(merge.merged) & set(self._overlays.chain(domain, disk))
+        if left:
+            raise HypervisorError(f"the merge ended before {', '.join(sorted(left))} was merged")
 
     def _put_away(
         self, domain: libvirt.virDomain, disk: AttachedDisk, merge: Merge

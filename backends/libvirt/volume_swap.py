@@ -10,7 +10,7 @@ from virtrpc.v1 import volume_pb2 as pb
 from virtrpc.v1.instance_pb2 import AttachedDisk, Instance
 from virtrpc.v1.types_pb2 import PowerState
 
-from backends.errors import ContractError, InvalidArgumentError
+from backends.errors import ContractError, HypervisorError, InvalidArgumentError
 from backends.libvirt.attached_disks import read_disk
 from backends.libvirt.block_jobs import BlockJob
 from backends.libvirt.blueprint.volumes import volume_disk
@@ -127,7 +127,8 @@ class VolumeSwap:
         work.step("mirror", Undo("end_block_job", {"disk": f"{instance_id}/{device_name}"}))
         disk = to_text(self._target(instance_id, request, swap).to_xml())
         job.begin(lambda: domain.blockCopy(device_name, disk, None, _FLAGS))
-        job.until_ready(work, "mirror")
+        if not job.until_ready(work, "mirror"):
+            raise HypervisorError("the mirror ended before all was copied")
         work.phase("pivot", percent=92)
         work.commit()
 
@@ -142,6 +143,9 @@ class VolumeSwap:
         """Past the point of no return: all of it may be done again."""
         if job.is_there():
             job.pivot()
+        live = self._plugging.disk(domain, LIVE, swap.old.device_name)
+        if live is None or read_disk(live).source != swap.new.source:
+            raise HypervisorError("the disk did not turn to the new volume")
         instance_id = domain.UUIDString()
         self._configure(domain, self._disk(instance_id, request, swap))
         work.phase("resize", percent=97)

@@ -131,9 +131,9 @@ def writing(guest: VolumeGuest) -> Iterator[None]:
     """The guest writes numbered sectors, round and round, inside; then all is on its disk."""
     guest.shell.run("touch /run/writing; echo 0 >/run/written")
     guest.shell.run(
-        "(i=0; while [ -e /run/writing ]; do i=$((i+1));"
+        "{ (i=0; while [ -e /run/writing ]; do i=$((i+1));"
         " printf '%0512d' $i | dd of=/dev/vda bs=512 seek=$((i%2048)) conv=notrunc 2>/dev/null;"
-        " echo $i >/run/written; done) >/dev/null 2>&1 &"
+        " echo $i >/run/written; done) >/dev/null 2>&1 & }"
     )
     yield
     guest.shell.run("rm /run/writing; wait; sync; [ $(cat /run/written) -gt 5 ]")
@@ -152,6 +152,13 @@ def checksum_of(path: Path, *, format_: str = "raw") -> str:
         convert = ["qemu-img", "convert", "-f", format_, "-O", "raw", str(path), str(raw)]
         subprocess.run(convert, check=True)
     return hashlib.md5(raw.read_bytes()[: 8 * MIB], usedforsecurity=False).hexdigest()
+
+
+def numbers_in(path: Path) -> list[int]:
+    """Of the sectors that the guest has written, from the second on."""
+    sectors = path.read_bytes()[512:MIB]
+    read = [sectors[at : at + 512].strip(b"\0") for at in range(0, len(sectors), 512)]
+    return [int(sector) for sector in read if sector]
 
 
 def ended_well(guest: VolumeGuest, operation: Operation) -> Operation:
@@ -182,8 +189,12 @@ def test_nothing_is_lost_by_a_swap(empty_guest: VolumeGuest, make_file: MakeFile
     assert set(empty_guest.disks()) == set(empty_guest.disks("effective"))
     assert set(empty_guest.disks()) == {new_volume.volume_id}
     assert empty_guest.shell.run("blockdev --getsize64 /dev/vda") == str(12 * MIB)
+    written = int(empty_guest.shell.run("cat /run/written"))
+    (now,) = empty_guest.disks("effective").values()
+    assert now.source == str(new)
     seen = checksum_in_guest(empty_guest)
     empty_guest.detach(new_volume.volume_id)
+    assert numbers_in(new) == list(range(1, written + 1))
     assert checksum_of(new) == seen
 
 
