@@ -82,7 +82,6 @@ class BlockJob:
             info: dict[str, int] = self._domain.blockJobInfo(self._device_name, 0)
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, self._domain.UUIDString()) from error
-        import structlog
 
         if info is None:
             raise HypervisorError(f"the job on {self._device_name} cannot be looked at")
