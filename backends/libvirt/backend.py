@@ -101,6 +101,7 @@ class LibvirtBackend(Backend):
             "detach_volume": volumes.undo_attach,
             "forget_volume_secrets": volumes.forget_secrets,
             "forget_new_volume": volumes.swap.forget_new,
+            "restore_volume_size": volumes.swap.restore_size,
             "end_block_job": volumes.swap.end_job,
             "drop_snapshot": snapshots.drop,
             **images.undo,

@@ -5,25 +5,30 @@
 A daemon that died after the point of no return looks at where the disk's bytes are now.
 """
 
+import os
+from pathlib import Path
+
 import libvirt
 from virtrpc.v1 import volume_pb2 as pb
 from virtrpc.v1.instance_pb2 import AttachedDisk, Instance
+from virtrpc.v1.spec_pb2 import DiskFormat, VolumeConnection
 from virtrpc.v1.types_pb2 import PowerState
 
-from backends.errors import ContractError, HypervisorError, InvalidArgumentError
+from backends.errors import ContractError, HypervisorError, InvalidArgumentError, UnsupportedError
 from backends.libvirt.attached_disks import read_disk
 from backends.libvirt.block_jobs import BlockJob
 from backends.libvirt.blueprint.volumes import volume_disk
 from backends.libvirt.domains import Domains
 from backends.libvirt.plugging import CONFIG, LIVE, Plugging
-from backends.libvirt.volume_growth import VolumeGrowth
+from backends.libvirt.volume_growth import VolumeGrowth, storage_size
 from backends.libvirt.volume_places import VolumePlaces, volume_texts
 from backends.libvirt.volume_secrets import VolumeSecrets
 from backends.libvirt.xml.disk import Disk
 from backends.libvirt.xml.element import to_text
 from backends.power_states import power_blockers
 from backends.volumes import refusals
-from backends.volumes.attached import get
+from backends.volumes.attached import format_of, get
+from backends.volumes.luks import header_bytes
 from backends.volumes.swapping import FIELD, Swap, plan_swap
 from backends.work import Undo, Work
 
@@ -60,8 +65,10 @@ class VolumeSwap:
             self._finish(domain, request, swap, job, work)
         else:
             work.ready(lacking or self._blockers(domain, instance, located, swap))
+            whole = storage_size(swap.new) if _can_be_cut(located.new_volume) else 0
             self._mirror(domain, request, swap, job, work)
             self._finish(domain, request, swap, job, work)
+            self.restore_size(f"{whole}/{swap.new.source}")
         return self._response(domain, swap, job)
 
     def end_job(self, subject: str) -> None:
@@ -94,8 +101,13 @@ class VolumeSwap:
         size_bytes, errors = self._places.storage.looked_at(
             request.new_volume, field=FIELD, timeout_s=_TIMEOUT_S
         )
+        if size_bytes and swap.new.encrypted and swap.new.source.startswith("/"):
+            size_bytes -= header_bytes(Path(swap.new.source))
         if not errors and 0 < size_bytes < max(present, request.resize_to_bytes):
             errors.append(refusals.volume_too_small(f"the new volume has {size_bytes} bytes"))
+        elif not errors and size_bytes > present and not _can_be_cut(request.new_volume):
+            why = "QEMU mirrors between volumes of one size, or to a raw file"
+            errors.append(UnsupportedError("swap_volume_larger", why=why, field=FIELD))
         if 0 < request.resize_to_bytes < present:
             errors.append(refusals.volume_too_small(f"the old volume has {present} bytes"))
         return errors
@@ -124,6 +136,7 @@ class VolumeSwap:
             subject = f"{instance_id}/{swap.new.attachment_id}"
             work.step("secrets", Undo("forget_new_volume", {"attachment": subject}))
         self._secrets.keep(instance_id, swap.new.attachment_id, request.new_volume)
+        self._cut(swap, self._growth.guest_size(domain, swap.old), work)
         work.step("mirror", Undo("end_block_job", {"disk": f"{instance_id}/{device_name}"}))
         disk = to_text(self._target(instance_id, request, swap).to_xml())
         job.begin(lambda: domain.blockCopy(device_name, disk, None, _FLAGS))
@@ -131,6 +144,22 @@ class VolumeSwap:
             raise HypervisorError("the mirror ended before all was copied")
         work.phase("pivot", percent=92)
         work.commit()
+
+    def _cut(self, swap: Swap, size_bytes: int, work: Work) -> None:
+        """QEMU (5.1 and later) only mirrors between equal sizes: a file gets its own back after."""
+        path = Path(swap.new.source)
+        if not path.is_file() or swap.new.format != DiskFormat.DISK_FORMAT_RAW:
+            return
+        whole = path.stat().st_size
+        if whole > size_bytes and not swap.new.encrypted:
+            work.step("cut", Undo("restore_volume_size", {"file": f"{whole}/{path}"}))
+            os.truncate(path, size_bytes)
+
+    def restore_size(self, subject: str) -> None:
+        """Gives a file ("BYTES/PATH") the size back that it had; nothing where it has more."""
+        whole, _, path = subject.partition("/")
+        if Path(path).is_file() and Path(path).stat().st_size < int(whole):
+            os.truncate(path, int(whole))
 
     def _finish(
         self,
@@ -201,3 +230,9 @@ class VolumeSwap:
             copied_bytes=job.copied_bytes,
             instance=instance,
         )
+
+
+def _can_be_cut(volume: VolumeConnection) -> bool:
+    """A plain file whose content is to be replaced may be shorter for a while."""
+    plain = format_of(volume) == DiskFormat.DISK_FORMAT_RAW and not volume.HasField("encryption")
+    return plain and volume.HasField("local_file")

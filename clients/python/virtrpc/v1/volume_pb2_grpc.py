@@ -194,6 +194,8 @@ class VolumeServiceServicer(object):
         and attach the copy instead.
         FAILED_PRECONDITION / VOLUME_TOO_SMALL: the new one, or `resize_to_bytes`,
         is smaller than the old one.
+        UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor cannot mirror to storage
+        of this kind that is larger (QEMU: to all but raw files).
         And those of AttachVolume, for the new volume.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -114,6 +114,8 @@ class VolumeServiceStub:
     and attach the copy instead.
     FAILED_PRECONDITION / VOLUME_TOO_SMALL: the new one, or `resize_to_bytes`,
     is smaller than the old one.
+    UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor cannot mirror to storage
+    of this kind that is larger (QEMU: to all but raw files).
     And those of AttachVolume, for the new volume.
     """
 
@@ -309,6 +311,8 @@ class VolumeServiceAsyncStub:
     and attach the copy instead.
     FAILED_PRECONDITION / VOLUME_TOO_SMALL: the new one, or `resize_to_bytes`,
     is smaller than the old one.
+    UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor cannot mirror to storage
+    of this kind that is larger (QEMU: to all but raw files).
     And those of AttachVolume, for the new volume.
     """
 
@@ -510,6 +514,8 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
         and attach the copy instead.
         FAILED_PRECONDITION / VOLUME_TOO_SMALL: the new one, or `resize_to_bytes`,
         is smaller than the old one.
+        UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor cannot mirror to storage
+        of this kind that is larger (QEMU: to all but raw files).
         And those of AttachVolume, for the new volume.
         """
 
