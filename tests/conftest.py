@@ -71,8 +71,11 @@ def daemon(
 ) -> Iterator[DaemonProcess]:
     """The shared daemon of a backend; tests leave it as they found it."""
     folder = short_folder()
-    volumes = (f"--volume-dir={place}" for place in (folder / "volumes", "/dev"))
-    arguments = (f"--image-source-dir={folder}/sources", *volumes)
+    folders = {"image-source": folder / "sources", "share": folder / "sources"}
+    arguments = [f"--{kind}-dir={place}" for kind, place in folders.items()]
+    arguments += [
+        f"--volume-dir={place}" for place in ("/dev", folder / "volumes", folder / "sources")
+    ]
     with DaemonProcess(folder, backend=backend, arguments=arguments) as shared:
         shared.sources.mkdir()
         shared.volume_dir.mkdir()

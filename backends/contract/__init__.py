@@ -25,6 +25,7 @@ from backends.contract.facets import (
 )
 from backends.contract.host import Adoption, HostPower
 from backends.contract.images import Images
+from backends.contract.shares import Shares
 from backends.contract.volumes import VolumeFacts, Volumes, VolumeSnapshots
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Observer",
     "Power",
     "Sample",
+    "Shares",
     "Suspension",
     "VolumeFacts",
     "VolumeSnapshots",

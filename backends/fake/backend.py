@@ -18,6 +18,7 @@ from backends.fake.intent import FakeIntent
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.power import FakePower
 from backends.fake.resources import sample_host
+from backends.fake.shares import FakeShares
 from backends.fake.suspension import FakeSuspension
 from backends.fake.volume_snapshots import FakeVolumeSnapshots
 from backends.fake.volumes import FakeVolumes
@@ -36,6 +37,7 @@ class FakeBackend(Backend):
     name = "fake"
 
     def __init__(self, options: BackendOptions) -> None:
+        self._options = options
         self._host = FakeHost(options.state_dir / "fake", parse_rules(options.fake_faults))
         self._missing, self._features = lacking(options.fake_lacks)
         self.image_store = ImageStore(options.image_dir, options.images)
@@ -51,6 +53,7 @@ class FakeBackend(Backend):
         storage = Storage(options.volumes, servers=False)
         volumes = FakeVolumes(self._host, storage)
         snapshots = FakeVolumeSnapshots(self._host, volumes)
+        shares = FakeShares(self._host, options.share_dirs, self._features)
         self._facets = (
             FakeLifecycle(self._host, self.image_store, self._features, storage),
             FakeInstanceFiles(self._host),
@@ -59,6 +62,7 @@ class FakeBackend(Backend):
             guest,
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
+            shares,
             images,
             volumes,
             snapshots,
@@ -75,7 +79,6 @@ class FakeBackend(Backend):
             ),
             FakeAdoption(self._host),
         )
-        self._pci_passthrough = options.pci_passthrough
         self._undo: Mapping[str, Callable[[str], None]] = {
             "remove_files": lambda instance_id: shutil.rmtree(
                 self._host.instance_folder(instance_id), ignore_errors=True
@@ -84,6 +87,7 @@ class FakeBackend(Backend):
             "thaw": guest.thaw,
             "disown": self._host.disown,
             "undefine": self._host.undefine,
+            "unshare": shares.undo_mount,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
             "detach_volume": volumes.unplug,
             "drop_snapshot": snapshots.drop,
@@ -134,7 +138,11 @@ class FakeBackend(Backend):
 
     def sample_host(self, instances: Iterable[Instance]) -> HostSample:
         """See Backend."""
-        return sample_host(instances, pci_passthrough=self._pci_passthrough)
+        return sample_host(
+            instances,
+            pci_passthrough=self._options.pci_passthrough,
+            dedicated_cpus=self._options.dedicated_cpus,
+        )
 
     def console_log(self, instance_id: str) -> ConsoleLog:
         """See Backend."""

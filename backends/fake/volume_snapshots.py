@@ -5,6 +5,7 @@ import threading
 
 from virtrpc.v1 import volume_pb2 as pb
 from virtrpc.v1.instance_pb2 import AttachedDisk, Instance
+from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import VolumeSnapshots
 from backends.errors import ContractError
@@ -16,6 +17,7 @@ from backends.volumes.attached import get
 from backends.volumes.attaching import ATTACHABLE
 from backends.work import Undo, Work
 
+_RUNNING, _PAUSED = PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED
 _Key = tuple[str, str]
 
 
@@ -65,7 +67,7 @@ class FakeVolumeSnapshots(VolumeSnapshots):
         key, _ = self._of(instance, disk)
         chain = self._chains.get(key, [posixpath.basename(disk.source)])
         merge = snapshots.plan_merge(request, self._taken.get(key, []), chain)
-        faulty.ready([] if merge is None else power_blockers(instance, *ATTACHABLE))
+        faulty.ready([] if merge is None else power_blockers(instance, _RUNNING, _PAUSED))
         if merge is not None:
             faulty.phase("merge", percent=10)
             faulty.step("merge")

@@ -49,7 +49,7 @@ class FakeVolumes(Volumes):
         volume = request.device.volume
         with self._claims.held(volume.volume_id):
             blockers = attaching.blockers
-            if attaching.same is None:
+            if attaching.same is None and not blockers:
                 blockers = [*blockers, *self._storage_errors(volume, "device.volume")]
             faulty.ready(blockers)
             if attaching.same is None:
@@ -98,7 +98,7 @@ class FakeVolumes(Volumes):
         if not swap.done:
             size_bytes = self.size_of(swap.old.volume_id)
             blockers = [*blockers, *power_blockers(instance, _RUNNING)]
-            blockers += self._storage_errors(request.new_volume, "new_volume")
+            blockers += [] if blockers else self._storage_errors(request.new_volume, "new_volume")
             if request.resize_to_bytes and request.resize_to_bytes < size_bytes:
                 blockers.append(refusals.volume_too_small("resize_to_bytes cuts the volume off"))
         faulty.ready(blockers)
