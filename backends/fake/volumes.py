@@ -10,7 +10,7 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Volumes
 from backends.errors import ContractError
-from backends.fake.faults import FaultyWork
+from backends.fake.faults import KEEPS_DEVICES_LABEL, FaultyWork
 from backends.fake.host import FakeHost
 from backends.power_states import power_blockers
 from backends.volumes import refusals
@@ -28,8 +28,6 @@ from backends.work import Undo, Work
 
 _GIB = 1 << 30
 _RUNNING = PowerState.POWER_STATE_RUNNING
-_STUBBORN = "fake/guest.detach"
-"""Label of guests that do not release devices ("ignore") or refuse to ("refuse")."""
 
 
 class FakeVolumes(Volumes):
@@ -152,7 +150,7 @@ class FakeVolumes(Volumes):
         self, instance: Instance, disk: AttachedDisk, request: pb.DetachVolumeRequest
     ) -> None:
         """A guest that its labels make stubborn keeps the device."""
-        answer = instance.labels.get(_STUBBORN)
+        answer = instance.labels.get(KEEPS_DEVICES_LABEL)
         timeout_s = seconds(request, "timeout", RELEASE_TIMEOUT_S)
         if answer == "refuse":
             raise refusals.device_release_refused(disk.device_name)

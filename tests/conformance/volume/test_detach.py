@@ -25,7 +25,7 @@ def stubborn(connection: Connection, backend: str) -> Iterator[Callable[[str], V
 
     def make(answer: str) -> VolumeGuest:
         spec = small_spec(backend=backend)
-        spec.labels["fake/guest.detach"] = answer
+        spec.labels["fake/keeps-devices"] = answer
         if backend == "libvirt":
             spec.image.kernel_args = "rdinit=/nothing panic=0"
         guests.append(spawned(connection, spec))
