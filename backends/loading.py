@@ -7,6 +7,7 @@ from pathlib import Path
 from backends.contract import Backend
 from backends.host_power import HostPowerPolicy
 from backends.images import ImagePolicy
+from backends.volumes import VolumePolicy
 
 
 class UnknownBackendError(Exception):
@@ -23,6 +24,8 @@ class BackendOptions:
     """The image store; exists."""
     images: ImagePolicy = ImagePolicy()
     """What is allowed of images."""
+    volumes: VolumePolicy = VolumePolicy()
+    """What is allowed of volumes."""
     libvirt_uri: str = "qemu:///embed"
     virt_type: str = "auto"
     fake_faults: str = ""

@@ -13,6 +13,8 @@ _HEADER = struct.Struct(">4sIQIIQIIQ")
 _INCOMPATIBLE_OFFSET = 72
 _CORRUPT = 1 << 1
 _EXTERNAL_DATA_FILE = 1 << 2
+_HEADER_LENGTH_OFFSET = 100
+_BACKING_FORMAT = 0xE2792ACA
 _LEAST_BYTES = {2: 72, 3: 104}  # of a header, by version
 _MAX_NAME_BYTES = 1023
 _CLUSTER_BITS = 16
@@ -27,6 +29,8 @@ class Qcow2Header:
     virtual_size_bytes: int
     backing_file: str
     """Name of the file it is an overlay of; empty: none."""
+    backing_format: str
+    """Format of that file as it was said when the overlay was made; empty: it was not."""
     external_data_file: bool
     """Its data are in another file."""
     cluster_bits: int
@@ -51,6 +55,7 @@ def read_header(file: IO[bytes]) -> Qcow2Header | None:
     if version == 3:
         (incompatible,) = struct.unpack_from(">Q", header, _INCOMPATIBLE_OFFSET)
     backing_file = ""
+    backing_format = _backing_format(file, header, version) if backing_offset else ""
     if backing_offset:
         file.seek(min(backing_offset, _MAX_CLUSTER_BYTES))
         name = file.read(min(backing_bytes, _MAX_NAME_BYTES))
@@ -58,6 +63,7 @@ def read_header(file: IO[bytes]) -> Qcow2Header | None:
     return Qcow2Header(
         virtual_size_bytes=size,
         backing_file=backing_file,
+        backing_format=backing_format,
         external_data_file=bool(incompatible & _EXTERNAL_DATA_FILE),
         cluster_bits=cluster_bits,
         encryption=encryption,
@@ -82,3 +88,20 @@ def empty_disk(virtual_size_bytes: int) -> bytes:
     tables = (header, struct.pack(">Q", 2 * _CLUSTER_BYTES), struct.pack(">H", 1) * clusters)
     whole = b"".join(table.ljust(_CLUSTER_BYTES, b"\0") for table in tables)
     return whole.ljust(clusters * _CLUSTER_BYTES, b"\0")
+
+
+def _backing_format(file: IO[bytes], header: bytes, version: int) -> str:
+    """From the header extensions, which follow the header up to the backing file's name."""
+    at = _LEAST_BYTES[2]
+    if version == 3:
+        (at,) = struct.unpack_from(">I", header, _HEADER_LENGTH_OFFSET)
+    while at < _MAX_CLUSTER_BYTES:
+        file.seek(at)
+        head = file.read(8)
+        kind, length = struct.unpack(">II", head) if len(head) == 8 else (0, 0)
+        if kind == _BACKING_FORMAT:
+            return file.read(min(length, 16)).decode("ascii", "replace")
+        if not kind:
+            return ""
+        at += 8 + -(-length // 8) * 8
+    return ""

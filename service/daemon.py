@@ -125,6 +125,7 @@ class Daemon:
                 share_dirs=settings.share_dirs,
                 reclaim_after_s=settings.reclaim_after_s,
                 images=settings.images,
+                volumes=settings.volumes,
                 dedicated_cpus=settings.dedicated_cpus,
                 pci_passthrough=settings.pci_passthrough,
                 host_power=settings.host_power,

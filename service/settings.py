@@ -13,6 +13,7 @@ from virtrpc.address import default_socket
 from backends.host_power import HostPowerPolicy
 from backends.images import ImagePolicy
 from backends.plan.extra_spec_values import cpu_set
+from backends.volumes import VolumePolicy
 from service.inventory import InventoryPolicy
 from service.setting_types import Folder, Seconds, as_flag
 
@@ -38,6 +39,7 @@ class Settings:
     reclaim_after_s: float
     rescue_timeout_s: float
     images: ImagePolicy
+    volumes: VolumePolicy
     image_cache_interval_s: float
     inventory: InventoryPolicy
     dedicated_cpus: frozenset[int]
@@ -183,6 +185,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True, help="Seconds between looks for unused images; 0: never by itself.",
     ),
     click.option(
+        "--volume-dir", multiple=True, type=Folder(file_okay=False),
+        help="Directory that volumes of this host may be attached from: files, block devices,"
+        " NBD sockets. Repeatable  [default: none]",
+    ),
+    click.option(
         "--cpu-allocation-ratio", type=click.FloatRange(0.1, 100), default=1.0, show_default=True,
         help="How often GetInventory lets schedulers give each host CPU away.",
     ),
@@ -263,6 +270,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
         image_max_virtual_size: int,
         image_max_unused_age: float,
         image_cache_interval: float,
+        volume_dir: tuple[Path, ...],
         cpu_allocation_ratio: float,
         memory_allocation_ratio: float,
         disk_allocation_ratio: float,
@@ -291,6 +299,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                     max_unused_age_s=image_max_unused_age,
                 ),
                 image_cache_interval_s=image_cache_interval,
+                volumes=VolumePolicy(dirs=tuple(folder.absolute() for folder in volume_dir)),
                 inventory=InventoryPolicy(
                     cpu_ratio=cpu_allocation_ratio,
                     memory_ratio=memory_allocation_ratio,

@@ -71,9 +71,14 @@ def daemon(
 ) -> Iterator[DaemonProcess]:
     """The shared daemon of a backend; tests leave it as they found it."""
     folder = short_folder()
-    arguments = [f"--{kind}-dir={folder}/sources" for kind in ("image-source", "share")]
+    folders = {"image-source": folder / "sources", "share": folder / "sources"}
+    arguments = [f"--{kind}-dir={place}" for kind, place in folders.items()]
+    arguments += [
+        f"--volume-dir={place}" for place in ("/dev", folder / "volumes", folder / "sources")
+    ]
     with DaemonProcess(folder, backend=backend, arguments=arguments) as shared:
         shared.sources.mkdir()
+        shared.volume_dir.mkdir()
         guest_images(shared)
         yield shared.start()
 

@@ -20,6 +20,7 @@ from virtrpc.v1 import (
     instance_pb2_grpc,
     interface_pb2_grpc,
     operation_pb2_grpc,
+    volume_pb2_grpc,
 )
 
 START_TIMEOUT_S = 60.0
@@ -64,6 +65,11 @@ class DaemonProcess:
     def image_dir(self) -> Path:
         """The daemon's image store."""
         return self.state_dir / "images"
+
+    @property
+    def volume_dir(self) -> Path:
+        """A directory for volumes; whoever uses it says so to the daemon, and makes it."""
+        return self.folder / "volumes"
 
     @property
     def sources(self) -> Path:
@@ -161,6 +167,7 @@ class Connection:
         self.events = event_pb2_grpc.EventServiceStub(self.channel)
         self.consoles = console_pb2_grpc.ConsoleServiceStub(self.channel)
         self.hosts = host_pb2_grpc.HostServiceStub(self.channel)
+        self.volumes = volume_pb2_grpc.VolumeServiceStub(self.channel)
 
     def close(self) -> None:
         """Closes the channel."""

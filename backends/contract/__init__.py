@@ -30,6 +30,7 @@ from backends.contract.rebuild import Rebuild
 from backends.contract.rescue import Rescue
 from backends.contract.shares import Shares
 from backends.contract.snapshots import Snapshots
+from backends.contract.volumes import VolumeFacts, Volumes, VolumeSnapshots
 
 __all__ = [
     "Adoption",
@@ -54,4 +55,7 @@ __all__ = [
     "Shares",
     "Snapshots",
     "Suspension",
+    "VolumeFacts",
+    "VolumeSnapshots",
+    "Volumes",
 ]

@@ -25,6 +25,8 @@ from backends.fake.shares import FakeShares
 from backends.fake.snapshots import FakeSnapshots
 from backends.fake.spawning import FakeSpawning
 from backends.fake.suspension import FakeSuspension
+from backends.fake.volume_snapshots import FakeVolumeSnapshots
+from backends.fake.volumes import FakeVolumes
 from backends.firewall.book import FilterBook
 from backends.firewall.firewall import HostFirewall
 from backends.firewall.verbs import HostFiltering
@@ -35,6 +37,8 @@ from backends.interfaces.book import InterfaceBook
 from backends.interfaces.side import InterfaceSide
 from backends.interfaces.verbs import HostInterfaces
 from backends.loading import BackendOptions
+from backends.volumes.facts import HostVolumeFacts, initiator_name
+from backends.volumes.storage import Storage
 from backends.work import Undo
 
 
@@ -57,6 +61,9 @@ class FakeBackend(Backend):
         )
         guest = FakeGuestAgent(self._host)
         suspension = FakeSuspension(self._host)
+        storage = Storage(options.volumes, servers=False)
+        volumes = FakeVolumes(self._host, storage)
+        volume_snapshots = FakeVolumeSnapshots(self._host, volumes)
         rescue = FakeRescue(self._host, self.image_store)
         shares = FakeShares(self._host, options.share_dirs, self._features)
         folder = options.state_dir / "fake"
@@ -65,7 +72,7 @@ class FakeBackend(Backend):
         side = InterfaceSide(self._book, self._firewall, FakeDevices())
         interface_host = FakeInterfaceHost(self._host)
         interfaces = HostInterfaces(interface_host, side)
-        spawning = FakeSpawning(self._host, self.image_store, self._features, side)
+        spawning = FakeSpawning(self._host, self.image_store, self._features, side, storage)
         rebuild = FakeRebuild(self._host, self.image_store, spawning)
         self._facets = (
             FakeLifecycle(self._host, spawning, side),
@@ -82,6 +89,13 @@ class FakeBackend(Backend):
             FakeSnapshots(self._host, self.image_store),
             shares,
             images,
+            volumes,
+            volume_snapshots,
+            HostVolumeFacts(
+                find=self._host.find,
+                features=lambda: self._features,
+                initiator=initiator_name(options.state_dir),
+            ),
             CommandedPower(
                 options.host_power,
                 instances=self._host.instances,
@@ -105,6 +119,8 @@ class FakeBackend(Backend):
             "power_on": self._host.power_on,
             **rebuild.undo,
             **rescue.undo,
+            "detach_volume": volumes.unplug,
+            "drop_snapshot": volume_snapshots.drop,
             **images.undo,
         }
 

@@ -7,6 +7,7 @@ snake case or `*`, STEP one of its journalled steps. ACTION is one of
     timeout       TimedOutError            delay:SECONDS waits, until cancelled
 
 The label `fake/VERB[.STEP]` with the value ACTION does the same for one instance.
+A guest with the label `fake/keeps-devices` does not release any: `ignore`, `refuse`.
 One that is spawned with the label `fake/foreign` is afterwards as if somebody else
 had made it.
 """
@@ -25,6 +26,8 @@ from backends.work import Undo, Work
 
 LABEL_PREFIX = "fake/"
 FOREIGN_LABEL = f"{LABEL_PREFIX}foreign"
+KEEPS_DEVICES_LABEL = f"{LABEL_PREFIX}keeps-devices"
+_OTHER_LABELS = (FOREIGN_LABEL, KEEPS_DEVICES_LABEL)
 _ERRORS: Mapping[str, Callable[[str], ContractError]] = {
     "fail": HypervisorError,
     "unreachable": UnreachableError,
@@ -54,7 +57,7 @@ def _is_action(text: str) -> bool:
 def _mistakes(labels: Mapping[str, str]) -> Iterator[ContractError]:
     """Labels that were meant as faults and are none."""
     for key, action in labels.items():
-        if key.startswith(LABEL_PREFIX) and key != FOREIGN_LABEL and not _is_action(action):
+        if key.startswith(LABEL_PREFIX) and key not in _OTHER_LABELS and not _is_action(action):
             yield InvalidArgumentError(
                 f"not a fault: {action!r} ({_ACTIONS})", field=f'spec.labels["{key}"]'
             )

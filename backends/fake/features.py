@@ -23,6 +23,8 @@ _NAMES = (
     *("config_drive_openstack", "config_drive_nocloud", "image_raw", "image_qcow2"),
     *(f"filesystem_{name}" for name in ("ext2", "ext3", "ext4", "vfat", "xfs", "swap")),
     *(f"volume_{name}" for name in ("local_file", "local_block", "nbd", "iscsi", "rbd", "nfs")),
+    *(f"volume_{name}" for name in ("encryption", "authentication", "multi_attach", "qos")),
+    "disk_hotplug",
     *(f"interface_{name}" for name in ("user", "bridge", "libvirt_network", "open_vswitch")),
     *(f"interface_{name}" for name in ("macvtap", "tap", "vhost_user", "host_device")),
     *("interface_qos", "interface_hotplug", "anti_spoofing", "security_groups"),

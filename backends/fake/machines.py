@@ -20,6 +20,7 @@ from backends.plan.disks import PlannedDisk
 from backends.plan.interfaces import DEFAULT_MODEL, host_device, mac_address
 from backends.redaction import redacted
 from backends.specification import instance_name
+from backends.volumes.attached import attached
 
 MACHINE_TYPE = "fake-q35"
 CONFIG_DRIVE = "config.iso"
@@ -103,9 +104,11 @@ def _source(interface: InterfaceSpec) -> str:
 
 
 def _disk(disk: PlannedDisk, folder: Path) -> AttachedDisk:
-    """Of the disks only the config drive has bytes."""
+    """Of the instance's own disks only the config drive has bytes."""
+    if disk.volume is not None:
+        return attached(disk)
     config = disk.role == "config"
-    attached = AttachedDisk(
+    made = AttachedDisk(
         device_name=disk.device_name,
         role=disk.role,
         bus=disk.bus,
@@ -116,5 +119,5 @@ def _disk(disk: PlannedDisk, folder: Path) -> AttachedDisk:
         source=str(folder / CONFIG_DRIVE) if config else "",
     )
     if disk.boot_index is not None:
-        attached.boot_index = disk.boot_index
-    return attached
+        made.boot_index = disk.boot_index
+    return made

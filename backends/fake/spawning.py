@@ -15,6 +15,8 @@ from backends.images import ImageStore
 from backends.interfaces.side import InterfaceSide
 from backends.plan import InstancePlan
 from backends.specification import SpecImages, boot_source_blockers, instance_name
+from backends.volumes.spawning import spawn_errors
+from backends.volumes.storage import Storage
 from backends.work import Undo, Work
 
 BUILTIN_IMAGE = "demo"
@@ -29,12 +31,14 @@ class FakeSpawning:
         images: ImageStore,
         features: Mapping[str, str],
         side: InterfaceSide,
+        storage: Storage,
     ) -> None:
         """`features` as in HypervisorFacts."""
         self._host = host
         self._images = images
         self._features = features
         self._side = side
+        self._storage = storage
 
     def spawn(
         self,
@@ -49,6 +53,7 @@ class FakeSpawning:
         blockers = [
             *self._image_blockers(plan.spec, images),
             *plan.blockers(self._features, room),
+            *spawn_errors(plan, self._storage, self._host.instances()),
         ]
         with self._side.claimed(instance_id, plan.spec.interfaces) as taken:
             work.ready(told([*blockers, *taken]))

@@ -22,7 +22,8 @@ _MEMORY_BYTES = 2 << 30
 _CPU_S = 600
 _OPEN_FILES = 128
 _TICK_S = 0.25
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a filesystem that can hold no more."""
 _SAID_WHEN_FULL = (b"No space left on device", b"Disk quota exceeded", b"File too large")
 
 
@@ -141,7 +142,7 @@ def _confined(account: Account | None, max_file_bytes: int | None) -> Sequence[s
 
 
 def _cannot_make(error: OSError) -> ContractError:
-    if error.errno in _FULL:
+    if error.errno in FULL:
         return _full()
     return HypervisorError(f"a disk cannot be made: {error.strerror}")
 

@@ -49,7 +49,11 @@ from backends.libvirt.shares import LibvirtShares
 from backends.libvirt.snapshots import LibvirtSnapshots
 from backends.libvirt.spawning import Spawning
 from backends.libvirt.suspension import LibvirtSuspension
+from backends.libvirt.volume_places import VolumePlaces
+from backends.libvirt.volume_snapshots import LibvirtVolumeSnapshots
+from backends.libvirt.volumes import LibvirtVolumes
 from backends.loading import BackendOptions
+from backends.volumes.facts import HostVolumeFacts
 from backends.work import Undo
 
 
@@ -82,10 +86,18 @@ class LibvirtBackend(Backend):
         self._side = InterfaceSide(book, self._firewall, HostDevices())
         interface_host = LibvirtInterfaceHost(self._domains, self._probed)
         interfaces = HostInterfaces(interface_host, self._side)
+        places = VolumePlaces(self._domains, options.volumes, options.state_dir)
+        volumes = LibvirtVolumes(self._domains, places, self._probed)
+        volume_snapshots = LibvirtVolumeSnapshots(self._domains, guest)
         suspension = LibvirtSuspension(self._domains)
         snapshots = LibvirtSnapshots(self._domains, self.image_store, guest)
         spawning = Spawning(
-            self._domains, self._folders, self.image_store, self._probed, self._side
+            self._domains,
+            self._folders,
+            self.image_store,
+            self._probed,
+            side=self._side,
+            places=places,
         )
         rebuild = LibvirtRebuild(self._domains, self._folders, self.image_store, spawning)
         rescue = LibvirtRescue(self._domains, self._folders, self.image_store)
@@ -106,6 +118,13 @@ class LibvirtBackend(Backend):
             snapshots,
             shares,
             images,
+            volumes,
+            volume_snapshots,
+            HostVolumeFacts(
+                find=self._find,
+                features=lambda: self._probed.features,
+                initiator=places.initiator,
+            ),
             adoption,
             CommandedPower(options.host_power, instances=self._domains.read_all, own_way=SYSTEMD),
         )
@@ -129,6 +148,12 @@ class LibvirtBackend(Backend):
             **rebuild.undo,
             **rescue.undo,
             **snapshots.undo,
+            "detach_volume": volumes.undo_attach,
+            "forget_volume_secrets": volumes.forget_secrets,
+            "forget_new_volume": volumes.swap.forget_new,
+            "restore_volume_size": volumes.swap.restore_size,
+            "end_block_job": volumes.swap.end_job,
+            "drop_snapshot": volume_snapshots.drop,
             **images.undo,
         }
 
@@ -189,6 +214,10 @@ class LibvirtBackend(Backend):
     def console_log(self, instance_id: str) -> ConsoleLog:
         """See Backend."""
         return self._folders.console_log(instance_id)
+
+    def _find(self, instance_id: str) -> Instance | None:
+        domain = self._domains.find(instance_id)
+        return None if domain is None else self._domains.read(domain)
 
     def _prepare(self, observer: Observer) -> None:
         """What is done once, before the first open."""

@@ -85,8 +85,7 @@ class LibvirtGuestAgent(GuestAgent):
         if request.HasField("timeout"):
             thaw_after_s = request.timeout.ToNanoseconds() / 1e9
         work.step("freeze", Undo("thaw", {"instance_id": request.instance_id}))
-        self._thaw_after(request.instance_id, thaw_after_s)
-        frozen = agent.call("guest-fsfreeze-freeze", timeout_s=_FREEZE_TIMEOUT_S)
+        frozen = self._freeze(request.instance_id, agent, thaw_after_s)
         return pb.QuiesceInstanceResponse(filesystems=frozen)
 
     def unquiesce_instance(
@@ -129,6 +128,11 @@ class LibvirtGuestAgent(GuestAgent):
                 )
             except AgentNotConnectedError:
                 return
+
+    def _freeze(self, instance_id: str, agent: Agent, thaw_after_s: float) -> int:
+        self._thaw_after(instance_id, thaw_after_s)
+        frozen: int = agent.call("guest-fsfreeze-freeze", timeout_s=_FREEZE_TIMEOUT_S)
+        return frozen
 
     def _agent(self, instance_id: str, work: Work) -> tuple[Agent, pb.Instance]:
         """The agent of a running guest, after all checks."""

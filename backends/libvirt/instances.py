@@ -5,14 +5,14 @@ from pathlib import Path
 
 import libvirt
 import structlog
-from virtrpc.v1 import spec_pb2
-from virtrpc.v1.instance_pb2 import AttachedDisk, AttachedInterface, Instance, MachineState
+from virtrpc.v1.instance_pb2 import AttachedInterface, Instance, MachineState
 from virtrpc.v1.types_pb2 import PowerState
 
+from backends.libvirt.attached_disks import ALIAS_PREFIX, name_volumes, read_disk
 from backends.libvirt.placed import read_host_cells, read_own_cpus
 from backends.libvirt.starts import started_at_ns
 from backends.libvirt.xml import metadata
-from backends.libvirt.xml.domain import Disk, Domain
+from backends.libvirt.xml.domain import Domain
 from backends.libvirt.xml.element import Node, parse
 from backends.libvirt.xml.interface import Interface, PciAddress
 from backends.libvirt.xml.shares import shares_of
@@ -52,21 +52,6 @@ _CRASHED = frozenset(
         (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_FAILED),
     }
 )
-BUSES = {
-    "virtio": spec_pb2.DISK_BUS_VIRTIO,
-    "scsi": spec_pb2.DISK_BUS_SCSI,
-    "sata": spec_pb2.DISK_BUS_SATA,
-    "usb": spec_pb2.DISK_BUS_USB,
-    "ide": spec_pb2.DISK_BUS_IDE,
-}
-FORMATS = {"raw": spec_pb2.DISK_FORMAT_RAW, "qcow2": spec_pb2.DISK_FORMAT_QCOW2}
-DEVICE_TYPES = {
-    "disk": spec_pb2.DISK_DEVICE_TYPE_DISK,
-    "cdrom": spec_pb2.DISK_DEVICE_TYPE_CDROM,
-    "lun": spec_pb2.DISK_DEVICE_TYPE_LUN,
-    "floppy": spec_pb2.DISK_DEVICE_TYPE_FLOPPY,
-}
-ALIAS_PREFIX = "ua-"  # libvirt keeps aliases that begin so as they are given
 log = structlog.get_logger()
 
 
@@ -100,6 +85,7 @@ def read_instance(domain: libvirt.virDomain, *, pid_folder: Path | None = None) 
     if active:
         running = parse(domain.XMLDesc(0))
         instance.effective.CopyFrom(read_machine(Domain.from_xml(running)))
+        name_volumes(instance.effective.disks, instance.persistent.disks)
         started_ns = started_at_ns(pid_folder, instance.name)
         if started_ns is not None:
             instance.started_at.FromNanoseconds(started_ns)
@@ -152,27 +138,11 @@ def read_machine(domain: Domain) -> MachineState:
         memory_kib=domain.current_memory or domain.memory or 0,
         vcpus=domain.vcpus or 0,
         machine_type=domain.machine or "",
-        disks=[_read_disk(disk) for disk in domain.disks],
+        disks=[read_disk(disk) for disk in domain.disks],
         interfaces=[_read_interface(interface) for interface in domain.interfaces],
         host_cells=read_host_cells(domain),
         dedicated_cpus=sorted(read_own_cpus(domain)),
     )
-
-
-def _read_disk(disk: Disk) -> AttachedDisk:
-    attached = AttachedDisk(
-        device_name=disk.target or "",
-        source=disk.source_file or disk.source_device or "",
-        format=FORMATS.get(disk.format or "", spec_pb2.DISK_FORMAT_UNSPECIFIED),
-        bus=BUSES.get(disk.bus or "", spec_pb2.DISK_BUS_UNSPECIFIED),
-        device_type=DEVICE_TYPES.get(disk.device or "", spec_pb2.DISK_DEVICE_TYPE_UNSPECIFIED),
-        read_only=disk.read_only,
-        serial=disk.serial or "",
-        role=(disk.alias or "").removeprefix(ALIAS_PREFIX).partition("-")[0],
-    )
-    if disk.boot_order is not None:
-        attached.boot_index = disk.boot_order - 1
-    return attached
 
 
 def _read_interface(interface: Interface) -> AttachedInterface:

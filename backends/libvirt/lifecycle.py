@@ -12,6 +12,7 @@ from backends.libvirt.errors import is_gone
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.instances import add_live_counters
 from backends.libvirt.spawning import Spawning
+from backends.libvirt.volume_secrets import VolumeSecrets
 from backends.plan import InstancePlan
 from backends.specification import (
     existing,
@@ -34,10 +35,15 @@ class LibvirtLifecycle(Lifecycle):
     """Beginning and end of instances."""
 
     def __init__(
-        self, domains: Domains, folders: InstanceFolders, spawning: Spawning, side: InterfaceSide
+        self,
+        domains: Domains,
+        folders: InstanceFolders,
+        spawning: Spawning,
+        side: InterfaceSide,
     ) -> None:
         self._domains = domains
         self._folders = folders
+        self._secrets = VolumeSecrets(domains)
         self._spawning = spawning
         self._side = side
 
@@ -78,6 +84,7 @@ class LibvirtLifecycle(Lifecycle):
         undefine(self._domains, request.instance_id)
         work.step("network")
         self._side.give_up(request.instance_id)
+        self._secrets.forget(request.instance_id)
         if request.destroy_disks:
             work.step("files")
             self._folders.remove(request.instance_id)
@@ -91,6 +98,7 @@ class LibvirtInstanceFiles(InstanceFiles):
         self._domains = domains
         self._folders = folders
         self._side = side
+        self._secrets = VolumeSecrets(domains)
 
     def cleanup_instance(
         self, request: pb.CleanupInstanceRequest, work: Work
@@ -100,6 +108,9 @@ class LibvirtInstanceFiles(InstanceFiles):
         running = domain is not None and is_active(domain)
         work.ready([WrongStateError("the instance is running")] if running else [])
         removed: list[str] = []
+        if domain is None:
+            work.step("secrets")
+            self._secrets.forget(request.instance_id)
         if domain is None and request.destroy_vifs:
             work.step("network")
             removed += self._side.give_up(request.instance_id)

@@ -44,6 +44,8 @@ def make_disks(
     """Makes the files of a plan's disks, but those whose names are to be kept."""
     images.mark_used()
     for disk in plan.disks:
+        if disk.volume is not None:
+            continue
         checkpoint()
         path = disk_path(folder, disk)
         if path.name not in keep:

@@ -25,6 +25,10 @@ from backends.libvirt.xml.capabilities import (
 _NOT_YET = "this backend does not do it yet"
 _NO_GUESTS = "libvirt's test driver runs no guests"
 _MACHINE_TYPE = "q35"
+_MODULE_FOLDERS = (
+    *Path("/usr/lib").glob("*-linux-gnu"),
+    *(Path("/usr") / name for name in ("lib", "lib64")),
+)
 _VHOST_USER_FOLDERS = (Path("/etc/qemu/vhost-user"), Path("/usr/share/qemu/vhost-user"))
 _EPHEMERAL_FILESYSTEMS = ("ext2", "ext3", "ext4", "vfat", "xfs")
 
@@ -63,7 +67,7 @@ def probe(
     into.host = probe_host(connection, capabilities, of_domains)
     into.features = {
         "kvm": "" if kind == "kvm" else reason,
-        **_features(into),
+        **_features(connection, into),
         **network_features(connection, uri, why_no_filter=why_no_filter),
     }
     missing = {
@@ -96,7 +100,7 @@ def _probe_qemu(connection: libvirt.virConnect, capabilities: str, into: Probed)
     return of_domains
 
 
-def _features(probed: Probed) -> dict[str, str]:
+def _features(connection: libvirt.virConnect, probed: Probed) -> dict[str, str]:
     guests, huge = probed.guests, any(cell.huge_pages for cell in probed.cells)
     real = probed.virt_type != "test"
     uefi = "efi" in guests.firmware
@@ -118,10 +122,51 @@ def _features(probed: Probed) -> dict[str, str]:
         "cpu_pinning": "" if probed.cells else "libvirt does not know the host's CPUs",
         "numa": "" if probed.cells else "libvirt does not know the host's NUMA cells",
         "hugepages": "" if huge else "the host has no huge pages reserved (vm.nr_hugepages)",
+        "disk_hotplug": "" if real else _NO_GUESTS,
+        "boot_from_volume": "",
+        **_volumes(connection),
         **_shares(guests, no_guests=not real),
-        "disk_hotplug": _NOT_YET,
         **_filesystems(),
     }
+
+
+def _volumes(connection: libvirt.virConnect) -> dict[str, str]:
+    """Kinds of volumes, and what they may have."""
+    secrets = _lacks_secrets(connection)
+    return {
+        "volume_local_file": "",
+        "volume_local_block": "",
+        "volume_nbd": "",
+        "volume_iscsi": _lacks_block_driver("iscsi"),
+        "volume_rbd": _lacks_block_driver("rbd"),
+        "volume_nfs": "" if _knows_nfs() else "this kernel has no NFS client",
+        "volume_encryption": secrets,
+        "volume_authentication": secrets,
+        "volume_multi_attach": "",
+        "volume_qos": "",
+    }
+
+
+def _lacks_secrets(connection: libvirt.virConnect) -> str:
+    """Why keys cannot be handed over; empty: they can."""
+    try:
+        connection.numOfSecrets()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        return "this libvirt driver keeps no secrets: use --libvirt-uri qemu:///system"
+    return ""
+
+
+def _lacks_block_driver(name: str) -> str:
+    """QEMU's drivers for storage servers are modules of their own."""
+    found = any(next(folder.glob(f"qemu*/block-{name}.so"), None) for folder in _MODULE_FOLDERS)
+    return "" if found else f"QEMU's module block-{name} is not installed (qemu-block-extra)"
+
+
+def _knows_nfs() -> bool:
+    kinds = Path("/proc/filesystems").read_text(encoding="ascii", errors="replace")
+    return "\tnfs\n" in kinds or "\tnfs4\n" in kinds
 
 
 def _shares(guests: GuestCapabilities, *, no_guests: bool) -> dict[str, str]:

@@ -23,6 +23,8 @@ from backends.libvirt.networks import network_errors
 from backends.libvirt.own_disks import kept_files, make_disks, remove_files
 from backends.libvirt.placement import Placement
 from backends.libvirt.probe import Probed
+from backends.libvirt.volume_places import VolumePlaces, volume_texts
+from backends.libvirt.volume_secrets import VolumeSecrets, secrets_of
 from backends.libvirt.xml.metadata import InstanceMetadata
 from backends.plan import InstancePlan
 from backends.redaction import redacted
@@ -32,6 +34,7 @@ from backends.specification import (
     existing,
     instance_name,
 )
+from backends.volumes.spawning import spawn_errors
 from backends.work import Undo, Work
 
 
@@ -44,13 +47,17 @@ class Spawning:
         folders: InstanceFolders,
         images: ImageStore,
         probed: Probed,
+        *,
         side: InterfaceSide,
+        places: VolumePlaces,
     ) -> None:
         self._domains = domains
         self._folders = folders
         self._images = images
         self._probed = probed
         self._side = side
+        self._places = places
+        self._secrets = VolumeSecrets(domains)
         self._rooms = HostRoomBook(domains, folders, probed)
 
     def spawn(
@@ -88,6 +95,12 @@ class Spawning:
             ramdisk=images.ramdisk,
             console_log=log.path,
             placement=placement,
+            volumes={
+                disk.attachment_id: self._places.of(disk.volume)
+                for disk in plan.disks
+                if disk.volume is not None
+            },
+            initiator=self._places.initiator,
         )
 
     def rebuild_blockers(self, plan: InstancePlan, images: SpecImages) -> list[ContractError]:
@@ -107,6 +120,7 @@ class Spawning:
             *host_limits(plan, self._probed),
             *plan.blockers(self._probed.features, self._rooms.room()),
             *self._network_blockers(plan),
+            *self._volume_errors(plan),
         ]
 
     def _network_blockers(self, plan: InstancePlan) -> list[ContractError]:
@@ -116,6 +130,16 @@ class Spawning:
             for index, interface in enumerate(plan.spec.interfaces)
             if not self._probed.features.get(f"interface_{interface.WhichOneof('network')}", "")
             for error in network_errors(self._domains, interface, f"spec.interfaces[{index}]")
+        ]
+
+    def _volume_errors(self, plan: InstancePlan) -> list[ContractError]:
+        volumes = [disk for disk in plan.disks if disk.volume is not None]
+        if not volumes:
+            return []
+        texts = (volume_texts(d.volume, d.field) for d in volumes if d.volume is not None)
+        return [
+            *spawn_errors(plan, self._places.storage, self._domains.read_all()),
+            *(error for errors in texts for error in errors),
         ]
 
     def _make_files(
@@ -156,6 +180,7 @@ class Spawning:
         if plan.spec.interfaces:
             work.step("network", Undo("take_away", {"instance_id": instance_id}))
             self._side.put(instance_id, plan.spec.interfaces)
+        self._keep_secrets(plan, work)
         try:
             work.phase("define", percent=40)
             work.step("define", Undo("undefine", {"instance_id": instance_id}))
@@ -169,6 +194,16 @@ class Spawning:
         self._side.book.give_up(instance_id)
         Memento(place.folder).forget()
         return self._domains.tell(domain)
+
+    def _keep_secrets(self, plan: InstancePlan, work: Work) -> None:
+        volumes = [disk for disk in plan.disks if disk.volume is not None]
+        if not any(disk.volume is not None and any(secrets_of(disk.volume)) for disk in volumes):
+            return
+        undo = Undo("forget_volume_secrets", {"instance_id": plan.instance_id})
+        work.step("secrets", undo)
+        for disk in volumes:
+            if disk.volume is not None:
+                self._secrets.keep(plan.instance_id, disk.attachment_id, disk.volume)
 
     def _define(self, plan: InstancePlan, xml: str) -> libvirt.virDomain:
         try:

@@ -1,34 +1,20 @@
-"""The disks of an instance's own: in which order, under which names, how large.
+"""The disks of an instance: in which order, under which names, how large.
 
 Names go by bus, as Nova gives them: the root disk first, the flavor's ephemeral
 and swap disks, the further ones in their order, the config drive last of all ("vdz").
 """
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import product
-from string import ascii_lowercase
 
 from virtrpc.v1 import spec_pb2
-from virtrpc.v1.spec_pb2 import BlockDevice, InstanceSpec
+from virtrpc.v1.spec_pb2 import BlockDevice, DiskBus, DiskDeviceType, InstanceSpec, VolumeConnection
 
 from backends.errors import ContractError, InvalidArgumentError, UnsupportedError
+from backends.plan.device_names import DeviceNames, chosen_bus, name_prefix, plain_name
 
 BYTES_PER_MIB, BYTES_PER_GIB = 1 << 20, 1 << 30
 CONFIG_DRIVE_NAME = "vdz"
-_PREFIXES: Mapping[int, str] = {
-    spec_pb2.DISK_BUS_VIRTIO: "vd",
-    spec_pb2.DISK_BUS_SCSI: "sd",
-    spec_pb2.DISK_BUS_SATA: "sd",
-    spec_pb2.DISK_BUS_USB: "sd",
-    spec_pb2.DISK_BUS_IDE: "hd",
-    spec_pb2.DISK_BUS_NVME: "nvme",
-}
-_BUS_OF_PREFIX = {
-    "vd": spec_pb2.DISK_BUS_VIRTIO,
-    "sd": spec_pb2.DISK_BUS_SCSI,
-    "hd": spec_pb2.DISK_BUS_IDE,
-}
 OWN_ROLES = ("root", "ephemeral", "swap", "config")
 """Of disks that are made with an instance."""
 _BUSES_NOT_CARRIED_OUT = (spec_pb2.DISK_BUS_IDE, spec_pb2.DISK_BUS_NVME)
@@ -37,12 +23,13 @@ _HARD_DISK = (spec_pb2.DISK_DEVICE_TYPE_UNSPECIFIED, spec_pb2.DISK_DEVICE_TYPE_D
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedDisk:
-    """A disk that is made with the instance, and lives and dies with it."""
+    """A disk as it is to be: made with the instance, or a volume."""
 
     role: str
-    """One of OWN_ROLES."""
+    """One of OWN_ROLES, or "volume"."""
     device_name: str
-    bus: "spec_pb2.DiskBus.ValueType"
+    bus: "DiskBus.ValueType"
+    device_type: "DiskDeviceType.ValueType" = spec_pb2.DISK_DEVICE_TYPE_DISK
     size_bytes: int = 0
     """0: as large as what it is made from."""
     filesystem: str = ""
@@ -51,6 +38,10 @@ class PlannedDisk:
     """Rank in the boot order, 0 first; None: not booted from."""
     serial: str = ""
     tag: str = ""
+    volume: VolumeConnection | None = None
+    """How a volume is reached; None: it lives and dies with the instance."""
+    attachment_id: str = ""
+    """Of a volume: never empty."""
     field: str = ""
     """Path of the request field that asks for it."""
 
@@ -62,8 +53,10 @@ def planned_disks(
     names = _Names(spec, config_drive=config_drive)
     disks = [*_flavor_disks(spec, names)]
     for index, device in enumerate(spec.block_devices):
-        if device.HasField("ephemeral") and index not in names.faulty:
-            disks.append(_ephemeral(device, f"spec.block_devices[{index}]", names))
+        field = f"spec.block_devices[{index}]"
+        if index not in names.faulty:
+            make = planned_volume if device.HasField("volume") else _ephemeral
+            disks.append(make(device, names.of(device), field=field))
     if config_drive:
         virtio = spec_pb2.DISK_BUS_VIRTIO
         disks.append(
@@ -71,7 +64,8 @@ def planned_disks(
                 role="config", device_name=CONFIG_DRIVE_NAME, bus=virtio, field="spec.guest"
             )
         )
-    return tuple(_in_boot_order(disks)), [*names.errors, *_boot_index_errors(spec)]
+    errors = [*names.errors, *_boot_index_errors(spec), *_attached_twice(spec)]
+    return tuple(_in_boot_order(disks)), errors
 
 
 class _Names:
@@ -80,9 +74,10 @@ class _Names:
     def __init__(self, spec: InstanceSpec, *, config_drive: bool) -> None:
         self.errors: list[ContractError] = []
         self.faulty: set[int] = set()
-        self._taken = {CONFIG_DRIVE_NAME} if config_drive else set()
+        taken = {CONFIG_DRIVE_NAME} if config_drive else set()
         if spec.image.image_id:
-            self._taken.add("vda")
+            taken.add("vda")
+        self._names = DeviceNames(taken)
         for index, device in enumerate(spec.block_devices):
             try:
                 self._claim(device, f"spec.block_devices[{index}]")
@@ -90,53 +85,77 @@ class _Names:
                 self.errors.append(error)
                 self.faulty.add(index)
 
-    def free(self, bus: "spec_pb2.DiskBus.ValueType") -> str:
+    def free(self, bus: "DiskBus.ValueType") -> str:
         """The next free name of a bus, now taken."""
-        name = free_name(bus, self._taken)
-        self._taken.add(name)
-        return name
+        return self._names.free(name_prefix(bus))
+
+    def of(self, device: BlockDevice) -> str:
+        """The name of a device: the one claimed, or a free one."""
+        return asked_name(device) or self.free(disk_bus(device))
 
     def _claim(self, device: BlockDevice, field: str) -> None:
-        _check_device(device, field)
-        name, at = asked_name(device), f"{field}.device_name"
-        if not name:
-            return
-        if not name.startswith(_PREFIXES[disk_bus(device)]):
-            why = f"{name} is no name of the disk's bus"
-            raise InvalidArgumentError(why, field=at, reason="DEVICE_NAME_MISMATCH")
-        if name in self._taken:
-            why = f"another disk has the name {name}"
-            raise InvalidArgumentError(why, field=at, reason="DEVICE_NAME_TAKEN")
-        self._taken.add(name)
+        check_device(device, field)
+        name = asked_name(device)
+        if name:
+            self._names.claim(name, name_prefix(disk_bus(device)), field=f"{field}.device_name")
 
 
-def free_name(bus: "spec_pb2.DiskBus.ValueType", taken: Container[str]) -> str:
+def free_name(bus: "spec_pb2.DiskBus.ValueType", taken: Iterable[str]) -> str:
     """The first name of a bus that no disk has."""
-    return next(name for name in _names(_PREFIXES[bus]) if name not in taken)
+    return DeviceNames(taken).free(name_prefix(bus))
 
 
 def asked_name(device: BlockDevice) -> str:
     """The name that is asked for, without its folder; empty: any."""
-    return device.device_name.removeprefix("/dev/")
+    return plain_name(device.device_name)
 
 
-def disk_bus(device: BlockDevice) -> "spec_pb2.DiskBus.ValueType":
-    """The bus of a disk: the one asked for, else that of its name, else virtio."""
-    if device.bus != spec_pb2.DISK_BUS_UNSPECIFIED:
-        return device.bus
-    return _BUS_OF_PREFIX.get(asked_name(device)[:2], spec_pb2.DISK_BUS_VIRTIO)
+def disk_bus(device: BlockDevice) -> "DiskBus.ValueType":
+    """The bus of a disk, never unspecified."""
+    return chosen_bus(device.bus, device.device_name, device.device_type)
 
 
-def _check_device(device: BlockDevice, field: str) -> None:
-    if not device.HasField("ephemeral"):
-        return
-    if device.device_type not in _HARD_DISK:
+def check_device(device: BlockDevice, field: str) -> None:
+    """That bus and device type are carried out and go together; raises what is wrong."""
+    bus, kind = disk_bus(device), device.device_type
+    if device.HasField("ephemeral") and kind not in _HARD_DISK:
         why = "an ephemeral disk is a hard disk"
         raise InvalidArgumentError(why, field=f"{field}.device_type")
-    bus = disk_bus(device)
     if bus in _BUSES_NOT_CARRIED_OUT:
-        name = spec_pb2.DiskBus.Name(bus).lower()
+        name = DiskBus.Name(bus).lower()
         raise UnsupportedError(name, why="no machine type here has it", field=f"{field}.bus")
+    if kind == spec_pb2.DISK_DEVICE_TYPE_FLOPPY:
+        why = "no machine type here has floppy disks"
+        raise UnsupportedError("disk_floppy", why=why, field=f"{field}.device_type")
+    if kind == spec_pb2.DISK_DEVICE_TYPE_CDROM and bus == spec_pb2.DISK_BUS_VIRTIO:
+        raise InvalidArgumentError("virtio has no CD-ROMs", field=f"{field}.bus")
+    if kind == spec_pb2.DISK_DEVICE_TYPE_LUN:
+        _check_lun(device, bus, field)
+
+
+def _check_lun(device: BlockDevice, bus: "DiskBus.ValueType", field: str) -> None:
+    if bus != spec_pb2.DISK_BUS_SCSI:
+        raise InvalidArgumentError("a LUN is passed through by SCSI", field=f"{field}.bus")
+    if not device.volume.HasField("local_block"):
+        why = "only a block device of the host can be passed through as a LUN"
+        raise InvalidArgumentError(why, field=f"{field}.device_type")
+
+
+def planned_volume(device: BlockDevice, name: str, *, field: str) -> PlannedDisk:
+    """A volume under a name."""
+    volume = device.volume
+    return PlannedDisk(
+        role="volume",
+        device_name=name,
+        bus=disk_bus(device),
+        device_type=device.device_type or spec_pb2.DISK_DEVICE_TYPE_DISK,
+        boot_index=device.boot_index if device.HasField("boot_index") else None,
+        serial=volume.volume_id,
+        tag=device.tag,
+        volume=volume,
+        attachment_id=device.attachment_id or volume.volume_id,
+        field=f"{field}.volume",
+    )
 
 
 def _flavor_disks(spec: InstanceSpec, names: _Names) -> Iterator[PlannedDisk]:
@@ -159,12 +178,11 @@ def _flavor_disks(spec: InstanceSpec, names: _Names) -> Iterator[PlannedDisk]:
         )  # fmt: skip
 
 
-def _ephemeral(device: BlockDevice, field: str, names: _Names) -> PlannedDisk:
-    bus = disk_bus(device)
+def _ephemeral(device: BlockDevice, name: str, *, field: str) -> PlannedDisk:
     return PlannedDisk(
         role="swap" if device.ephemeral.filesystem == "swap" else "ephemeral",
-        device_name=asked_name(device) or names.free(bus),
-        bus=bus,
+        device_name=name,
+        bus=disk_bus(device),
         size_bytes=device.ephemeral.size_mib * BYTES_PER_MIB,
         filesystem=device.ephemeral.filesystem,
         boot_index=device.boot_index if device.HasField("boot_index") else None,
@@ -198,8 +216,20 @@ def _boot_index_errors(spec: InstanceSpec) -> Iterator[ContractError]:
         seen.add(device.boot_index)
 
 
-def _names(prefix: str) -> Iterator[str]:
-    """Names of a bus: "vda" to "vdz", then "vdaa"."""
-    for length in (1, 2):
-        for letters in product(ascii_lowercase, repeat=length):
-            yield prefix + "".join(letters)
+def _attached_twice(spec: InstanceSpec) -> Iterator[ContractError]:
+    """Volumes and attachments that are named more than once."""
+    volumes: set[str] = set()
+    attachments: set[str] = set()
+    for index, device in enumerate(spec.block_devices):
+        if not device.HasField("volume"):
+            continue
+        field, volume_id = f"spec.block_devices[{index}]", device.volume.volume_id
+        attachment_id = device.attachment_id or volume_id
+        if volume_id in volumes:
+            why = f"another disk is volume {volume_id}"
+            yield InvalidArgumentError(why, field=f"{field}.volume.volume_id")
+        elif attachment_id in attachments:
+            why = f"another disk has the attachment {attachment_id}"
+            yield InvalidArgumentError(why, field=f"{field}.attachment_id")
+        volumes.add(volume_id)
+        attachments.add(attachment_id)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from virtrpc.v1 import spec_pb2
-from virtrpc.v1.spec_pb2 import InstanceSpec, InterfaceSpec
+from virtrpc.v1.spec_pb2 import InstanceSpec, InterfaceSpec, VolumeConnection
 
 from backends.errors import ContractError, UnsupportedError
 from backends.plan.cpus import CpuLayout
@@ -73,6 +73,19 @@ def placement_needs(extra: ExtraSpecs, cpus: CpuLayout) -> Iterator[Need]:
         yield Need("hugepages", extra_spec_field("hw:mem_page_size"))
 
 
+def volume_needs(volume: VolumeConnection, field: str) -> Iterator[Need]:
+    """What a volume needs."""
+    yield Need(f"volume_{volume.WhichOneof('source')}", field)
+    if volume.HasField("encryption"):
+        yield Need("volume_encryption", f"{field}.encryption")
+    if volume.iscsi.chap_username or volume.rbd.username:
+        yield Need("volume_authentication", field)
+    if volume.multi_attach:
+        yield Need("volume_multi_attach", f"{field}.multi_attach")
+    if volume.HasField("qos"):
+        yield Need("volume_qos", f"{field}.qos")
+
+
 def device_needs(spec: InstanceSpec, config_drive: int) -> Iterator[Need]:
     """What disks, config drive and interfaces need."""
     if config_drive in CONFIG_DRIVES:
@@ -80,7 +93,7 @@ def device_needs(spec: InstanceSpec, config_drive: int) -> Iterator[Need]:
     for index, device in enumerate(spec.block_devices):
         field = f"spec.block_devices[{index}]"
         if device.HasField("volume"):
-            yield Need(f"volume_{device.volume.WhichOneof('source')}", f"{field}.volume")
+            yield from volume_needs(device.volume, f"{field}.volume")
             if device.HasField("boot_index"):
                 yield Need("boot_from_volume", f"{field}.boot_index")
         elif device.ephemeral.filesystem:

@@ -30,6 +30,11 @@ class Caller:
 
     def prepare(self, case: Case) -> None:
         """Brings the host to where the case begins."""
+        if self._sources != Path():
+            for overlay in self._sources.glob(f"{self.instance_id}.*"):
+                overlay.unlink()
+            for name in (self.instance_id, f"{self.instance_id}.new"):
+                (self._sources / name).write_bytes(bytes(1 << 20))
         for earlier in case.before:
             self._invoke_to_the_end(earlier.verb, fields=earlier.fields, spec=earlier.spec)
 

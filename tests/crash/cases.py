@@ -84,6 +84,18 @@ PULL = Case(
     "PullImage",
     fields={**IMAGE, "file": {"path": "{sources}/" + SOURCE}, "declared": RAW},
 )
+SUSPEND = Case("SuspendInstance", [SPAWN], wrong=())
+VOLUME = {"volume_id": "{key}"}
+OWN_FILE = {**VOLUME, "local_file": {"path": "{sources}/{key}"}}
+NEW_FILE = {**VOLUME, "local_file": {"path": "{sources}/{key}.new"}}
+ATTACH_VOLUME = Case(
+    "AttachVolume", [SPAWN], {"device": {"volume": OWN_FILE}}, wrong=[SPAWN, SUSPEND]
+)
+WITH_VOLUME = [SPAWN, ATTACH_VOLUME]
+VOLUME_SNAPSHOT = {**VOLUME, "snapshot_id": "{key}"}
+TAKE_SNAPSHOT = Case(
+    "CreateVolumeSnapshot", WITH_VOLUME, VOLUME_SNAPSHOT, wrong=[*WITH_VOLUME, SUSPEND]
+)
 FOREIGN = Case("SpawnInstance", spec={"labels": {"fake/foreign": "yes"}})
 AGGREGATE = {"aggregate_id": "{key}"}
 ADD = Case(
@@ -136,6 +148,27 @@ CASES = (
     MOUNT,
     Case("UmountShare", WITH_SHARE, SHARE, wrong=[*WITH_SHARE, Case("PowerOnInstance")]),
     Case("PollRebootingInstances", fields={"timeout": {"seconds": 3600}}),
+    ATTACH_VOLUME,
+    Case("DetachVolume", [*IS_OFF, ATTACH_VOLUME], VOLUME, wrong=[*WITH_VOLUME, PAUSE]),
+    Case(
+        "ExtendVolume",
+        WITH_VOLUME,
+        {**VOLUME, "size_bytes": 4 << 20},
+        wrong=[*WITH_VOLUME, SUSPEND],
+    ),
+    Case(
+        "SwapVolume",
+        WITH_VOLUME,
+        {"old_volume_id": "{key}", "new_volume": NEW_FILE},
+        wrong=[*IS_OFF, ATTACH_VOLUME],
+    ),
+    TAKE_SNAPSHOT,
+    Case(
+        "DeleteVolumeSnapshot",
+        [*WITH_VOLUME, TAKE_SNAPSHOT],
+        VOLUME_SNAPSHOT,
+        wrong=[*IS_OFF, ATTACH_VOLUME, TAKE_SNAPSHOT],
+    ),
     Case("ImportInstance", [FOREIGN], wrong=()),
     Case("SetHostEnabled", fields={"enabled": True}),
     Case("SetMaintenanceMode", fields={"maintenance": False}),
@@ -175,6 +208,9 @@ CASES = (
     Case("ManageImageCache", fields={"max_unused_age": {"seconds": 86400}}),
 )
 READS = (
+    Case("GetVolumeConnector", unknown=""),
+    Case("AssignDeviceNames", unknown=""),
+    Case("CheckFilesystemSupport", fields={"filesystem": "ext4"}),
     Case("GetInstance", [SPAWN], {"fresh": True}),
     Case("ListInstances"),
     Case("CheckInstanceOnDisk", [SPAWN], unknown=""),

@@ -98,6 +98,7 @@ class Lives:
             program=(*MORTAL, plan) if plan else REAL,
             arguments=[
                 f"--image-source-dir={self.sources}",
+                f"--volume-dir={self.sources}",
                 f"--share-dir={self.sources}",
                 "--allow-host-power",
             ],

@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from backends.libvirt.xml.disk import Disk
 from backends.libvirt.xml.domain import (
     Balloon,
     Channel,
-    Disk,
     Domain,
     Rng,
     Serial,
@@ -39,6 +39,9 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         return st.booleans()
     if get_args(hint) and isinstance(hint, type(list[int])):
         return st.lists(elements_of(get_args(hint)[0]), max_size=2)
+    if len(get_args(hint)) > 1 and get_args(get_args(hint)[0]):
+        (part,) = get_args(get_args(hint)[0])  # an empty one is the end of those in each other
+        return st.none() | st.lists(elements_of(part).filter(lambda e: e != part()), max_size=2)
     (kind,) = (argument for argument in get_args(hint) if argument is not type(None))
     known = {str: TEXTS, int: st.integers(), bool: st.booleans()}
     return st.none() | (known[kind] if kind in known else elements_of(kind))

@@ -65,6 +65,7 @@ def built(name: str) -> str:
         root_disk=folder / "root.qcow2" if spec.image.image_id else None,
         kernel=stored(spec.image.kernel_image_id),
         ramdisk=stored(spec.image.ramdisk_image_id),
+        initiator="iqn.2026-01.org.example:host",
         console_log=folder / "console.5d0e7a52-0d0f-4a53-8f0b-0c7b6ac5a1d2.log",
     )
     return domain_xml(INSTANCE_ID, own_facts(spec), place)

@@ -7,7 +7,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lxml import etree
 
 from backends.libvirt.blueprint.rescue import disk_node, enter_rescue, leave_rescue, rescue_facts
-from backends.libvirt.xml.domain import Disk, Domain
+from backends.libvirt.xml.disk import Disk
+from backends.libvirt.xml.domain import Domain
 from backends.libvirt.xml.element import Node, parse
 from tests.libvirt.test_golden import NAMES, SCHEMA, golden
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from virtrpc.v1 import spec_pb2 as pb
 
 from backends.adoption import made_id
-from backends.libvirt.instances import BUSES, DEVICE_TYPES, FORMATS
-from backends.libvirt.xml.domain import Disk
+from backends.libvirt.attached_disks import BUSES, DEVICE_TYPES, FORMATS
+from backends.libvirt.xml.disk import Disk
 from backends.libvirt.xml.element import Node
 from backends.libvirt.xml.interface import Interface
 

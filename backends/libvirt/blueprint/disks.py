@@ -9,11 +9,14 @@ from pathlib import Path
 
 from virtrpc.v1 import spec_pb2
 
-from backends.libvirt.instances import ALIAS_PREFIX
-from backends.libvirt.xml.domain import Controller, Disk, Domain
+from backends.libvirt.attached_disks import ALIAS_PREFIX
+from backends.libvirt.blueprint.volumes import LocatedVolume, volume_disk
+from backends.libvirt.xml.disk import Disk
+from backends.libvirt.xml.domain import Controller, Domain
 from backends.plan import InstancePlan
 from backends.plan.disks import PlannedDisk
 
+SCSI_CONTROLLER = Controller(type="scsi", index=0, model="virtio-scsi")
 _BUSES: Mapping[int, str] = {
     spec_pb2.DISK_BUS_VIRTIO: "virtio",
     spec_pb2.DISK_BUS_SCSI: "scsi",
@@ -31,15 +34,32 @@ def disk_path(folder: Path, disk: PlannedDisk) -> Path:
     return folder / f"{disk.role}-{disk.device_name}.raw"
 
 
-def add_disks(domain: Domain, plan: InstancePlan, *, folder: Path, root_disk: Path | None) -> None:
-    """Puts the instance's own disks into a domain; `root_disk` is the root disk's file."""
+def add_disks(
+    domain: Domain,
+    plan: InstancePlan,
+    *,
+    folder: Path,
+    root_disk: Path | None,
+    volumes: Mapping[str, LocatedVolume],
+    initiator: str,
+) -> None:
+    """Puts an instance's disks into a domain; `root_disk` is the root disk's file.
+
+    `volumes` are by attachment; what is not in it is where its specification says.
+    """
     for disk in plan.disks:
+        if disk.volume is not None:
+            located = volumes.get(disk.attachment_id) or LocatedVolume(volume=disk.volume)
+            domain.disks.append(
+                volume_disk(disk, located, instance_id=plan.instance_id, initiator=initiator)
+            )
+            continue
         path = disk_path(folder, disk)
         if disk.role == "root" and root_disk is not None:
             path = root_disk
         domain.disks.append(_disk(disk, path))
     if any(disk.bus == spec_pb2.DISK_BUS_SCSI for disk in plan.disks):
-        domain.controllers.append(Controller(type="scsi", model="virtio-scsi"))
+        domain.controllers.append(SCSI_CONTROLLER)
 
 
 def _disk(disk: PlannedDisk, path: Path) -> Disk:

@@ -1,5 +1,6 @@
 """The domain as a whole."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from backends.libvirt.blueprint.disks import add_disks
 from backends.libvirt.blueprint.firmware import add_firmware
 from backends.libvirt.blueprint.interfaces import add_interfaces
 from backends.libvirt.blueprint.slots import add_spare_slots
+from backends.libvirt.blueprint.volumes import LocatedVolume
 from backends.libvirt.placement import Placement
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.domain import Domain
@@ -31,6 +33,10 @@ class Place:
     ramdisk: StoredImage | None
     console_log: Path
     placement: Placement = field(default_factory=Placement)
+    volumes: Mapping[str, LocatedVolume] = field(default_factory=dict)
+    """By attachment."""
+    initiator: str = ""
+    """Name of the host's QEMU for iSCSI targets."""
 
     @property
     def folder(self) -> Path:
@@ -44,7 +50,14 @@ def domain_xml(instance_id: str, own: metadata.InstanceMetadata, place: Place) -
     domain = _bare_domain(plan, place)
     add_cpus(domain, plan, place.placement, virt_type=place.virt_type)
     add_firmware(domain, plan.machine, nvram=place.folder / "nvram.fd")
-    add_disks(domain, plan, folder=place.folder, root_disk=place.root_disk)
+    add_disks(
+        domain,
+        plan,
+        folder=place.folder,
+        root_disk=place.root_disk,
+        volumes=place.volumes,
+        initiator=place.initiator,
+    )
     add_devices(domain, plan.machine, console_log=place.console_log)
     add_interfaces(domain, plan)
     add_spare_slots(domain)

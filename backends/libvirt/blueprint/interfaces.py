@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from virtrpc.v1 import spec_pb2
 from virtrpc.v1.spec_pb2 import InterfaceSpec
 
-from backends.libvirt.instances import ALIAS_PREFIX
+from backends.libvirt.attached_disks import ALIAS_PREFIX
 from backends.libvirt.xml.domain import Domain
 from backends.libvirt.xml.interface import Inbound, Interface, Outbound, PciAddress
 from backends.plan import InstancePlan

@@ -2,8 +2,8 @@
 
 from lxml import etree
 
+from backends.libvirt.attached_disks import ALIAS_PREFIX
 from backends.libvirt.blueprint.domain import Place, domain_xml
-from backends.libvirt.instances import ALIAS_PREFIX
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.element import Node, parse
 from backends.libvirt.xml.metadata import InstanceMetadata

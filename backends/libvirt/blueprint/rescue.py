@@ -16,8 +16,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lxml import etree
 from virtrpc.v1 import spec_pb2
 
-from backends.libvirt.instances import ALIAS_PREFIX
-from backends.libvirt.xml.domain import Disk, Domain
+from backends.libvirt.attached_disks import ALIAS_PREFIX
+from backends.libvirt.xml.disk import Disk
+from backends.libvirt.xml.domain import Domain
 from backends.libvirt.xml.element import Node
 from backends.libvirt.xml.metadata import RescueMetadata
 from backends.plan.disks import CONFIG_DRIVE_NAME, free_name

@@ -6,30 +6,10 @@ schema in the tests.
 
 from dataclasses import dataclass
 
+from backends.libvirt.xml.disk import Disk
 from backends.libvirt.xml.element import Element, flag, many, number, one, text, yes_no
 from backends.libvirt.xml.interface import Interface
 from backends.libvirt.xml.placement import FirmwareFeature, MemoryNode, NumaCell, VcpuPin
-
-
-@dataclass
-class Disk(Element):
-    """A disk, CD-ROM or floppy disk."""
-
-    tag = "disk"
-    type: str | None = text("@type")
-    device: str | None = text("@device")
-    driver_name: str | None = text("driver/@name")
-    format: str | None = text("driver/@type")
-    cache: str | None = text("driver/@cache")
-    discard: str | None = text("driver/@discard")
-    source_file: str | None = text("source/@file")
-    source_device: str | None = text("source/@dev")
-    target: str | None = text("target/@dev")
-    bus: str | None = text("target/@bus")
-    read_only: bool = flag("readonly")
-    serial: str | None = text("serial")
-    boot_order: int | None = number("boot/@order")
-    alias: str | None = text("alias/@name")
 
 
 @dataclass

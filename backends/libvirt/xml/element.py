@@ -25,6 +25,7 @@ class _Place:
     read: Callable[[str], Any] = str
     element: "type[Element] | None" = None
     repeated: bool = False
+    nested: bool = False
     flag: bool = False
 
 
@@ -62,6 +63,11 @@ def many(path: str, element: "type[Element]") -> Any:
     """Repeated child elements."""
     place = _Place(path, element=element, repeated=True)
     return field(default_factory=list, metadata={"place": place})
+
+
+def nested(path: str, element: "type[Element]") -> Any:
+    """Elements each of which is in the one before, the last empty; None: absent."""
+    return field(default=None, metadata={"place": _Place(path, element=element, nested=True)})
 
 
 @dataclass
@@ -108,7 +114,11 @@ def _write(node: Node, place: _Place, value: Any) -> None:
     for step in steps[:-1]:
         node = _child(node, step)
     last = steps[-1]
-    if place.repeated:
+    if place.nested:
+        for item in value:
+            node.append(node := item.to_xml())
+        etree.SubElement(node, last)
+    elif place.repeated:
         node.extend(item.to_xml() for item in value)
     elif place.element is not None:
         node.append(value.to_xml())
@@ -126,6 +136,8 @@ def _child(node: Node, tag: str) -> Node:
 
 
 def _read(node: Node, place: _Place) -> Any:
+    if place.nested and place.element is not None:
+        return _read_nested(node, place.path, place.element)
     if place.repeated and place.element is not None:
         return [place.element.from_xml(found) for found in node.findall(place.path)]
     if place.element is not None:
@@ -135,6 +147,17 @@ def _read(node: Node, place: _Place) -> Any:
         return node.find(place.path) is not None
     value = _text_at(node, place.path)
     return None if value is None else place.read(value)
+
+
+def _read_nested(node: Node, path: str, element: "type[Element]") -> list[Element] | None:
+    found = node.find(path)
+    if found is None:
+        return None
+    items: list[Element] = []
+    while found is not None and (item := element.from_xml(found)) != element():
+        items.append(item)
+        found = found.find(path)
+    return items
 
 
 def _text_at(node: Node, path: str) -> str | None:

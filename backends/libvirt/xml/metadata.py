@@ -7,10 +7,12 @@ specification is stored as Protobuf JSON, without its secrets.
 from dataclasses import dataclass, field
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from lxml import etree
 from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import PowerState
+from virtrpc.v1.volume_pb2 import VolumeSnapshot
 
 from backends.libvirt.xml.element import Node
 from backends.redaction import redacted
@@ -52,6 +54,10 @@ class InstanceMetadata:
     bootable: bool = True
     wanted: "PowerState.ValueType" = _UNSPECIFIED
     """Power state that it should have after the host has restarted."""
+    snapshots: list[VolumeSnapshot] = field(default_factory=list)
+    """Of its volumes, oldest first."""
+    overlays: list[str] = field(default_factory=list)
+    """Paths of the files that were made for snapshots."""
     reclaim_at: Timestamp | None = None
     """Soft-deleted, and to be destroyed at this time."""
     rebuilt_by: str = ""
@@ -76,14 +82,16 @@ def to_node(own: InstanceMetadata, *, bare: bool = False) -> Node:
         node.set("reclaim", own.reclaim_at.ToJsonString())
     if own.rebuilt_by:
         node.set("rebuilt_by", own.rebuilt_by)
-    etree.SubElement(node, f"{namespace}spec").text = json_format.MessageToJson(
-        redacted(own.spec), preserving_proto_field_name=True, indent=None, sort_keys=True
-    )
+    etree.SubElement(node, f"{namespace}spec").text = _json(redacted(own.spec))
     for key, value in sorted(own.metadata.items()):
         item = etree.SubElement(node, f"{namespace}item", key=key)
         item.text = value
     if own.rescue is not None:
         etree.SubElement(node, f"{namespace}rescue", _rescue_attributes(own.rescue))
+    for snapshot in own.snapshots:
+        etree.SubElement(node, f"{namespace}snapshot").text = _json(snapshot)
+    for path in own.overlays:
+        etree.SubElement(node, f"{namespace}overlay").text = path
     return node
 
 
@@ -115,7 +123,22 @@ def find_in(domain: Node) -> InstanceMetadata | None:
         reclaim_at=_time(node.get("reclaim")),
         rebuilt_by=node.get("rebuilt_by", ""),
         rescue=_rescue(node.find(_tag("rescue"))),
+        snapshots=[_snapshot(found.text or "{}") for found in node.findall(_tag("snapshot"))],
+        overlays=[found.text or "" for found in node.findall(_tag("overlay"))],
     )
+
+
+def _json(message: Message) -> str:
+    return json_format.MessageToJson(
+        message, preserving_proto_field_name=True, indent=None, sort_keys=True
+    )
+
+
+def _snapshot(text: str) -> VolumeSnapshot:
+    try:
+        return json_format.Parse(text, VolumeSnapshot(), ignore_unknown_fields=True)
+    except (json_format.ParseError, ValueError) as error:
+        raise DamagedMetadataError(f"a snapshot that nobody understands: {error}") from error
 
 
 def _spec(text: str) -> InstanceSpec:

@@ -34,6 +34,7 @@ NOUNS = (
     "instance",
     "interface",
     "operation",
+    "volume",
 )
 INTERRUPTED = 130
 BROKEN_PIPE = 141

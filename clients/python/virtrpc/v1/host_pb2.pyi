@@ -617,7 +617,7 @@ class Capability(google.protobuf.message.Message):
       "filesystem_swap" and the like;
       volumes: "volume_local_file", "volume_local_block", "volume_nbd",
       "volume_iscsi", "volume_rbd", "volume_nfs", "volume_encryption",
-      "volume_multi_attach", "volume_qos";
+      "volume_authentication", "volume_multi_attach", "volume_qos";
       interfaces: "interface_user", "interface_bridge",
       "interface_libvirt_network", "interface_open_vswitch",
       "interface_macvtap", "interface_tap", "interface_vhost_user",

@@ -351,6 +351,10 @@ class AttachedDisk(google.protobuf.message.Message):
     SERIAL_FIELD_NUMBER: builtins.int
     BOOT_INDEX_FIELD_NUMBER: builtins.int
     ROLE_FIELD_NUMBER: builtins.int
+    MULTI_ATTACH_FIELD_NUMBER: builtins.int
+    DISCARD_FIELD_NUMBER: builtins.int
+    ENCRYPTED_FIELD_NUMBER: builtins.int
+    QOS_FIELD_NUMBER: builtins.int
     device_name: builtins.str
     """Name by which the hypervisor addresses it, e.g. "vda"."""
     attachment_id: builtins.str
@@ -375,6 +379,16 @@ class AttachedDisk(google.protobuf.message.Message):
     """What it is for: "root", "ephemeral", "swap", "config", "rescue" or
     "volume".
     """
+    multi_attach: builtins.bool
+    """Other instances may have the volume attached at the same time."""
+    discard: builtins.bool
+    """Discard requests of the guest are passed on."""
+    encrypted: builtins.bool
+    """Its bytes are encrypted, by QEMU."""
+    @property
+    def qos(self) -> virtrpc.v1.spec_pb2.DiskQos:
+        """Limits on its I/O; unset: none."""
+
     def __init__(
         self,
         *,
@@ -389,9 +403,13 @@ class AttachedDisk(google.protobuf.message.Message):
         serial: builtins.str = ...,
         boot_index: builtins.int | None = ...,
         role: builtins.str = ...,
+        multi_attach: builtins.bool = ...,
+        discard: builtins.bool = ...,
+        encrypted: builtins.bool = ...,
+        qos: virtrpc.v1.spec_pb2.DiskQos | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_boot_index", b"_boot_index", "boot_index", b"boot_index"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_boot_index", b"_boot_index", "attachment_id", b"attachment_id", "boot_index", b"boot_index", "bus", b"bus", "device_name", b"device_name", "device_type", b"device_type", "format", b"format", "read_only", b"read_only", "role", b"role", "serial", b"serial", "source", b"source", "volume_id", b"volume_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_boot_index", b"_boot_index", "boot_index", b"boot_index", "qos", b"qos"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_boot_index", b"_boot_index", "attachment_id", b"attachment_id", "boot_index", b"boot_index", "bus", b"bus", "device_name", b"device_name", "device_type", b"device_type", "discard", b"discard", "encrypted", b"encrypted", "format", b"format", "multi_attach", b"multi_attach", "qos", b"qos", "read_only", b"read_only", "role", b"role", "serial", b"serial", "source", b"source", "volume_id", b"volume_id"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_boot_index", b"_boot_index"]) -> typing.Literal["boot_index"] | None: ...
 
 global___AttachedDisk = AttachedDisk

@@ -392,7 +392,8 @@ class LocalFileVolume(google.protobuf.message.Message):
     FORMAT_FIELD_NUMBER: builtins.int
     path: builtins.str
     """Absolute path below a directory that the daemon is allowed to attach from
-    (`--volume-dir`); links out of it are INVALID_ARGUMENT.
+    (`--volume-dir`); others and links out of it are INVALID_ARGUMENT /
+    PATH_NOT_ALLOWED.
     """
     format: global___DiskFormat.ValueType
     """Its format."""
@@ -414,7 +415,9 @@ class LocalBlockVolume(google.protobuf.message.Message):
 
     PATH_FIELD_NUMBER: builtins.int
     path: builtins.str
-    """Absolute path below /dev."""
+    """Absolute path below /dev, and below a directory that the daemon is allowed
+    to attach from; it may be a link to a device elsewhere in /dev.
+    """
     def __init__(
         self,
         *,
@@ -442,7 +445,9 @@ class NbdVolume(google.protobuf.message.Message):
     export: builtins.str
     """Export name; may be empty."""
     socket_path: builtins.str
-    """Unix socket of the server, instead of host and port."""
+    """Unix socket of the server, instead of host and port; below a directory that
+    the daemon is allowed to attach from.
+    """
     tls: builtins.bool
     """Speak TLS with the server (certificates of the host's configuration)."""
     def __init__(
@@ -534,7 +539,7 @@ global___RbdVolume = RbdVolume
 
 @typing.final
 class NfsVolume(google.protobuf.message.Message):
-    """A file on an NFS export, which the daemon mounts or finds mounted."""
+    """A file on an NFS export that is mounted on this host; the daemon mounts none."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -226,8 +226,9 @@ class SwapVolumeRequest(google.protobuf.message.Message):
     new_attachment_id: builtins.str
     """Identity of the new attachment; empty: the new volume's id."""
     resize_to_bytes: builtins.int
-    """Size that the guest sees afterwards, in bytes, a multiple of 512; 0: the
-    old volume's, even where the new one is larger. At most 1 PiB.
+    """Size that the guest sees afterwards, in bytes, a multiple of 512; 0: until
+    its next start the old volume's, even where the new one is larger. At most
+    1 PiB.
     """
     request_id: builtins.str
     """Makes a repeat of the call return the first outcome; empty: every call is

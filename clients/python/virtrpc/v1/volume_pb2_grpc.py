@@ -139,8 +139,9 @@ class VolumeServiceServicer(object):
         ALREADY_EXISTS / DEVICE_NAME_TAKEN: another disk has the name; leave it
         empty or ask AssignDeviceNames.
         FAILED_PRECONDITION / BOOT_INDEX_TAKEN: another disk has that place.
-        FAILED_PRECONDITION / VOLUME_IN_USE: another instance of the host has it
-        and the two are not both `multi_attach`.
+        FAILED_PRECONDITION / VOLUME_IN_USE: another instance of the host has it,
+        or its bytes, and the two are not both `multi_attach`.
+        ABORTED / VOLUME_BUSY: another call attaches it at this moment.
         FAILED_PRECONDITION / NOT_HOT_PLUGGABLE: the bus or device type takes no
         device while the machine runs; power off first.
         FAILED_PRECONDITION / STORAGE_REFUSED: the server does not accept the user,
@@ -193,6 +194,8 @@ class VolumeServiceServicer(object):
         and attach the copy instead.
         FAILED_PRECONDITION / VOLUME_TOO_SMALL: the new one, or `resize_to_bytes`,
         is smaller than the old one.
+        UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor cannot mirror to storage
+        of this kind that is larger (QEMU: to all but raw files).
         And those of AttachVolume, for the new volume.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -210,6 +213,8 @@ class VolumeServiceServicer(object):
         `size_bytes`; nothing is ever cut off.
         FAILED_PRECONDITION / VOLUME_TOO_SMALL: the storage has not been extended;
         do that first and repeat.
+        UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor does not notice that
+        storage of this kind has grown while it has it open (NBD on QEMU).
         RESOURCE_EXHAUSTED / NO_ROOM: the filesystem of the file is full.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -265,6 +270,7 @@ class VolumeServiceServicer(object):
         FAILED_PRECONDITION / CHAIN_DIFFERS: `base_file` is not below `top_file`.
         FAILED_PRECONDITION / NOT_NEWEST: PULL without files merges the newest
         snapshot only, as the active file is always its end; use COMMIT.
+        FAILED_PRECONDITION / WRONG_STATE: the instance is off.
         RESOURCE_EXHAUSTED / NO_ROOM: the filesystem is full; the snapshot stays.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

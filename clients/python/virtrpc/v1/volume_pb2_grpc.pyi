@@ -59,8 +59,9 @@ class VolumeServiceStub:
     ALREADY_EXISTS / DEVICE_NAME_TAKEN: another disk has the name; leave it
     empty or ask AssignDeviceNames.
     FAILED_PRECONDITION / BOOT_INDEX_TAKEN: another disk has that place.
-    FAILED_PRECONDITION / VOLUME_IN_USE: another instance of the host has it
-    and the two are not both `multi_attach`.
+    FAILED_PRECONDITION / VOLUME_IN_USE: another instance of the host has it,
+    or its bytes, and the two are not both `multi_attach`.
+    ABORTED / VOLUME_BUSY: another call attaches it at this moment.
     FAILED_PRECONDITION / NOT_HOT_PLUGGABLE: the bus or device type takes no
     device while the machine runs; power off first.
     FAILED_PRECONDITION / STORAGE_REFUSED: the server does not accept the user,
@@ -113,6 +114,8 @@ class VolumeServiceStub:
     and attach the copy instead.
     FAILED_PRECONDITION / VOLUME_TOO_SMALL: the new one, or `resize_to_bytes`,
     is smaller than the old one.
+    UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor cannot mirror to storage
+    of this kind that is larger (QEMU: to all but raw files).
     And those of AttachVolume, for the new volume.
     """
 
@@ -130,6 +133,8 @@ class VolumeServiceStub:
     `size_bytes`; nothing is ever cut off.
     FAILED_PRECONDITION / VOLUME_TOO_SMALL: the storage has not been extended;
     do that first and repeat.
+    UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor does not notice that
+    storage of this kind has grown while it has it open (NBD on QEMU).
     RESOURCE_EXHAUSTED / NO_ROOM: the filesystem of the file is full.
     """
 
@@ -185,6 +190,7 @@ class VolumeServiceStub:
     FAILED_PRECONDITION / CHAIN_DIFFERS: `base_file` is not below `top_file`.
     FAILED_PRECONDITION / NOT_NEWEST: PULL without files merges the newest
     snapshot only, as the active file is always its end; use COMMIT.
+    FAILED_PRECONDITION / WRONG_STATE: the instance is off.
     RESOURCE_EXHAUSTED / NO_ROOM: the filesystem is full; the snapshot stays.
     """
 
@@ -250,8 +256,9 @@ class VolumeServiceAsyncStub:
     ALREADY_EXISTS / DEVICE_NAME_TAKEN: another disk has the name; leave it
     empty or ask AssignDeviceNames.
     FAILED_PRECONDITION / BOOT_INDEX_TAKEN: another disk has that place.
-    FAILED_PRECONDITION / VOLUME_IN_USE: another instance of the host has it
-    and the two are not both `multi_attach`.
+    FAILED_PRECONDITION / VOLUME_IN_USE: another instance of the host has it,
+    or its bytes, and the two are not both `multi_attach`.
+    ABORTED / VOLUME_BUSY: another call attaches it at this moment.
     FAILED_PRECONDITION / NOT_HOT_PLUGGABLE: the bus or device type takes no
     device while the machine runs; power off first.
     FAILED_PRECONDITION / STORAGE_REFUSED: the server does not accept the user,
@@ -304,6 +311,8 @@ class VolumeServiceAsyncStub:
     and attach the copy instead.
     FAILED_PRECONDITION / VOLUME_TOO_SMALL: the new one, or `resize_to_bytes`,
     is smaller than the old one.
+    UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor cannot mirror to storage
+    of this kind that is larger (QEMU: to all but raw files).
     And those of AttachVolume, for the new volume.
     """
 
@@ -321,6 +330,8 @@ class VolumeServiceAsyncStub:
     `size_bytes`; nothing is ever cut off.
     FAILED_PRECONDITION / VOLUME_TOO_SMALL: the storage has not been extended;
     do that first and repeat.
+    UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor does not notice that
+    storage of this kind has grown while it has it open (NBD on QEMU).
     RESOURCE_EXHAUSTED / NO_ROOM: the filesystem of the file is full.
     """
 
@@ -376,6 +387,7 @@ class VolumeServiceAsyncStub:
     FAILED_PRECONDITION / CHAIN_DIFFERS: `base_file` is not below `top_file`.
     FAILED_PRECONDITION / NOT_NEWEST: PULL without files merges the newest
     snapshot only, as the active file is always its end; use COMMIT.
+    FAILED_PRECONDITION / WRONG_STATE: the instance is off.
     RESOURCE_EXHAUSTED / NO_ROOM: the filesystem is full; the snapshot stays.
     """
 
@@ -443,8 +455,9 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
         ALREADY_EXISTS / DEVICE_NAME_TAKEN: another disk has the name; leave it
         empty or ask AssignDeviceNames.
         FAILED_PRECONDITION / BOOT_INDEX_TAKEN: another disk has that place.
-        FAILED_PRECONDITION / VOLUME_IN_USE: another instance of the host has it
-        and the two are not both `multi_attach`.
+        FAILED_PRECONDITION / VOLUME_IN_USE: another instance of the host has it,
+        or its bytes, and the two are not both `multi_attach`.
+        ABORTED / VOLUME_BUSY: another call attaches it at this moment.
         FAILED_PRECONDITION / NOT_HOT_PLUGGABLE: the bus or device type takes no
         device while the machine runs; power off first.
         FAILED_PRECONDITION / STORAGE_REFUSED: the server does not accept the user,
@@ -501,6 +514,8 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
         and attach the copy instead.
         FAILED_PRECONDITION / VOLUME_TOO_SMALL: the new one, or `resize_to_bytes`,
         is smaller than the old one.
+        UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor cannot mirror to storage
+        of this kind that is larger (QEMU: to all but raw files).
         And those of AttachVolume, for the new volume.
         """
 
@@ -520,6 +535,8 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
         `size_bytes`; nothing is ever cut off.
         FAILED_PRECONDITION / VOLUME_TOO_SMALL: the storage has not been extended;
         do that first and repeat.
+        UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor does not notice that
+        storage of this kind has grown while it has it open (NBD on QEMU).
         RESOURCE_EXHAUSTED / NO_ROOM: the filesystem of the file is full.
         """
 
@@ -581,6 +598,7 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
         FAILED_PRECONDITION / CHAIN_DIFFERS: `base_file` is not below `top_file`.
         FAILED_PRECONDITION / NOT_NEWEST: PULL without files merges the newest
         snapshot only, as the active file is always its end; use COMMIT.
+        FAILED_PRECONDITION / WRONG_STATE: the instance is off.
         RESOURCE_EXHAUSTED / NO_ROOM: the filesystem is full; the snapshot stays.
         """
 

@@ -1,0 +1,5 @@
+"""Volumes of instances: what every backend reckons about them in the same way."""
+
+from backends.volumes.policy import VolumePolicy
+
+__all__ = ["VolumePolicy"]
