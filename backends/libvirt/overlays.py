@@ -18,6 +18,7 @@ from backends.qcow2 import read_header
 from backends.volumes import snapshots
 from backends.volumes.refusals import unsafe_volume
 from backends.volumes.snapshots import Merge
+from backends.volumes.storage import chain_below
 
 _TAKE = (
     libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
@@ -41,6 +42,9 @@ class Overlays:
         if found is None or found.source_file is None:
             return [Path(disk.source).name]
         below = [Path(file.file).name for file in found.chain or () if file.file]
+        if found.chain is None and found.format == "qcow2":
+            # A machine that is off finds out when it starts, by the headers.
+            below = [file.path.name for file in chain_below(Path(found.source_file))]
         return [Path(found.source_file).name, *below]
 
     def cut(
