@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
-from virtrpc.v1 import event_pb2, host_pb2
+from virtrpc.v1 import console_pb2, event_pb2, host_pb2
 from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.operation_pb2 import Operation
 
-from service.console_watch import ConsoleWatch
+from service.console_service import ConsoleService
 from service.events.hub import Hub
 from service.own.host import DaemonState
 from service.truth import Truth
@@ -30,7 +30,7 @@ class HostObserver:
         truth: Truth,
         hub: Hub,
         daemon: DaemonState,
-        consoles: ConsoleWatch,
+        consoles: ConsoleService,
         reachable: asyncio.Event,
     ) -> None:
         self._truth = truth
@@ -48,7 +48,7 @@ class HostObserver:
 
     def instance_changed(self, instance: Instance) -> None:
         """See Observer."""
-        self._hand_over(lambda: self._truth.put(instance))
+        self._hand_over(lambda: self._changed(instance))
 
     def instance_gone(self, instance_id: str) -> None:
         """See Observer."""
@@ -93,11 +93,19 @@ class HostObserver:
     def _listed(self, instances: Sequence[Instance]) -> None:
         self._truth.replace_all(instances)
         self._hub.publish(event_pb2.Event(type=EventType.EVENT_TYPE_RESYNC))
-        self._consoles.wake_all()
+        self._consoles.watch.wake_all()
+        self._consoles.connections.settle_all(instances)
+
+    def _changed(self, instance: Instance) -> None:
+        self._truth.put(instance)
+        self._consoles.connections.settle(instance)
 
     def _gone(self, instance_id: str) -> None:
         self._truth.remove(instance_id)
-        self._consoles.wake_all()
+        self._consoles.watch.wake_all()
+        self._consoles.connections.end(
+            instance_id, console_pb2.CONSOLE_CLOSE_REASON_INSTANCE_DESTROYED
+        )
 
     def _event(self, kind: "EventType.ValueType", instance: Instance | None, detail: str) -> None:
         event = event_pb2.Event(type=kind, detail=detail)

@@ -1,6 +1,7 @@
 """What the daemon can be told: flags, `VIRTRPC_*` variables, a TOML file, in that order."""
 
 import os
+import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import click
 from virtrpc.address import default_socket
 
 from backends.images import ImagePolicy
+from service.consoles.recording import DEFAULT_MAX_AGE_S, DEFAULT_MAX_BYTES
 
 ENVIRONMENT_PREFIX = "VIRTRPC"
 
@@ -25,6 +27,11 @@ class Settings:
     listen: tuple[str, ...]
     insecure: bool
     metrics: str
+    http: str
+    http_url: str
+    web_dir: Path
+    recording_max_age_s: float
+    recording_max_bytes: int
     libvirt_uri: str
     virt_type: str
     fake_faults: str
@@ -85,6 +92,29 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--metrics", default="127.0.0.1:9177", show_default=True,
         help="Address of the Prometheus endpoint; empty: none.",
+    ),
+    click.option(
+        "--http", default="", metavar="HOST:PORT",
+        help="Address of the web console  [default: none]",
+    ),
+    click.option(
+        "--http-url", default="", metavar="URL",
+        help="By which browsers reach the web console, where that is not the address of --http.",
+    ),
+    click.option(
+        "--web-dir", type=click.Path(path_type=Path, file_okay=False),
+        default=Path(sys.prefix, "share/virtrpc/web"),
+        show_default="share/virtrpc/web of the environment",
+        help="The built pages of the web console.",
+    ),
+    click.option(
+        "--recording-max-age", type=click.FloatRange(0, 100 * 365 * 24 * 3600),
+        default=DEFAULT_MAX_AGE_S, show_default=True,
+        help="Seconds that recordings of console attachments are kept.",
+    ),
+    click.option(
+        "--recording-max-size", type=click.IntRange(1, 1 << 40), default=DEFAULT_MAX_BYTES,
+        show_default="64 MiB", help="Most bytes of console output in a recording.",
     ),
     click.option(
         "--libvirt-uri", default="qemu:///embed", show_default=True,
@@ -157,6 +187,8 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
         state_dir: Path,
         sample_interval: float,
         reclaim_after: float,
+        recording_max_age: float,
+        recording_max_size: int,
         grace: float,
         image_source_dir: tuple[Path, ...],
         image_url_prefix: tuple[str, ...],
@@ -172,6 +204,8 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                 image_dir=image_dir or state_dir / "images",
                 sample_interval_s=sample_interval,
                 reclaim_after_s=reclaim_after,
+                recording_max_age_s=recording_max_age,
+                recording_max_bytes=recording_max_size,
                 grace_s=grace,
                 images=ImagePolicy(
                     source_dirs=tuple(folder.absolute() for folder in image_source_dir),

@@ -50,6 +50,16 @@ class StateDir:
         """File of the event log."""
         return self.path / "events.sqlite"
 
+    @property
+    def tokens(self) -> Path:
+        """File of what proves the tokens of consoles."""
+        return self.path / "consoles.sqlite"
+
+    @property
+    def recordings(self) -> Path:
+        """Directory of recorded attachments."""
+        return self.path / "recordings"
+
     def release(self) -> None:
         """Lets another daemon have it."""
         self._lock.release()

@@ -7,6 +7,7 @@ daemon calls them on its worker threads, mutations with a `Work`, reads without.
 """
 
 from backends.contract.backend import Backend, Facet, HypervisorFacts, Observer, Sample
+from backends.contract.consoles import ConsolePlace, Consoles
 from backends.contract.facets import (
     Diagnostics,
     GuestAgent,
@@ -20,6 +21,8 @@ from backends.contract.images import Images
 
 __all__ = [
     "Backend",
+    "ConsolePlace",
+    "Consoles",
     "Diagnostics",
     "Facet",
     "GuestAgent",

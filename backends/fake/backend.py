@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from backends.console_log import ConsoleLog
 from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
 from backends.errors import InstanceNotFoundError
+from backends.fake.consoles import FakeConsoles
 from backends.fake.diagnostics import FakeDiagnostics
 from backends.fake.faults import parse_rules
 from backends.fake.features import FEATURES
@@ -30,6 +31,7 @@ class FakeBackend(Backend):
         self._host = FakeHost(options.state_dir / "fake", parse_rules(options.fake_faults))
         self.image_store = ImageStore(options.image_dir, options.images)
         self.image_users = ImageUsers(self.image_store)
+        self.consoles = FakeConsoles(self._host)
         images = HostImages(
             self.image_store,
             self.image_users,

@@ -10,6 +10,7 @@ from backends.errors import UnreachableError
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
 from backends.libvirt.connection import Connection
+from backends.libvirt.consoles import LibvirtConsoles
 from backends.libvirt.counters import Counters
 from backends.libvirt.diagnostics import LibvirtDiagnostics
 from backends.libvirt.domains import Domains
@@ -51,6 +52,7 @@ class LibvirtBackend(Backend):
         self._reaper: Reaper | None = None
         self.image_store = ImageStore(options.image_dir, options.images)
         self.image_users = ImageUsers(self.image_store, self._folders.folder)
+        self.consoles = LibvirtConsoles(self._domains, self._probed)
         images = HostImages(self.image_store, self.image_users, instances=self._domains.read_all)
         guest = LibvirtGuestAgent(self._domains)
         suspension = LibvirtSuspension(self._domains)
