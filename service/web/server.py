@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from virtrpc.address import Address
 
 from service.consoles.web_address import SOCKET_PATH, WebAddress
@@ -125,9 +126,9 @@ class WebConsole:
 
 
 @web.middleware
-async def _with_headers(request: web.Request, handler: web.Handler) -> web.StreamResponse:  # type: ignore[name-defined]
+async def _with_headers(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
-        response: web.StreamResponse = await handler(request)
+        response = await handler(request)
     except web.HTTPException as error:
         error.headers.update(_HEADERS)
         raise

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from virtrpc.v1 import instance_pb2, spec_pb2, types_pb2
+from virtrpc.v1 import console_pb2, instance_pb2, spec_pb2, types_pb2
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from tests.images import guest_cmdline
@@ -67,6 +67,7 @@ CASES = (
     Case("CleanupInstance", KEPT_FILES, {"destroy_disks": True}),
     Case("DeleteInstanceFiles", KEPT_FILES),
     Case("PollRebootingInstances", fields={"timeout": {"seconds": 3600}}),
+    Case("GetConsole", [SPAWN], {"type": console_pb2.CONSOLE_TYPE_SERIAL}),
     PULL,
     Case("DeleteImage", [PULL], IMAGE),
     Case("ManageImageCache", fields={"max_unused_age": {"seconds": 86400}}),
