@@ -148,5 +148,6 @@ class ConsoleService:
                 logs=self._logs,
                 attach=self._attach,
                 address=self._address,
+                name_of=lambda instance_id: self._truth.get(instance_id).instance.name,
             ),
         )

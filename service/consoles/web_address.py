@@ -2,6 +2,15 @@
 
 from urllib.parse import urlsplit
 
+from virtrpc.v1 import console_pb2 as pb
+from virtrpc.v1.console_pb2 import ConsoleType
+
+PAGES = {
+    pb.CONSOLE_TYPE_VNC: "vnc",
+    pb.CONSOLE_TYPE_SERIAL: "serial",
+    pb.CONSOLE_TYPE_WEB: "serial",
+}
+"""Names of the pages that show consoles, by their kinds."""
 SOCKET_PATH = "/console/socket"
 
 
@@ -37,6 +46,10 @@ class WebAddress:
         split = urlsplit(self.base)
         return f"{split.scheme}://{split.netloc}"
 
-    def page(self, name: str, token: str) -> str:
-        """Address of a page; the token is in the fragment, which browsers send to nobody."""
-        return f"{self.base}/console/{name}#{token}" if self.has_pages else ""
+    def page(self, kind: "ConsoleType.ValueType", token: str) -> str:
+        """Address of the page of a console, with the token in its fragment, which browsers
+        send to nobody; empty where there is none.
+        """
+        if not self.has_pages or kind not in PAGES:
+            return ""
+        return f"{self.base}/console/{PAGES[kind]}#{token}"

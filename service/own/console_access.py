@@ -25,11 +25,6 @@ from service.verbs import Verb
 
 _DEFAULT_LIFETIME_S = 600.0
 _SERIAL = (pb.CONSOLE_TYPE_SERIAL, pb.CONSOLE_TYPE_WEB)
-_PAGES = {
-    pb.CONSOLE_TYPE_VNC: "vnc",
-    pb.CONSOLE_TYPE_SERIAL: "serial",
-    pb.CONSOLE_TYPE_WEB: "serial",
-}
 
 
 @dataclass
@@ -87,8 +82,7 @@ class AccessVerbs:
         reply = found.reply
         expires_at = reply.expires_at.ToNanoseconds() / 1e9
         reply.token = self._access.tokens.mint(access, expires_at=expires_at)
-        if request.type in _PAGES:
-            reply.web_url = self._web.page(_PAGES[request.type], reply.token)
+        reply.web_url = self._web.page(request.type, reply.token)
         return reply
 
     def _find(

@@ -19,7 +19,7 @@ from service.dispatcher import Call
 from service.errors import ShuttingDownError
 
 _READ_BYTES = 64 * 1024
-_STOP_NEWS_S = 1.0  # a machine's end closes its consoles a little before it is told
+_STOP_NEWS_S = 5.0  # a machine closes its consoles seconds before libvirt tells its end
 Requests = AsyncIterator[pb.TunnelConsoleRequest]
 
 

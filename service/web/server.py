@@ -16,11 +16,10 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from virtrpc.address import Address
 
-from service.consoles.web_address import SOCKET_PATH, WebAddress
+from service.consoles.web_address import PAGES, SOCKET_PATH, WebAddress
 from service.listeners import ListenError
 from service.web.sockets import ConsoleSockets
 
-PAGES = ("vnc", "serial")
 _PAGE = "console.html"
 _NONCE = "{{nonce}}"
 _CLOSE_S = 2.0
@@ -108,7 +107,7 @@ class WebConsole:
         app.router.add_get(SOCKET_PATH, self._sockets.handle)
         self._address.has_pages = (self._folder / _PAGE).is_file()
         if self._address.has_pages:
-            for page in PAGES:
+            for page in set(PAGES.values()):
                 app.router.add_get(f"/console/{page}", self._page)
             app.router.add_static("/console/assets", self._folder / "assets")
         else:

@@ -1,7 +1,7 @@
 """The WebSocket of the web console: a token, then the bytes of a console.
 
     client                              server
-    {"token": …, "offset": …}    ──▶
+    {"page": "serial", "token": …}  ──▶
                                  ◀──    {"opened": {…, "resume": a token for the next time}}
     bytes, {"resize": [c, r]}   ◀──▶    bytes, {"expired": n}, {"dropped": n}, {"writer_lost": who}
                                  ◀──    {"closed": reason, "message": …}
@@ -13,7 +13,7 @@ Browsers say by which page's script a socket is opened; others than our own are 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +28,7 @@ from service.consoles.access import ConsoleAccess
 from service.consoles.connections import ConsoleConnection, ConsoleConnections, closed
 from service.consoles.output import ConsoleLogs
 from service.consoles.tokens import Access, TokenRefusedError
-from service.consoles.web_address import WebAddress
+from service.consoles.web_address import PAGES, WebAddress
 from service.dispatcher import Call
 from service.identity import Identity
 from service.own.console_attach import AttachVerbs
@@ -42,7 +42,6 @@ _MOST_SOCKETS = 512
 _MOST_MESSAGE_BYTES = 64 * 1024
 _HEARTBEAT_S = 30.0
 _REFUSED, _ENDED = 4403, 4410  # codes of our own (RFC 6455, 7.4.2), after HTTP's
-_SCREENS = (pb.CONSOLE_TYPE_VNC, pb.CONSOLE_TYPE_SPICE)
 log = structlog.get_logger()
 
 
@@ -50,6 +49,8 @@ log = structlog.get_logger()
 class _Hello:
     """The client's first message."""
 
+    page: str
+    """"vnc" or "serial"."""
     token: str
     offset: int | None
     log_id: str
@@ -67,7 +68,10 @@ class ConsoleSockets:
         logs: ConsoleLogs,
         attach: AttachVerbs,
         address: WebAddress,
+        name_of: Callable[[str], str],
     ) -> None:
+        """`name_of`: name of an instance by its id."""
+        self._name_of = name_of
         self._access = access
         self._connections = connections
         self._logs = logs
@@ -109,12 +113,18 @@ class ConsoleSockets:
 
     async def _serve(self, socket: web.WebSocketResponse, hello: _Hello) -> None:
         access = await self._access.spend(hello.token)
+        if PAGES.get(access.kind) != hello.page:
+            raise TokenRefusedError
         with (
             self._connections.opened(access.instance_id, access.boot) as connection,
             self._resumable(access) as resume,
         ):
-            told = {"instance_id": access.instance_id, "resume": resume}
-            if access.kind in _SCREENS:
+            told = {
+                "instance_id": access.instance_id,
+                "name": self._name_of(access.instance_id),
+                "resume": resume,
+            }
+            if access.kind == pb.CONSOLE_TYPE_VNC:
                 await self._screen(socket, access, connection, told)
             else:
                 await self._serial(socket, access, connection, hello, told)
@@ -215,6 +225,7 @@ async def _hello(socket: web.WebSocketResponse) -> _Hello:
         said = json.loads(first.data) if first.type == WSMsgType.TEXT else {}
         offset = said.get("offset")
         return _Hello(
+            page=str(said["page"]),
             token=str(said["token"]),
             offset=None if offset is None else int(offset),
             log_id=str(said.get("log_id") or ""),

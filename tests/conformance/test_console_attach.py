@@ -290,9 +290,7 @@ def test_attachment_ends_with_the_daemon_and_resumes_with_the_next(
                 while True:
                     console.next()
             daemon.start()
-            with Attached(
-                connection, instance_id, mode=WRITER, offset=console.offset
-            ) as resumed:
+            with Attached(connection, instance_id, mode=WRITER, offset=console.offset) as resumed:
                 resumed.opened()
                 resumed.type(b"echo typed-after\r")
                 resumed.until(b"typed-after\r\n")
