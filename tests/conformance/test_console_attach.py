@@ -12,7 +12,6 @@ from virtrpc.v1 import instance_pb2
 
 from tests.attached import Attached
 from tests.conformance.conftest import Guest
-from tests.conftest import MakeDaemon
 from tests.daemon import Connection, DaemonProcess
 from tests.instances import TIMEOUT_S, console_until, destroyed, small_spec, spawned
 from tests.refusals import refused
@@ -271,29 +270,3 @@ def test_recording_has_what_was_typed_and_shown(
     assert re.search(r"\nfor-the-record\r\n", shown)
     times = [at for at, _, _ in events]
     assert times == sorted(times)
-
-
-@pytest.mark.libvirt
-def test_attachment_ends_with_the_daemon_and_resumes_with_the_next(
-    make_daemon: MakeDaemon,
-) -> None:
-    daemon = make_daemon(backend="libvirt").start()
-    with daemon.connect() as connection:
-        spec = small_spec(backend="libvirt")
-        spec.image.kernel_args += " virtrpc.counter=1"
-        with spawned(connection, spec) as instance_id:
-            console = Attached(connection, instance_id, mode=WRITER, offset=0)
-            console.opened()
-            console.until(b"count 8\r")
-            daemon.kill()
-            with pytest.raises(grpc.RpcError):
-                while True:
-                    console.next()
-            daemon.start()
-            with Attached(connection, instance_id, mode=WRITER, offset=console.offset) as resumed:
-                resumed.opened()
-                resumed.type(b"echo typed-after\r")
-                resumed.until(b"typed-after\r\n")
-                resumed.until(b"count 20\r")
-    counts = [int(n) for n in re.findall(rb"count (\d+)\r", console.text + resumed.text)]
-    assert counts[:20] == list(range(1, 21))
