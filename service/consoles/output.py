@@ -23,6 +23,11 @@ class Piece:
     def __bool__(self) -> bool:
         return self.expired is not None or self.data is not None
 
+    @property
+    def whole(self) -> bool:
+        """It is as large as one can be: more may be there already."""
+        return self.data is None or len(self.data.data) >= _READ_BYTES
+
 
 class ConsoleLogs:
     """The logs of all instances. Event loop only; the files are small and in the page cache."""
@@ -46,8 +51,18 @@ class ConsoleLogs:
             )
         return log
 
-    def ended(self, instance_id: str, log: ConsoleLog) -> bool:
-        """Whether nothing more will come."""
+    def reads_on(self, instance_id: str, log: ConsoleLog, piece: Piece) -> bool | None:
+        """Whether to read on at once after a piece; None: nothing more will come.
+
+        Else it is waited for the log to change: what comes meanwhile comes in one piece.
+        """
+        if piece and piece.whole:
+            return True
+        if not self._ended(instance_id, log):
+            return False
+        return True if piece else None
+
+    def _ended(self, instance_id: str, log: ConsoleLog) -> bool:
         try:
             return not self._exists(instance_id) or self._console_log(instance_id).path != log.path
         except InstanceNotFoundError:

@@ -74,13 +74,13 @@ class AttachVerbs:
             if attachment.detached:
                 yield _closed(pb.CONSOLE_CLOSE_REASON_DETACHED, "the client has detached")
                 return
-            if piece:
-                continue
-            if self._logs.ended(asked.instance_id, log):
+            reads_on = self._logs.reads_on(asked.instance_id, log, piece)
+            if reads_on is None:
                 reason = pb.CONSOLE_CLOSE_REASON_INSTANCE_DESTROYED
                 yield _closed(reason, "the instance was destroyed")
                 return
-            await changed.wait()
+            if not reads_on:
+                await changed.wait()
 
     @contextmanager
     def _writing(

@@ -61,11 +61,14 @@ class ConsoleVerbs:
                 offset = piece.next_offset
                 for response in _responses(piece):
                     yield response
-                if piece:
+                if until is not None:
+                    if not piece:
+                        return
                     continue
-                if until is not None or self._logs.ended(request.instance_id, log):
+                reads_on = self._logs.reads_on(request.instance_id, log, piece)
+                if reads_on is None:
                     return
-                if not await happens(changed, heartbeat_s):
+                if not reads_on and not await happens(changed, heartbeat_s):
                     yield _heartbeat(log)
 
     def _refuse_when_closing(self, offset: int) -> None:

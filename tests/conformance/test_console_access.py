@@ -24,9 +24,9 @@ DESTROYED = pb.CONSOLE_CLOSE_REASON_INSTANCE_DESTROYED
 
 
 def access(
-    connection: Connection, instance_id: str, type: "ConsoleType.ValueType" = VNC, **fields: Any
+    connection: Connection, instance_id: str, kind: "ConsoleType.ValueType" = VNC, **fields: Any
 ) -> pb.GetConsoleResponse:
-    request = pb.GetConsoleRequest(instance_id=instance_id, type=type, **fields)
+    request = pb.GetConsoleRequest(instance_id=instance_id, type=kind, **fields)
     return connection.consoles.GetConsole(request, timeout=TIMEOUT_S)
 
 
@@ -221,15 +221,15 @@ def test_screen_of_another_kind(connection: Connection, screen: str) -> None:
 def test_consoles_that_qemu_has_not(
     connection: Connection, guest: Guest, backend: str, name: str
 ) -> None:
-    type = ConsoleType.Value(f"CONSOLE_TYPE_{name.upper()}")
+    kind = ConsoleType.Value(f"CONSOLE_TYPE_{name.upper()}")
     if backend == "fake":
-        reply = access(connection, guest.instance_id, type)
+        reply = access(connection, guest.instance_id, kind)
         assert reply.port
         assert reply.token
         assert (reply.path != "") == (name == "mks")
         return
     with refused(grpc.StatusCode.UNIMPLEMENTED, "CAPABILITY_MISSING") as refusal:
-        access(connection, guest.instance_id, type)
+        access(connection, guest.instance_id, kind)
     assert refusal.metadata["capability"] == f"get_console.{name}"
 
 
@@ -306,10 +306,10 @@ def test_malformed_request(connection: Connection, fields: dict[str, Any], field
     assert refusal.fields == ([field] if field else [])
 
 
-@pytest.mark.parametrize("type", [pb.CONSOLE_TYPE_SERIAL, pb.CONSOLE_TYPE_RDP, 0])
-def test_only_screens_are_tunnelled(connection: Connection, guest: Guest, type: Any) -> None:
+@pytest.mark.parametrize("kind", [pb.CONSOLE_TYPE_SERIAL, pb.CONSOLE_TYPE_RDP, 0])
+def test_only_screens_are_tunnelled(connection: Connection, guest: Guest, kind: Any) -> None:
     with (
-        Tunnelled(connection, guest.instance_id, type=type) as tunnel,
+        Tunnelled(connection, guest.instance_id, type=kind) as tunnel,
         refused(grpc.StatusCode.INVALID_ARGUMENT) as refusal,
     ):
         tunnel.opened()

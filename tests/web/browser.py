@@ -81,10 +81,10 @@ class Page:
         await self.call("Input.dispatchKeyEvent", type="keyDown", text=text, **about)
         await self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
-    async def screenshot(self, path: Path) -> None:
-        """Writes a picture of the page."""
+    async def screenshot(self) -> bytes:
+        """A picture of the page, PNG."""
         shot = await self.call("Page.captureScreenshot", format="png")
-        path.write_bytes(base64.b64decode(shot["data"]))
+        return base64.b64decode(shot["data"])
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """A method of the protocol."""

@@ -15,6 +15,7 @@ from virtrpc.cli.session import Session, pass_session
 from virtrpc.client import Client
 from virtrpc.errors import RpcError
 from virtrpc.v1.console_pb2 import (
+    ConsoleCloseReason,
     ConsoleType,
     TunnelConsoleOpen,
     TunnelConsoleRequest,
@@ -23,6 +24,7 @@ from virtrpc.v1.console_pb2 import (
 
 _READ_BYTES = 64 * 1024
 _HOST = "127.0.0.1"
+_DETACHED = ConsoleCloseReason.CONSOLE_CLOSE_REASON_DETACHED
 
 
 class Tunnel:
@@ -39,7 +41,8 @@ class Tunnel:
         try:
             for message in stream:
                 if message.HasField("closed"):
-                    return message.closed.message
+                    detached = message.closed.reason == _DETACHED
+                    return "" if detached else message.closed.message
                 self._viewer.sendall(message.data)
         except OSError:  # the viewer has gone
             stream.cancel()

@@ -19,7 +19,7 @@ from virtrpc.attachment import ConsoleAttachment
 
 _READ_BYTES = 4096
 # What a guest's program may have switched on and left: colours, mouse, other screen, hidden cursor.
-_CALM = b"\x1b[0m\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1049l\x1b[?2004l\x1b[?25h"
+_CALM = b"\x1b[0m\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1047l\x1b[?25h"
 
 
 def control_key(text: str) -> bytes:
