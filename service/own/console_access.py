@@ -5,7 +5,6 @@ token is made when the first caller is answered.
 """
 
 import socket
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -51,7 +50,7 @@ class AccessVerbs:
         self._operations = operations
         self._verb = verb
 
-    def mutations(self) -> Mapping[str, tuple[Verb, Method]]:
+    def mutations(self) -> dict[str, tuple[Verb, Method]]:
         """Verbs that the journal may hold, with what takes them up after a restart."""
         return {self._verb.name: (self._verb, partial(self._find, _Found()))}
 

@@ -1,7 +1,7 @@
 """ConsoleService.AttachConsole: any number read a serial port, one writes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 from virtrpc.v1 import console_pb2 as pb
@@ -36,7 +36,7 @@ class AttachVerbs:
 
     async def attach_console(
         self, requests: Requests, call: Call
-    ) -> AsyncIterator[pb.AttachConsoleResponse]:
+    ) -> AsyncGenerator[pb.AttachConsoleResponse, None]:
         """See ConsoleService.AttachConsole."""
         asked = await opening(requests)
         log = self._logs.of(asked.instance_id, asked.log_id)

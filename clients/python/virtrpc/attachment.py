@@ -114,7 +114,7 @@ class ConsoleAttachment:
     """One attachment over all its connections. Iterated in one thread, used from any."""
 
     def __init__(
-        self, attach: Callable[[Iterable[Any]], Any], opening: AttachConsoleOpen, retries: Retries
+        self, attach: Callable[[Iterator[Any]], Any], opening: AttachConsoleOpen, retries: Retries
     ) -> None:
         """`attach` is the stub's AttachConsole."""
         self._attach = attach
