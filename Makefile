@@ -7,6 +7,8 @@ PYTHON := .venv/bin/python
 # What `make test` runs, e.g. TESTS=tests/conformance PYTEST_FLAGS=-x
 TESTS ?= tests
 PYTEST_FLAGS ?=
+# Test files run beside each other; most of a real guest's test is waiting for it.
+WORKERS ?= 2
 SHELL_SCRIPTS := .ci/run deploy/setup/prepare
 
 help: ## This list
@@ -16,7 +18,7 @@ run: setup-run ## A guest on a daemon of its own, until Ctrl-C; ONCE=1: until it
 	@$(PYTHON) -m deploy.demo $(if $(filter-out 0,$(ONCE)),--once)
 
 test: setup-test ## All tests, those on real QEMU included
-	@$(PYTHON) -m pytest $(TESTS) $(PYTEST_FLAGS)
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(TESTS) $(PYTEST_FLAGS)
 
 check: check-format check-lint check-types check-imports check-shell check-protos protos-check ## Everything that needs no run: format, lint, types, import rules, contract
 
@@ -39,11 +41,13 @@ check-protos: setup-test
 	@$(PYTHON) protos/check.py lint
 	@$(PYTHON) protos/check.py format
 
-protos: setup-test ## Python stubs from the contract
+protos: setup-test ## Python stubs and docs/api from the contract
 	@$(PYTHON) protos/generate.py
+	@$(PYTHON) protos/reference.py
 
-protos-check: setup-test ## No stale stubs, no breaking change since the last release
+protos-check: setup-test ## No stale stubs or docs/api, no breaking change since the last release
 	@$(PYTHON) protos/generate.py --check
+	@$(PYTHON) protos/reference.py --check
 	@$(PYTHON) protos/check.py breaking
 
 bench: setup-test ## Latencies, as ratios to what they stand on

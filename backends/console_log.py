@@ -68,6 +68,11 @@ class ConsoleLog:
         return cls(folder / f"console.{uuid.uuid4()}.log")
 
     @classmethod
+    def of(cls, folder: Path, *, log_id: str) -> "ConsoleLog":
+        """The log of an id, whether or not it is there."""
+        return cls(folder / f"console.{log_id}.log")
+
+    @classmethod
     def found_in(cls, folder: Path) -> "ConsoleLog | None":
         """The log in an instance's folder, if there is one."""
         paths = sorted(folder.glob("console.*.log"))

@@ -13,7 +13,7 @@ _NS_PER_S = 1_000_000_000
 def host_facts() -> host_pb2.Host:
     """Name, addresses, uptime, CPU time and load, as they are now."""
     host = host_pb2.Host(
-        hostname=socket.getfqdn(),
+        hostname=host_name(),
         ip_address=_own_address(),
         ip_addresses=_addresses(),
         operating_system=_operating_system(),
@@ -24,6 +24,13 @@ def host_facts() -> host_pb2.Host:
     host.uptime.FromNanoseconds(int((time.time() - booted_at) * _NS_PER_S))
     _add_cpu(host)
     return host
+
+
+def host_name() -> str:
+    """Name of the host, fully qualified where it is. May ask the name service."""
+    name = socket.getfqdn()
+    # Said where /etc/hosts has the host's name beside that of the loopback address.
+    return socket.gethostname() if name.partition(".")[0] == "localhost" else name
 
 
 def _add_cpu(host: host_pb2.Host) -> None:

@@ -5,6 +5,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from backends.contract import Backend
+from backends.host_power import HostPowerPolicy
 from backends.images import ImagePolicy
 
 
@@ -25,8 +26,14 @@ class BackendOptions:
     libvirt_uri: str = "qemu:///embed"
     virt_type: str = "auto"
     fake_faults: str = ""
+    fake_lacks: str = ""
+    """Capabilities that the fake backend is to lack, separated by commas."""
     reclaim_after_s: float = 7 * 24 * 3600
     """How long soft-deleted instances are kept unless the request says."""
+    pci_passthrough: tuple[str, ...] = ()
+    """Patterns of PCI devices that instances may be given."""
+    host_power: HostPowerPolicy = HostPowerPolicy()
+    """Whether and how the host itself may be switched off."""
 
 
 def load_backend(name: str, options: BackendOptions) -> Backend:

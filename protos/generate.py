@@ -79,14 +79,24 @@ def include_folder() -> Path:
     return include
 
 
+def names_of_protos() -> list[str]:
+    """Files of the contract, as they import each other."""
+    return sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("virtrpc/**/*.proto"))
+
+
+def describe(out: Path) -> None:
+    """Writes the descriptors of the contract and of what it imports, comments and all."""
+    run(tool_python(), "-m", "grpc_tools.protoc", f"-I{PROTOS}", f"-I{include_folder()}",
+        "--include_imports", "--include_source_info", f"--descriptor_set_out={out}",
+        *names_of_protos())  # fmt: skip
+
+
 def generate(out: Path) -> None:
     """Writes all stubs below `out`."""
-    python, include = tool_python(), include_folder()
-    names = sorted(str(path.relative_to(PROTOS)) for path in PROTOS.glob("virtrpc/**/*.proto"))
+    python, names = tool_python(), names_of_protos()
     with tempfile.TemporaryDirectory() as folder:
         whole, stripped = Path(folder) / "whole.binpb", Path(folder) / "stripped.binpb"
-        run(python, "-m", "grpc_tools.protoc", f"-I{PROTOS}", f"-I{include}", "--include_imports",
-            "--include_source_info", f"--descriptor_set_out={whole}", *names)  # fmt: skip
+        describe(whole)
         run(python, "-c", STRIP, whole, stripped)
         plugins = [f"--plugin=protoc-gen-{name}={python.parent / f'protoc-gen-{name}'}"
                    for name in ("mypy", "mypy_grpc")]  # fmt: skip
@@ -96,9 +106,9 @@ def generate(out: Path) -> None:
     (out / "virtrpc/v1/__init__.py").write_text('"""Generated stubs of virtrpc.v1."""\n')
 
 
-def stale(fresh: Path) -> list[str]:
-    """Names of the files in which the stubs differ from freshly made ones."""
-    comparison = filecmp.dircmp(fresh / "virtrpc/v1", STUBS / "virtrpc/v1", ignore=["__pycache__"])
+def stale(fresh: Path, kept: Path) -> list[str]:
+    """Names of the files in which a folder differs from a freshly made one."""
+    comparison = filecmp.dircmp(fresh, kept, ignore=["__pycache__"])
     _, differ, errors = filecmp.cmpfiles(
         comparison.left, comparison.right, comparison.common_files, shallow=False
     )
@@ -119,7 +129,7 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         generate(Path(folder))
-        names = stale(Path(folder))
+        names = stale(Path(folder) / "virtrpc/v1", STUBS / "virtrpc/v1")
     if names:
         print("stale stubs, run `make protos`:", *names, sep="\n  ", file=sys.stderr)
     return 1 if names else 0

@@ -13,13 +13,17 @@ class Bindings:
 
     def __init__(self, *, own: Iterable[object], facets: Iterable[Facet]) -> None:
         self._own = list(own)
-        self._facets = tuple(facets)
+        self._facets = list(facets)
         self.missing: Mapping[str, str] = {}
         """Capabilities that the start-up probe found missing, and why."""
 
     def add_own(self, verbs: object) -> None:
         """More verbs of the daemon's own."""
         self._own.append(verbs)
+
+    def add_facet(self, facet: Facet) -> None:
+        """Mutations of what the service itself knows, carried out like those of a backend."""
+        self._facets.append(facet)
 
     def own(self, verb: Verb) -> Callable[..., Any] | None:
         """The daemon's own method for a verb."""

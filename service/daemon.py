@@ -22,13 +22,18 @@ from virtrpc.v1 import host_pb2
 from backends.contract import Lifecycle
 from backends.errors import ContractError
 from backends.loading import BackendOptions, UnknownBackendError, load_backend
+from backends.work import Undo
 from service.admission import Admission
 from service.bindings import Bindings
 from service.console_service import ConsoleService
+from service.database import DatabaseFileError
 from service.dispatcher import Dispatcher
 from service.events.hub import Hub
 from service.events.log import EventLog
 from service.health import Health
+from service.host_door import UNDO as UNDO_DOOR
+from service.host_door import HostDoor
+from service.host_state import HostState
 from service.identity import identifier
 from service.image_cache import age_images
 from service.listeners import ListenError, Listeners
@@ -41,9 +46,12 @@ from service.operations.runner import Method, Operations
 from service.own.diagnostics import DiagnosticsVerbs
 from service.own.events import EventVerbs
 from service.own.host import DaemonState, HostVerbs
+from service.own.host_changes import AggregateChanges, HostChanges
 from service.own.images import ImageVerbs
 from service.own.instances import InstanceReads
+from service.own.maintenance import Maintenance
 from service.own.operations import OperationVerbs
+from service.own.resources import ResourceVerbs
 from service.pools import Pools
 from service.reclaim import reclaim
 from service.samples import Samples
@@ -58,6 +66,9 @@ _OPTIONS = (
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Beyond these gRPC refuses calls by itself, as CANCELLED: ours to refuse, by Admission.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 100_000),
 )
 _RETRY_S = 2.0
 _CLOSE_S = 5.0
@@ -73,8 +84,14 @@ async def serve(settings: Settings) -> None:
     try:
         daemon = Daemon(settings)
     except (
-        StateInUseError, JournalError, UnknownBackendError, ContractError, ListenError, OSError,
-    ) as error:  # fmt: skip
+        StateInUseError,
+        JournalError,
+        DatabaseFileError,
+        UnknownBackendError,
+        ContractError,
+        ListenError,
+        OSError,
+    ) as error:
         raise StartError(str(error)) from error
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -103,11 +120,15 @@ class Daemon:
                 libvirt_uri=settings.libvirt_uri,
                 virt_type=settings.virt_type,
                 fake_faults=settings.fake_faults,
+                fake_lacks=settings.fake_lacks,
                 reclaim_after_s=settings.reclaim_after_s,
                 images=settings.images,
+                pci_passthrough=settings.pci_passthrough,
+                host_power=settings.host_power,
             ),
         )
         self._journal = Journal(self._state_dir.journal)
+        self._host_state = HostState(self._state_dir.host_state)
         self._hub = Hub(EventLog(self._state_dir.events))
         self._truth = Truth()
         self._samples = Samples()
@@ -135,24 +156,19 @@ class Daemon:
             consoles=self._consoles,
             reachable=self._reachable,
         )
+        self._door = HostDoor(self._host_state, self._truth, self._observer)
         self._operations = Operations(
             journal=self._journal,
             book=OperationBook(),
             pools=self._pools,
-            undo=self._backend.undo,
+            undo=self._undo,
             break_off=self._backend.break_off,
             listener=self._observer,
             reachable=self._reachable,
+            keeps_out=self._door.keeps_out,
         )
         self._bindings = Bindings(own=self._own_verbs(), facets=self._backend.facets())
-        self._bindings.add_own(
-            HostVerbs(
-                daemon=self._state,
-                bindings=self._bindings,
-                verbs=self._verbs.values(),
-                truth=self._truth,
-            )
-        )
+        self._resources = self._bind_host()
         images = ImageVerbs(
             store=self._backend.image_store,
             users=self._backend.image_users,
@@ -202,6 +218,7 @@ class Daemon:
         self._consoles.release()
         self._pools.shutdown()
         self._journal.close()
+        self._host_state.close()
         self._listeners.release()
         self._state_dir.release()
         log.info("stopped")
@@ -233,6 +250,46 @@ class Daemon:
             ),
             *self._consoles.verbs(),
         ]
+
+    def _bind_host(self) -> ResourceVerbs:
+        """The verbs of the host as a whole; gives those that read what it has."""
+        host = HostVerbs(
+            daemon=self._state,
+            bindings=self._bindings,
+            verbs=self._verbs.values(),
+            truth=self._truth,
+            state=self._host_state,
+        )
+        resources = ResourceVerbs(
+            backend=self._backend,
+            host=host,
+            state=self._host_state,
+            truth=self._truth,
+            pools=self._pools,
+            policy=self._settings.inventory,
+        )
+        for verbs in (host, resources):
+            self._bindings.add_own(verbs)
+        migrate = self._verbs["/virtrpc.v1.MigrationService/LiveMigrateInstance"]
+        for facet in (
+            HostChanges(self._door, host=host.host),
+            AggregateChanges(self._host_state),
+            Maintenance(
+                self._door,
+                host=host.host,
+                instances=self._truth.all,
+                why_no_migration=lambda: self._bindings.why_missing(migrate),
+            ),
+        ):
+            self._bindings.add_facet(facet)
+        return resources
+
+    def _undo(self, undo: Undo) -> None:
+        """Undoes a step: of the service's own, or of the backend's."""
+        if undo.action == UNDO_DOOR:
+            self._door.undo(undo.arguments["before"])
+        else:
+            self._backend.undo(undo)
 
     def _make_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(options=_OPTIONS)
@@ -319,6 +376,7 @@ class Daemon:
                 at_ns = time.time_ns()
                 self._truth.sampled(samples, at_ns=at_ns)
                 self._samples.take(samples, at_ns=at_ns)
+                await self._resources.sample()
             except ContractError as error:
                 log.warning("counters not sampled", reason=str(error))
             await asyncio.sleep(self._settings.sample_interval_s)

@@ -174,7 +174,12 @@ class Dispatcher:
         """Only the checks; outside any lane, and not an operation."""
         loop = asyncio.get_running_loop()
         reply = await loop.run_in_executor(
-            self._pools.reads, checked, method, request, call.identity.name
+            self._pools.reads,
+            checked,
+            method,
+            request,
+            call.identity.name,
+            partial(self._operations.keeps_out, verb, request),
         )
         if not verb.long_running:
             return reply or verb.response_class()

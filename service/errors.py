@@ -1,5 +1,6 @@
 """The one table from errors of the contract to gRPC status, and the words that go with it."""
 
+import re
 from collections.abc import Mapping
 
 import grpc
@@ -14,6 +15,7 @@ DOMAIN = "virtrpc.dev"
 # Clients refuse trailers beyond 8 KiB, where a status stands in base64.
 _MAX_STATUS_BYTES = 4096
 _MAX_MESSAGE_BYTES = 1024
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAX_VIOLATION_BYTES = 512
 _MAX_FIELD_BYTES = 256
 
@@ -203,5 +205,12 @@ def _number(code: grpc.StatusCode) -> int:
 
 
 def _plain(text: str, most: int = _MAX_MESSAGE_BYTES) -> str:
-    """ASCII of bounded length: anything else leaves clients hanging or is refused by them."""
-    return text.encode("ascii", "backslashreplace")[:most].decode("ascii")
+    """Printable ASCII of bounded length.
+
+    Anything else leaves clients hanging or is refused by them, and a control character
+    would speak to the terminal that the message is shown on.
+    """
+    ascii_text = (
+        text.strip().replace("\n", "; ").encode("ascii", "backslashreplace").decode("ascii")
+    )
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", ascii_text)[:most]

@@ -13,6 +13,7 @@ from service.console_service import ConsoleService
 from service.events.hub import Hub
 from service.own.host import DaemonState
 from service.truth import Truth
+from service.verbs import host_verb_names
 
 log = structlog.get_logger()
 
@@ -38,6 +39,7 @@ class HostObserver:
         self._daemon = daemon
         self._consoles = consoles
         self._reachable = reachable
+        self._host_verbs = host_verb_names()
         self._loop = asyncio.get_running_loop()
 
     # Called by the backend, on any thread.
@@ -75,6 +77,8 @@ class HostObserver:
         if operation.instance_id:
             running = "" if operation.done else operation.operation_id
             self._truth.set_operation(operation.instance_id, running)
+        if operation.verb in self._host_verbs:
+            self._daemon.operation_id = "" if operation.done else operation.operation_id
         told = Operation()
         told.CopyFrom(operation)
         told.ClearField("steps")
@@ -92,7 +96,6 @@ class HostObserver:
 
     def _listed(self, instances: Sequence[Instance]) -> None:
         self._truth.replace_all(instances)
-        self._hub.publish(event_pb2.Event(type=EventType.EVENT_TYPE_RESYNC))
         self._consoles.watch.wake_all()
         self._consoles.connections.settle_all(instances)
 
@@ -119,6 +122,8 @@ class HostObserver:
         self._truth.connected()
         self._daemon.connection_is(host_pb2.HYPERVISOR_CONNECTION_STATE_CONNECTED)
         self._hub.publish(event_pb2.Event(type=EventType.EVENT_TYPE_HYPERVISOR_CONNECTED))
+        # After the truth is fresh: who lists again at a RESYNC must not be told stale facts.
+        self._hub.publish(event_pb2.Event(type=EventType.EVENT_TYPE_RESYNC))
         self._reachable.set()
 
     def _disconnected(self, reason: str) -> None:

@@ -11,8 +11,11 @@ from typing import Any
 import click
 from virtrpc.address import default_socket
 
+from backends.host_power import HostPowerPolicy
 from backends.images import ImagePolicy
 from service.consoles.recording import DEFAULT_MAX_AGE_S, DEFAULT_MAX_BYTES
+from service.inventory import InventoryPolicy
+from service.setting_types import Folder, Seconds, as_flag
 
 ENVIRONMENT_PREFIX = "VIRTRPC"
 
@@ -35,10 +38,14 @@ class Settings:
     libvirt_uri: str
     virt_type: str
     fake_faults: str
+    fake_lacks: str
     sample_interval_s: float
     reclaim_after_s: float
     images: ImagePolicy
     image_cache_interval_s: float
+    inventory: InventoryPolicy
+    pci_passthrough: tuple[str, ...]
+    host_power: HostPowerPolicy
     grace_s: float
     log_format: str
     log_level: str
@@ -57,14 +64,27 @@ def _read_file(context: click.Context, _parameter: click.Parameter, path: Path |
         return
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: neither UTF-8 nor TOML
         raise click.BadParameter(f"{path}: {error}") from error
-    known = {parameter.name for parameter in context.command.params}
-    names = {name.replace("-", "_"): value for name, value in values.items()}
+    known = {parameter.name for parameter in context.command.params if parameter.expose_value}
+    names = {}
+    for name, value in values.items():
+        try:
+            names[name.replace("-", "_")] = as_flag(value)
+        except ValueError as error:
+            raise click.BadParameter(f"{path}: {name} {error}") from None
     unknown = sorted(set(names) - known)
     if unknown:
         raise click.BadParameter(f"{path}: unknown settings: {', '.join(unknown)}")
     context.default_map = {**(context.default_map or {}), **names}
+
+
+def _some(
+    _context: click.Context, _parameter: click.Parameter, addresses: tuple[str, ...]
+) -> tuple[str, ...]:
+    if not addresses:
+        raise click.BadParameter("the daemon would serve nowhere")
+    return addresses
 
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -74,16 +94,17 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--backend", default="libvirt", show_default=True, help="Hypervisor backend."),
     click.option(
-        "--state-dir", type=click.Path(path_type=Path), default=_default_state_dir,
+        "--state-dir", type=Folder(), default=_default_state_dir,
         help="Journal, events and instances  [default: /var/lib/virtrpc as root]",
     ),
     click.option(
-        "--image-dir", type=click.Path(path_type=Path), default=None,
+        "--image-dir", type=Folder(), default=None,
         help="Image store  [default: images below the state directory]",
     ),
     click.option(
         "--listen", multiple=True, default=(default_socket(), "127.0.0.1:50051"),
-        show_default=True, help="Address to serve on: unix:/path or host:port. Repeatable.",
+        show_default=True, callback=_some,
+        help="Address to serve on: unix:/path or host:port. Repeatable.",
     ),
     click.option(
         "--insecure", is_flag=True,
@@ -99,16 +120,16 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--http-url", default="", metavar="URL",
-        help="By which browsers reach the web console, where that is not the address of --http.",
+        help="By which browsers reach the web console  [default: the address it is served on]",
     ),
     click.option(
-        "--web-dir", type=click.Path(path_type=Path, file_okay=False),
+        "--web-dir", type=Folder(file_okay=False),
         default=Path(sys.prefix, "share/virtrpc/web"),
         show_default="share/virtrpc/web of the environment",
         help="The built pages of the web console.",
     ),
     click.option(
-        "--recording-max-age", type=click.FloatRange(0, 100 * 365 * 24 * 3600),
+        "--recording-max-age", type=Seconds(0, 100 * 365 * 24 * 3600),
         default=DEFAULT_MAX_AGE_S, show_default=True,
         help="Seconds that recordings of console attachments are kept.",
     ),
@@ -129,15 +150,19 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Faults and delays of the fake backend, e.g. 'spawn_instance.start=fail'.",
     ),
     click.option(
-        "--sample-interval", type=click.FloatRange(0.1, 3600), default=10.0,
+        "--fake-lacks", default="", metavar="CAPABILITIES",
+        help="What the fake backend says it cannot do, e.g. 'suspend_instance,uefi'.",
+    ),
+    click.option(
+        "--sample-interval", type=Seconds(0.1, 3600), default=10.0,
         show_default=True, help="Seconds between samples of the guests' counters.",
     ),
     click.option(
-        "--reclaim-after", type=click.FloatRange(0, 365 * 24 * 3600), default=7 * 24 * 3600,
+        "--reclaim-after", type=Seconds(0, 365 * 24 * 3600), default=7 * 24 * 3600,
         show_default=True, help="Seconds that soft-deleted instances are kept.",
     ),
     click.option(
-        "--image-source-dir", multiple=True, type=click.Path(path_type=Path, file_okay=False),
+        "--image-source-dir", multiple=True, type=Folder(file_okay=False),
         help="Directory that PullImage may read files from. Repeatable  [default: none]",
     ),
     click.option(
@@ -155,16 +180,59 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Most bytes of the disk in an image.",
     ),
     click.option(
-        "--image-max-unused-age", type=click.FloatRange(0, 365 * 24 * 3600),
+        "--image-max-unused-age", type=Seconds(0, 365 * 24 * 3600),
         default=ImagePolicy.max_unused_age_s, show_default=True,
         help="Seconds after which evictable images that nobody uses are deleted.",
     ),
     click.option(
-        "--image-cache-interval", type=click.FloatRange(0, 24 * 3600), default=600.0,
+        "--image-cache-interval", type=Seconds(0, 24 * 3600), default=600.0,
         show_default=True, help="Seconds between looks for unused images; 0: never by itself.",
     ),
     click.option(
-        "--grace", type=click.FloatRange(0, 3600), default=10.0, show_default=True,
+        "--cpu-allocation-ratio", type=click.FloatRange(0.1, 100), default=1.0, show_default=True,
+        help="How often GetInventory lets schedulers give each host CPU away.",
+    ),
+    click.option(
+        "--memory-allocation-ratio", type=click.FloatRange(0.1, 100), default=1.0,
+        show_default=True, help="The same for memory.",
+    ),
+    click.option(
+        "--disk-allocation-ratio", type=click.FloatRange(0.1, 100), default=1.0,
+        show_default=True, help="The same for disk.",
+    ),
+    click.option(
+        "--reserved-cpus", type=click.IntRange(0, 4096), default=0, show_default=True,
+        help="Host CPUs that GetInventory keeps from instances.",
+    ),
+    click.option(
+        "--reserved-memory", type=click.IntRange(0, 1 << 24), metavar="MIB",
+        default=InventoryPolicy.reserved_memory_mib, show_default=True,
+        help="Memory that it keeps from them.",
+    ),
+    click.option(
+        "--reserved-disk", type=click.IntRange(0, 1 << 20), default=0, show_default=True,
+        metavar="GIB", help="Disk that it keeps from them.",
+    ),
+    click.option(
+        "--pci-passthrough", multiple=True, metavar="PATTERN",
+        help="PCI devices that instances may be given, by vendor:product or address, e.g. 8086:*."
+        " Repeatable  [default: none]",
+    ),
+    click.option(
+        "--allow-host-power", is_flag=True, help="Let HostPowerAction shut down and restart the"
+        " host.",
+    ),
+    click.option(
+        "--host-shutdown-command", multiple=True, metavar="WORD",
+        help="Program that shuts the host down; repeat the flag for each of its arguments"
+        "  [default: systemctl poweroff]",
+    ),
+    click.option(
+        "--host-reboot-command", multiple=True, metavar="WORD",
+        help="The same for a restart  [default: systemctl reboot]",
+    ),
+    click.option(
+        "--grace", type=Seconds(0, 3600), default=10.0, show_default=True,
         help="Seconds that running operations have at a stop.",
     ),
     click.option(
@@ -196,6 +264,15 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
         image_max_virtual_size: int,
         image_max_unused_age: float,
         image_cache_interval: float,
+        cpu_allocation_ratio: float,
+        memory_allocation_ratio: float,
+        disk_allocation_ratio: float,
+        reserved_cpus: int,
+        reserved_memory: int,
+        reserved_disk: int,
+        allow_host_power: bool,
+        host_shutdown_command: tuple[str, ...],
+        host_reboot_command: tuple[str, ...],
         **values: Any,
     ) -> None:
         command(
@@ -215,6 +292,19 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                     max_unused_age_s=image_max_unused_age,
                 ),
                 image_cache_interval_s=image_cache_interval,
+                inventory=InventoryPolicy(
+                    cpu_ratio=cpu_allocation_ratio,
+                    memory_ratio=memory_allocation_ratio,
+                    disk_ratio=disk_allocation_ratio,
+                    reserved_cpus=reserved_cpus,
+                    reserved_memory_mib=reserved_memory,
+                    reserved_disk_gib=reserved_disk,
+                ),
+                host_power=HostPowerPolicy(
+                    allowed=allow_host_power,
+                    shutdown_command=host_shutdown_command,
+                    reboot_command=host_reboot_command,
+                ),
                 **values,
             )
         )

@@ -60,6 +60,11 @@ class StateDir:
         """Directory of recorded attachments."""
         return self.path / "recordings"
 
+    @property
+    def host_state(self) -> Path:
+        """File of what the service itself knows of its host."""
+        return self.path / "host.sqlite"
+
     def release(self) -> None:
         """Lets another daemon have it."""
         self._lock.release()
@@ -68,6 +73,7 @@ class StateDir:
         path = self.path / "host_id"
         if not path.exists():
             fresh = path.with_suffix(".new")
+            fresh.touch(mode=0o600)
             fresh.write_text(f"{uuid.uuid4()}\n", encoding="ascii")
             fresh.rename(path)
         return path.read_text(encoding="ascii").strip()

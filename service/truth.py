@@ -8,7 +8,7 @@ costs a join of bytes. Event loop only.
 
 import time
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from virtrpc.v1 import instance_pb2
 from virtrpc.v1.instance_pb2 import Instance, InstanceView
@@ -86,11 +86,16 @@ class Truth:
                 raise StartingError("instances were not listed yet") from None
             raise InstanceNotFoundError(instance_id) from None
 
+    def manages(self, instance_id: str) -> bool:
+        """Whether there is such an instance, and it is the service's. Callable from any thread."""
+        record = self._records.get(instance_id)
+        return record is not None and record.instance.managed
+
     def ordered(self) -> list[Record]:
         """All instances, by id."""
         return [self._records[instance_id] for instance_id in self._ids]
 
-    def all(self) -> Iterable[Instance]:
+    def all(self) -> Sequence[Instance]:
         """All instances as they are now; not to be kept or changed. Callable from any thread."""
         return [record.instance for record in list(self._records.values())]
 

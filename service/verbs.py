@@ -75,6 +75,11 @@ class Verb:
         """After the daemon's death it is run again, not rolled back."""
         return self.options.recovery == Recovery.RECOVERY_RESUME
 
+    def brings_instance(self, request: Message) -> bool:
+        """A call that a host which is disabled refuses."""
+        condition = self.options.brings_instance_if
+        return self.options.brings_instance or bool(condition and getattr(request, condition))
+
     def lane(self, request: Message) -> str:
         """Key of the lane in which it excludes other mutations; empty: none."""
         if self.options.concurrent:
@@ -128,3 +133,12 @@ def all_verbs() -> Mapping[str, Verb]:
             verb = _verb(method)
             verbs[verb.path] = verb
     return verbs
+
+
+def host_verb_names() -> frozenset[str]:
+    """Verbs that change the host as a whole, and so exclude each other."""
+    return frozenset(
+        verb.name
+        for verb in all_verbs().values()
+        if verb.mutates and verb.lane(verb.request_class()) == HOST_LANE
+    )

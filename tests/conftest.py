@@ -70,7 +70,10 @@ def daemon(
     guest_images: Callable[[DaemonProcess], None],
 ) -> Iterator[DaemonProcess]:
     """The shared daemon of a backend; tests leave it as they found it."""
-    with DaemonProcess(short_folder(), backend=backend) as shared:
+    folder = short_folder()
+    arguments = (f"--image-source-dir={folder}/sources",)
+    with DaemonProcess(folder, backend=backend, arguments=arguments) as shared:
+        shared.sources.mkdir()
         guest_images(shared)
         yield shared.start()
 

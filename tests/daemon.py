@@ -63,6 +63,11 @@ class DaemonProcess:
         """The daemon's image store."""
         return self.state_dir / "images"
 
+    @property
+    def sources(self) -> Path:
+        """A folder that a test may let it read images from."""
+        return self.folder / "sources"
+
     def start(self, *, wait: bool = True) -> "DaemonProcess":
         """Starts it, and waits until it reaches its hypervisor."""
         command = [

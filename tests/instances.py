@@ -1,9 +1,11 @@
 """Instances that tests spawn, and take away again."""
 
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import grpc
 from virtrpc.v1 import console_pb2, instance_pb2, operation_pb2
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.operation_pb2 import Operation
@@ -73,6 +75,21 @@ def destroyed(connection: Connection, instance_id: str) -> None:
         instance_id=instance_id, destroy_disks=True, destroy_secrets=True
     )
     connection.instances.DestroyInstance(request, timeout=TIMEOUT_S)
+
+
+def agent_answers(connection: Connection, instance_id: str) -> None:
+    """Returns when the agent of a guest that boots, or has booted, answers."""
+    console_until(connection, instance_id, b"virtrpc guest ready")
+    request = instance_pb2.UnquiesceInstanceRequest(instance_id=instance_id, validate_only=True)
+    end = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            connection.instances.UnquiesceInstance(request)
+        except grpc.RpcError as error:
+            if time.monotonic() > end or error.code() != grpc.StatusCode.FAILED_PRECONDITION:
+                raise
+        else:
+            return
 
 
 def console_until(

@@ -6,7 +6,14 @@ so is what the backend's start-up probe finds missing. Verbs block: the
 daemon calls them on its worker threads, mutations with a `Work`, reads without.
 """
 
-from backends.contract.backend import Backend, Facet, HypervisorFacts, Observer, Sample
+from backends.contract.backend import (
+    Backend,
+    Facet,
+    HostSample,
+    HypervisorFacts,
+    Observer,
+    Sample,
+)
 from backends.contract.consoles import ConsolePlace, Consoles
 from backends.contract.facets import (
     Diagnostics,
@@ -17,15 +24,19 @@ from backends.contract.facets import (
     Power,
     Suspension,
 )
+from backends.contract.host import Adoption, HostPower
 from backends.contract.images import Images
 
 __all__ = [
+    "Adoption",
     "Backend",
     "ConsolePlace",
     "Consoles",
     "Diagnostics",
     "Facet",
     "GuestAgent",
+    "HostPower",
+    "HostSample",
     "HypervisorFacts",
     "Images",
     "InstanceFiles",

@@ -1,10 +1,11 @@
 """A backend as a whole, and what it tells the daemon by itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from virtrpc.v1 import host_pb2
 from virtrpc.v1.diagnostics_pb2 import InstanceDiagnostics
 from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
@@ -51,6 +52,16 @@ class Sample:
     cpu_time_ns: int
     diagnostics: InstanceDiagnostics
     """All counters that the hypervisor keeps; those it could not be asked for are unset."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostSample:
+    """What the host has for instances and what of it is used, at one moment."""
+
+    node: host_pb2.GetAvailableResourceResponse
+    """All but the node's name and id, the hypervisor and the freshness."""
+    guest_cpu_features: frozenset[str] = frozenset()
+    """CPU features that guests can be given, by libvirt's names."""
 
 
 class Observer(Protocol):
@@ -126,6 +137,13 @@ class Backend(ABC):
         """Counters of one running instance, of this moment.
 
         Raises InstanceNotFoundError, or WrongStateError where it is off.
+        """
+
+    @abstractmethod
+    def sample_host(self, instances: Iterable[Instance]) -> HostSample:
+        """What the host has and, of these instances, what they take of it.
+
+        No call for a single instance: what they take is in their facts.
         """
 
     @abstractmethod

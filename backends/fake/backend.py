@@ -1,21 +1,26 @@
 """The fake backend as a whole."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from virtrpc.v1.instance_pb2 import Instance
 
 from backends.console_log import ConsoleLog
-from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
+from backends.contract import Backend, Facet, HostSample, HypervisorFacts, Observer, Sample
 from backends.errors import InstanceNotFoundError
+from backends.fake.adoption import FakeAdoption
 from backends.fake.consoles import FakeConsoles
 from backends.fake.diagnostics import FakeDiagnostics
 from backends.fake.faults import parse_rules
-from backends.fake.features import FEATURES
+from backends.fake.features import lacking
 from backends.fake.guest import FakeGuestAgent
 from backends.fake.host import FakeHost
 from backends.fake.intent import FakeIntent
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.power import FakePower
+from backends.fake.resources import sample_host
 from backends.fake.suspension import FakeSuspension
+from backends.host_power import CommandedPower
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
 from backends.loading import BackendOptions
@@ -29,6 +34,7 @@ class FakeBackend(Backend):
 
     def __init__(self, options: BackendOptions) -> None:
         self._host = FakeHost(options.state_dir / "fake", parse_rules(options.fake_faults))
+        self._missing, self._features = lacking(options.fake_lacks)
         self.image_store = ImageStore(options.image_dir, options.images)
         self.image_users = ImageUsers(self.image_store)
         self.consoles = FakeConsoles(self._host)
@@ -41,7 +47,7 @@ class FakeBackend(Backend):
         guest = FakeGuestAgent(self._host)
         suspension = FakeSuspension(self._host)
         self._facets = (
-            FakeLifecycle(self._host, self.image_store),
+            FakeLifecycle(self._host, self.image_store, self._features),
             FakeInstanceFiles(self._host),
             FakePower(self._host),
             suspension,
@@ -49,13 +55,22 @@ class FakeBackend(Backend):
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
             images,
+            CommandedPower(
+                options.host_power,
+                instances=self._host.instances,
+                own_way={},  # the machine that it runs on is not the host that it pretends to be
+                observed=lambda work, verb: self._host.faulty(work, verb, None),
+            ),
+            FakeAdoption(self._host),
         )
+        self._pci_passthrough = options.pci_passthrough
         self._undo: Mapping[str, Callable[[str], None]] = {
             "remove_files": lambda instance_id: shutil.rmtree(
                 self._host.instance_folder(instance_id), ignore_errors=True
             ),
             "restore": suspension.undo_save,
             "thaw": guest.thaw,
+            "disown": self._host.disown,
             "undefine": self._host.undefine,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
             **images.undo,
@@ -75,8 +90,8 @@ class FakeBackend(Backend):
             connection="fake",
             virt_type="fake",
             virt_type_reason="the fake backend runs no guests",
-            missing={},
-            features=FEATURES,
+            missing=self._missing,
+            features=self._features,
         )
 
     def close(self) -> None:
@@ -102,6 +117,10 @@ class FakeBackend(Backend):
     def sample_one(self, instance_id: str) -> Sample:
         """See Backend."""
         return self._host.sample_one(instance_id)
+
+    def sample_host(self, instances: Iterable[Instance]) -> HostSample:
+        """See Backend."""
+        return sample_host(instances, pci_passthrough=self._pci_passthrough)
 
     def console_log(self, instance_id: str) -> ConsoleLog:
         """See Backend."""

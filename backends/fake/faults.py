@@ -7,6 +7,8 @@ snake case or `*`, STEP one of its journalled steps. ACTION is one of
     timeout       TimedOutError            delay:SECONDS waits, until cancelled
 
 The label `fake/VERB[.STEP]` with the value ACTION does the same for one instance.
+One that is spawned with the label `fake/foreign` is afterwards as if somebody else
+had made it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +23,7 @@ from backends.errors import (
 from backends.work import Undo, Work
 
 LABEL_PREFIX = "fake/"
+FOREIGN_LABEL = f"{LABEL_PREFIX}foreign"
 _ERRORS: Mapping[str, Callable[[str], ContractError]] = {
     "fail": HypervisorError,
     "unreachable": UnreachableError,

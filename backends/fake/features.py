@@ -20,6 +20,16 @@ _NAMES = (
 )
 FEATURES: Mapping[str, str] = dict.fromkeys(_NAMES, "")
 
+_SWITCHED_OFF = "the fake was told to lack it (--fake-lacks)"
+
+
+def lacking(names: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Of capabilities separated by commas: the verbs that are missing, and all features."""
+    lacked = {name.strip(): _SWITCHED_OFF for name in names.split(",") if name.strip()}
+    verbs = {name: why for name, why in lacked.items() if name not in FEATURES}
+    features = {name: lacked.get(name, why) for name, why in FEATURES.items()}
+    return verbs, features
+
 
 def free_room(instances: Iterable[Instance]) -> Room:
     """What the instances leave of a host with 1 TiB of memory and 1 TiB of disk."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.console_log import ConsoleLog
@@ -40,6 +41,7 @@ class FakeHost:
         self._lock = threading.RLock()
         self._instances: dict[str, Instance] = {}
         self._started_ns: dict[str, int] = {}
+        self._foreign: dict[str, InstanceSpec] = {}
 
     def reset(self) -> None:
         """An empty host."""
@@ -85,9 +87,35 @@ class FakeHost:
         """Forgets an instance; nothing where there is none."""
         with self._lock:
             instance = self._instances.pop(instance_id, None)
+            self._foreign.pop(instance_id, None)
         if instance is not None and self.observer is not None:
             self.observer.instance_gone(instance_id)
             self.observer.event(EventType.EVENT_TYPE_DELETED, instance=instance)
+
+    def disown(self, instance_id: str) -> None:
+        """Makes an instance one that the service did not make; nothing where there is none."""
+        with self._lock:
+            known = self._instances.get(instance_id)
+            if known is None:
+                return
+            self._foreign.setdefault(instance_id, _copy(known).spec)
+        with self.edit(instance_id) as instance:
+            instance.managed = False
+            for field in ("spec", "labels", "metadata", "created_at"):
+                instance.ClearField(field)
+
+    def machine_spec(self, instance_id: str) -> InstanceSpec:
+        """What a foreign instance was made from, which nobody wrote down."""
+        with self._lock:
+            return self._foreign[instance_id]
+
+    def adopt(self, instance_id: str, spec: InstanceSpec) -> None:
+        """Makes a foreign instance one of the service's own."""
+        with self.edit(instance_id) as instance:
+            instance.managed = True
+            instance.spec.CopyFrom(spec)
+            instance.labels.update(spec.labels)
+            instance.metadata.update(spec.metadata)
 
     def start(self, instance_id: str) -> None:
         """Boots an instance: its console says so."""

@@ -1,6 +1,7 @@
 """Spawn, destroy and what is left on the host, on the fake."""
 
 import shutil
+from collections.abc import Mapping
 
 import structlog
 from virtrpc.v1 import instance_pb2 as pb
@@ -10,7 +11,8 @@ from virtrpc.v1.types_pb2 import PowerState
 from backends.config_drive import config_drive
 from backends.contract import InstanceFiles, Lifecycle
 from backends.errors import ContractError, WrongStateError
-from backends.fake.features import FEATURES, free_room
+from backends.fake.faults import FOREIGN_LABEL
+from backends.fake.features import free_room
 from backends.fake.host import FakeHost
 from backends.fake.machines import CONFIG_DRIVE
 from backends.images import ImageStore
@@ -25,9 +27,11 @@ log = structlog.get_logger()
 class FakeLifecycle(Lifecycle):
     """Beginning and end of instances."""
 
-    def __init__(self, host: FakeHost, images: ImageStore) -> None:
+    def __init__(self, host: FakeHost, images: ImageStore, features: Mapping[str, str]) -> None:
+        """`features` as in HypervisorFacts."""
         self._host = host
         self._images = images
+        self._features = features
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
         """See Lifecycle."""
@@ -42,7 +46,7 @@ class FakeLifecycle(Lifecycle):
             [
                 *_without_builtin(images.blockers, spec),
                 *boot_source_blockers(spec),
-                *plan.blockers(FEATURES, free_room(self._host.instances())),
+                *plan.blockers(self._features, free_room(self._host.instances())),
             ]
         )
         self._make_files(plan, faulty)
@@ -55,7 +59,9 @@ class FakeLifecycle(Lifecycle):
         faulty.step("start", Undo("stop", {"instance_id": instance_id}))
         self._host.start(instance_id)
         faulty.commit()
-        return self._host.get(instance_id)
+        if FOREIGN_LABEL in spec.labels:
+            self._host.disown(instance_id)
+        return self._host.find(instance_id) or pb.Instance()
 
     def get_instance(self, request: pb.GetInstanceRequest) -> pb.GetInstanceResponse:
         """See Lifecycle."""

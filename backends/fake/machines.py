@@ -3,9 +3,16 @@
 from pathlib import Path
 
 from virtrpc.v1 import spec_pb2
-from virtrpc.v1.instance_pb2 import AttachedDisk, AttachedInterface, Instance, MachineState
+from virtrpc.v1.instance_pb2 import (
+    AttachedDisk,
+    AttachedInterface,
+    Instance,
+    MachineCell,
+    MachineState,
+)
 from virtrpc.v1.types_pb2 import PowerState
 
+from backends.fake.resources import CELLS
 from backends.plan import InstancePlan
 from backends.plan.disks import PlannedDisk
 from backends.plan.interfaces import mac_address
@@ -55,6 +62,14 @@ def _machine(plan: InstancePlan, folder: Path) -> MachineState:
                 type=interface.WhichOneof("network") or "",
             )
             for interface in spec.interfaces
+        ],
+        host_cells=[
+            MachineCell(
+                cell_id=cell.cell_id % CELLS,
+                vcpus=len(cell.cpus),
+                memory_kib=cell.memory_mib * 1024,
+            )
+            for cell in plan.cpus.cells
         ],
     )
 

@@ -1,14 +1,17 @@
 """The libvirt backend as a whole."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import libvirt
+from virtrpc.v1.instance_pb2 import Instance
 
 from backends.console_log import ConsoleLog
-from backends.contract import Backend, Facet, HypervisorFacts, Observer, Sample
+from backends.contract import Backend, Facet, HostSample, HypervisorFacts, Observer, Sample
 from backends.errors import UnreachableError
+from backends.host_power import SYSTEMD, CommandedPower
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
+from backends.libvirt.adoption import LibvirtAdoption
 from backends.libvirt.connection import Connection
 from backends.libvirt.consoles import LibvirtConsoles
 from backends.libvirt.counters import Counters
@@ -29,6 +32,7 @@ from backends.libvirt.lifecycle import (
 )
 from backends.libvirt.power import LibvirtPower
 from backends.libvirt.probe import Probed, probe
+from backends.libvirt.resources import HostResources
 from backends.libvirt.suspension import LibvirtSuspension
 from backends.loading import BackendOptions
 from backends.work import Undo
@@ -56,6 +60,7 @@ class LibvirtBackend(Backend):
         images = HostImages(self.image_store, self.image_users, instances=self._domains.read_all)
         guest = LibvirtGuestAgent(self._domains)
         suspension = LibvirtSuspension(self._domains)
+        adoption = LibvirtAdoption(self._domains, self._folders, image_dir=options.image_dir)
         self._facets = (
             LibvirtLifecycle(self._domains, self._folders, self.image_store, self._probed),
             LibvirtInstanceFiles(self._domains, self._folders),
@@ -65,12 +70,21 @@ class LibvirtBackend(Backend):
             LibvirtDiagnostics(self._domains),
             LibvirtIntent(self._domains, reclaim_after_s=options.reclaim_after_s),
             images,
+            adoption,
+            CommandedPower(options.host_power, instances=self._domains.read_all, own_way=SYSTEMD),
+        )
+        self._resources = HostResources(
+            self._domains,
+            self._folders,
+            self._probed,
+            pci_passthrough=options.pci_passthrough,
         )
         self._undo: Mapping[str, Callable[[str], object]] = {
             "remove_files": self._folders.remove,
             "undefine": lambda instance_id: undefine(self._domains, instance_id),
             "restore": suspension.undo_save,
             "thaw": guest.thaw,
+            "disown": adoption.disown,
             "force_off": lambda instance_id: force_off(self._domains, instance_id),
             **images.undo,
         }
@@ -84,7 +98,7 @@ class LibvirtBackend(Backend):
         handles = self._connection.open()
         try:
             return probe(
-                handles.reads,
+                handles.own,
                 self._connection.uri,
                 virt_type=self._options.virt_type,
                 into=self._probed,
@@ -122,6 +136,10 @@ class LibvirtBackend(Backend):
     def sample_one(self, instance_id: str) -> Sample:
         """See Backend."""
         return self._counters.sample_one(instance_id)
+
+    def sample_host(self, instances: Iterable[Instance]) -> HostSample:
+        """See Backend."""
+        return self._resources.sample(instances)
 
     def console_log(self, instance_id: str) -> ConsoleLog:
         """See Backend."""

@@ -50,7 +50,7 @@ class Counters:
         """All running domains. What QEMU must be asked for is at most one sample older."""
         self._ask_all()
         try:
-            rows = self._domains.connection.handles.samples.getAllDomainStats(_KNOWN, _ACTIVE)
+            rows = self._domains.connection.handles.own.getAllDomainStats(_KNOWN, _ACTIVE)
             self._drift.look({d.UUIDString(): _power_state(known) for d, known in rows})
             return [
                 self._sample(domain, stats, self._asked.get(domain.UUIDString(), {}))
@@ -61,12 +61,12 @@ class Counters:
 
     def sample_one(self, instance_id: str) -> Sample:
         """One running domain, of this moment."""
-        domain = self._domains.find_for_read(instance_id)
+        domain = self._domains.find(instance_id)
         if domain is None:
             raise InstanceNotFoundError(instance_id)
         if not is_active(domain):
             raise WrongStateError("the instance is off: it has no counters")
-        connection = self._domains.connection.handles.reads
+        connection = self._domains.connection.handles.own
         try:
             rows = connection.domainListGetStats([domain], _KNOWN | _ASKED, _NOWAIT)
         except libvirt.libvirtError as error:
@@ -99,7 +99,7 @@ class Counters:
     def _ask(self) -> None:
         started = time.monotonic()
         try:
-            rows = self._domains.connection.handles.samples.getAllDomainStats(_ASKED, _ACTIVE)
+            rows = self._domains.connection.handles.own.getAllDomainStats(_ASKED, _ACTIVE)
         except libvirt.libvirtError as error:
             self._domains.failed(error)
             return

@@ -18,7 +18,7 @@ class LibvirtDiagnostics(Diagnostics):
         self, request: pb.GetInstanceDiskInfoRequest
     ) -> pb.GetInstanceDiskInfoResponse:
         """See Diagnostics."""
-        domain = self._domains.find_for_read(request.instance_id)
+        domain = self._domains.find(request.instance_id)
         if domain is None:
             raise InstanceNotFoundError(request.instance_id)
         instance = self._domains.read(domain)

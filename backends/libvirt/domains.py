@@ -72,21 +72,18 @@ class Domains:
         return self._connection
 
     def find(self, instance_id: str) -> libvirt.virDomain | None:
-        """The domain of an instance, on the connection for jobs; None where there is none."""
-        return self._lookup(self.connection.handles.jobs, instance_id)
-
-    def find_for_read(self, instance_id: str) -> libvirt.virDomain | None:
-        """As `find`, on the connection for reads."""
-        return self._lookup(self.connection.handles.reads, instance_id)
-
-    def find_urgent(self, instance_id: str) -> libvirt.virDomain | None:
-        """As `find`, on the connection that never waits behind a job."""
-        return self._lookup(self.connection.handles.urgent, instance_id)
+        """The domain of an instance; None where there is none."""
+        try:
+            return self.connection.handles.own.lookupByUUIDString(instance_id)
+        except libvirt.libvirtError as error:
+            if is_gone(error):
+                return None
+            raise self.failed(error, instance_id) from error
 
     def find_name(self, name: str) -> libvirt.virDomain | None:
         """The domain of a name; None where there is none."""
         try:
-            return self.connection.handles.jobs.lookupByName(name)
+            return self.connection.handles.own.lookupByName(name)
         except libvirt.libvirtError as error:
             if is_gone(error):
                 return None
@@ -170,7 +167,7 @@ class Domains:
         """The facts of every domain, as they are now."""
         instances = []
         with translating():
-            for domain in self.connection.handles.reads.listAllDomains():
+            for domain in self.connection.handles.own.listAllDomains():
                 try:
                     instances.append(read_instance(domain, pid_folder=self._pid_folder))
                 except libvirt.libvirtError as error:
@@ -196,14 +193,6 @@ class Domains:
         self.connection.suspect(error)
         return translated(error, instance_id)
 
-    def _lookup(self, connection: libvirt.virConnect, instance_id: str) -> libvirt.virDomain | None:
-        try:
-            return connection.lookupByUUIDString(instance_id)
-        except libvirt.libvirtError as error:
-            if is_gone(error):
-                return None
-            raise self.failed(error, instance_id) from error
-
     def _locked(self, instance_id: str) -> AbstractContextManager[bool]:
         return self._locks[hash(instance_id) % _LOCKS]
 
@@ -222,7 +211,7 @@ class Domains:
 
     def _refresh_one(self, instance_id: str) -> None:
         with self._locked(instance_id):
-            domain = self._lookup(self.connection.handles.reads, instance_id)
+            domain = self.find(instance_id)
             try:
                 instance = None if domain is None else self.read(domain)
             except InstanceNotFoundError:

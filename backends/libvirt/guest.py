@@ -99,7 +99,7 @@ class LibvirtGuestAgent(GuestAgent):
     def thaw(self, instance_id: str) -> None:
         """Thaws what may be frozen; nothing where no agent answers (any more)."""
         self._forget_thaw(instance_id)
-        domain = self._domains.find_urgent(instance_id)
+        domain = self._domains.find(instance_id)
         if domain is not None and domain.isActive():
             try:
                 Agent(self._domains, domain).call(

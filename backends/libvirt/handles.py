@@ -42,9 +42,6 @@ class Handles:
             connection = self._of_thread.connection = self._opened_in_time()
         return connection
 
-    # By the class of the call, which makes no difference any more.
-    reads = jobs = urgent = samples = own
-
     def _opened_in_time(self) -> libvirt.virConnect:
         """An open has no keepalive yet: where libvirtd hangs it would wait for ever."""
         opened: Future[libvirt.virConnect] = Future()

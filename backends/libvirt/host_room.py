@@ -11,6 +11,7 @@ from backends.errors import ContractError
 from backends.libvirt.domains import Domains
 from backends.libvirt.errors import is_gone
 from backends.libvirt.folders import InstanceFolders
+from backends.libvirt.placed import read_own_cpus
 from backends.libvirt.placement import HostRoom, Placement, place
 from backends.libvirt.probe import Probed
 from backends.libvirt.xml.domain import Domain
@@ -71,7 +72,7 @@ class HostRoomBook:
         """Host CPUs that domains, or spawns under way, have to themselves."""
         taken = set[int]().union(*self._claims.values())
         try:
-            for domain in self._domains.connection.handles.jobs.listAllDomains():
+            for domain in self._domains.connection.handles.own.listAllDomains():
                 taken |= _own_cpus(domain)
         except libvirt.libvirtError as error:
             raise self._domains.failed(error) from error
@@ -81,7 +82,7 @@ class HostRoomBook:
         sizes = sorted({size for cell in self._probed.cells for size in cell.huge_pages})
         if not sizes:
             return {}
-        connection = self._domains.connection.handles.jobs
+        connection = self._domains.connection.handles.own
         try:
             return {
                 cell.cell_id: connection.getFreePages(sizes, cell.cell_id, 1)[cell.cell_id]
@@ -91,13 +92,12 @@ class HostRoomBook:
             raise self._domains.failed(error) from error
 
 
-def _own_cpus(domain: libvirt.virDomain) -> set[int]:
+def _own_cpus(domain: libvirt.virDomain) -> frozenset[int]:
     """Host CPUs that a vCPU of a domain, or its emulator alone, is pinned to."""
     try:
-        xml = Domain.from_xml(parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
+        node = parse(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
     except libvirt.libvirtError as error:
         if is_gone(error):
-            return set()
+            return frozenset()
         raise
-    one_cpu = [*(pin.cpus or "" for pin in xml.vcpu_pins), xml.emulator_cpus or ""]
-    return {int(cpu) for cpu in one_cpu if cpu.isdigit()}
+    return read_own_cpus(Domain.from_xml(node))

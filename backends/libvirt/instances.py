@@ -9,6 +9,7 @@ from virtrpc.v1 import spec_pb2
 from virtrpc.v1.instance_pb2 import AttachedDisk, AttachedInterface, Instance, MachineState
 from virtrpc.v1.types_pb2 import PowerState
 
+from backends.libvirt.placed import read_host_cells, read_own_cpus
 from backends.libvirt.starts import started_at_ns
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.domain import Disk, Domain, Interface
@@ -49,15 +50,15 @@ _CRASHED = frozenset(
         (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_FAILED),
     }
 )
-_BUSES = {
+BUSES = {
     "virtio": spec_pb2.DISK_BUS_VIRTIO,
     "scsi": spec_pb2.DISK_BUS_SCSI,
     "sata": spec_pb2.DISK_BUS_SATA,
     "usb": spec_pb2.DISK_BUS_USB,
     "ide": spec_pb2.DISK_BUS_IDE,
 }
-_FORMATS = {"raw": spec_pb2.DISK_FORMAT_RAW, "qcow2": spec_pb2.DISK_FORMAT_QCOW2}
-_DEVICE_TYPES = {
+FORMATS = {"raw": spec_pb2.DISK_FORMAT_RAW, "qcow2": spec_pb2.DISK_FORMAT_QCOW2}
+DEVICE_TYPES = {
     "disk": spec_pb2.DISK_DEVICE_TYPE_DISK,
     "cdrom": spec_pb2.DISK_DEVICE_TYPE_CDROM,
     "lun": spec_pb2.DISK_DEVICE_TYPE_LUN,
@@ -101,7 +102,7 @@ def read_instance(domain: libvirt.virDomain, *, pid_folder: Path | None = None) 
         if started_ns is not None:
             instance.started_at.FromNanoseconds(started_ns)
     if own is not None:
-        _add_own(instance, own)
+        add_own(instance, own)
     return instance
 
 
@@ -126,7 +127,8 @@ def _find_own(domain: libvirt.virDomain, node: Node) -> metadata.InstanceMetadat
         return None
 
 
-def _add_own(instance: Instance, own: metadata.InstanceMetadata) -> None:
+def add_own(instance: Instance, own: metadata.InstanceMetadata) -> None:
+    """Puts what the service itself keeps of an instance into its facts."""
     instance.spec.CopyFrom(own.spec)
     instance.labels.update(own.spec.labels)
     instance.metadata.update(own.metadata)
@@ -146,6 +148,8 @@ def read_machine(domain: Domain) -> MachineState:
         machine_type=domain.machine or "",
         disks=[_read_disk(disk) for disk in domain.disks],
         interfaces=[_read_interface(interface) for interface in domain.interfaces],
+        host_cells=read_host_cells(domain),
+        dedicated_cpus=sorted(read_own_cpus(domain)),
     )
 
 
@@ -153,9 +157,9 @@ def _read_disk(disk: Disk) -> AttachedDisk:
     attached = AttachedDisk(
         device_name=disk.target or "",
         source=disk.source_file or disk.source_device or "",
-        format=_FORMATS.get(disk.format or "", spec_pb2.DISK_FORMAT_UNSPECIFIED),
-        bus=_BUSES.get(disk.bus or "", spec_pb2.DISK_BUS_UNSPECIFIED),
-        device_type=_DEVICE_TYPES.get(disk.device or "", spec_pb2.DISK_DEVICE_TYPE_UNSPECIFIED),
+        format=FORMATS.get(disk.format or "", spec_pb2.DISK_FORMAT_UNSPECIFIED),
+        bus=BUSES.get(disk.bus or "", spec_pb2.DISK_BUS_UNSPECIFIED),
+        device_type=DEVICE_TYPES.get(disk.device or "", spec_pb2.DISK_DEVICE_TYPE_UNSPECIFIED),
         read_only=disk.read_only,
         serial=disk.serial or "",
         role=(disk.alias or "").removeprefix(ALIAS_PREFIX).partition("-")[0],

@@ -54,7 +54,7 @@ class LibvirtLifecycle(Lifecycle):
 
     def get_instance(self, request: pb.GetInstanceRequest) -> pb.GetInstanceResponse:
         """See Lifecycle."""
-        domain = self._domains.find_for_read(request.instance_id)
+        domain = self._domains.find(request.instance_id)
         if domain is None:
             raise InstanceNotFoundError(request.instance_id)
         instance = self._domains.read(domain)
@@ -68,7 +68,7 @@ class LibvirtLifecycle(Lifecycle):
         self, request: pb.DestroyInstanceRequest, work: Work
     ) -> pb.DestroyInstanceResponse:
         """See Lifecycle."""
-        domain = self._domains.find_urgent(request.instance_id)
+        domain = self._domains.find(request.instance_id)
         if domain is not None:
             require_managed(self._domains.read(domain), request.instance_id)
         work.ready()
@@ -134,7 +134,7 @@ class LibvirtInstanceFiles(InstanceFiles):
 
 def force_off(domains: Domains, instance_id: str) -> None:
     """Ends a machine at once; nothing where it is off or unknown."""
-    domain = domains.find_urgent(instance_id)
+    domain = domains.find(instance_id)
     try:
         if domain is not None and domain.isActive():
             domain.destroy()
@@ -146,7 +146,7 @@ def force_off(domains: Domains, instance_id: str) -> None:
 
 def undefine(domains: Domains, instance_id: str) -> None:
     """Makes a domain that is off unknown, its log with it; nothing where it is."""
-    domain = domains.find_urgent(instance_id)
+    domain = domains.find(instance_id)
     if domain is not None:
         # First, so that whoever does this again after a crash still knows the name.
         if domains.embedded is not None:

@@ -11,6 +11,7 @@ import libvirt
 
 from backends.contract import HypervisorFacts
 from backends.libvirt.firmware import has_secure_boot
+from backends.libvirt.host_probe import HostFacts, probe_host
 from backends.libvirt.xml.capabilities import (
     GuestCapabilities,
     HostCell,
@@ -35,6 +36,7 @@ class Probed:
     machine_types: frozenset[str] = frozenset()
     guests: GuestCapabilities = field(default_factory=GuestCapabilities)
     cells: tuple[HostCell, ...] = ()
+    host: HostFacts = field(default_factory=HostFacts)
 
 
 def probe(
@@ -44,8 +46,10 @@ def probe(
     kind, reason = _virt_type(uri, virt_type)
     into.virt_type = kind
     into.emulator = shutil.which("qemu-system-x86_64") if kind != "test" else None
+    capabilities, of_domains = connection.getCapabilities(), None
     if kind != "test":
-        _probe_qemu(connection, into)
+        of_domains = _probe_qemu(connection, capabilities, into)
+    into.host = probe_host(connection, capabilities, of_domains)
     into.features = {"kvm": "" if kind == "kvm" else reason, **_features(into)}
     split = urlsplit(uri)
     return HypervisorFacts(
@@ -61,13 +65,15 @@ def probe(
     )
 
 
-def _probe_qemu(connection: libvirt.virConnect, into: Probed) -> None:
-    capabilities = connection.getCapabilities()
+def _probe_qemu(connection: libvirt.virConnect, capabilities: str, into: Probed) -> str:
+    """Gives the capabilities of domains too."""
     into.cells = read_cells(capabilities)
     into.machine_types = read_machine_types(capabilities, into.virt_type)
-    into.guests = read_guest_capabilities(
-        connection.getDomainCapabilities(into.emulator, "x86_64", _MACHINE_TYPE, into.virt_type)
+    of_domains: str = connection.getDomainCapabilities(
+        into.emulator, "x86_64", _MACHINE_TYPE, into.virt_type
     )
+    into.guests = read_guest_capabilities(of_domains)
+    return of_domains
 
 
 def _features(probed: Probed) -> dict[str, str]:

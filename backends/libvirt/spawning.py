@@ -111,7 +111,7 @@ class Spawning:
 
     def _define(self, plan: InstancePlan, xml: str) -> libvirt.virDomain:
         try:
-            return self._domains.connection.handles.jobs.defineXML(xml)
+            return self._domains.connection.handles.own.defineXML(xml)
         except libvirt.libvirtError:
             # Another instance may have taken the name since the checks.
             taken = self._domains.find_name(instance_name(plan.instance_id, plan.spec))

@@ -47,7 +47,7 @@ class LibvirtSuspension(Suspension):
 
     def undo_save(self, instance_id: str) -> None:
         """Brings an instance back whose save was interrupted."""
-        domain = self._domains.find_urgent(instance_id)
+        domain = self._domains.find(instance_id)
         if domain is not None and domain.hasManagedSaveImage() and not domain.isActive():
             self._restore(domain)
 

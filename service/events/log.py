@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 RETAINED_EVENTS = 65_536
+_IN_MEMORY = ":memory:"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (sequence INTEGER PRIMARY KEY, event BLOB NOT NULL);
@@ -40,7 +41,7 @@ class EventLog:
             self._connection = _connect(str(self._path))
             self.epoch = self._epoch()
         except (OSError, sqlite3.Error):
-            self._connection = _connect(":memory:")
+            self._connection = _connect(_IN_MEMORY)
             self.epoch = self._epoch()
 
     def append(self, events: Sequence[tuple[int, bytes]]) -> None:
@@ -88,7 +89,6 @@ def _open(path: Path) -> sqlite3.Connection:
         path.rename(path.with_suffix(".damaged"))
         _remove(path)
         connection = _connect(str(path))
-    path.chmod(0o600)
     return connection
 
 
@@ -98,6 +98,11 @@ def _remove(path: Path) -> None:
 
 
 def _connect(address: str) -> sqlite3.Connection:
+    if address != _IN_MEMORY:
+        # Files that SQLite makes beside it get the mode that this one has by then.
+        path = Path(address)
+        path.touch(mode=0o600)
+        path.chmod(0o600)
     connection = sqlite3.connect(address, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode = WAL")

@@ -8,21 +8,21 @@ shares the next transaction, so that a burst costs one sync, not one each.
                  ╰─▶ undone*
 """
 
-import contextlib
 import json
-import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 from virtrpc.v1.operation_pb2 import Operation
 
 from backends.work import Undo
+from service.database import DatabaseFileError, open_database
+from service.operations.reserve import Reserve
 
 SCHEMA_VERSION = 1
 RETAINED_OPERATIONS = 10_000
@@ -49,8 +49,22 @@ CREATE TABLE steps (
 _Statement = tuple[str, Sequence[object]]
 
 
+@dataclass(frozen=True)
+class _Write:
+    """What is written together, and who is told of it."""
+
+    statements: Sequence[_Statement]
+    ends: bool
+    """It puts something to its end, and has the reserve for that; the rest begins something."""
+    future: "Future[None]" = field(default_factory=Future)
+
+
 class JournalError(Exception):
     """The journal cannot be read or written; the message says what to do."""
+
+
+class DiskFullError(JournalError):
+    """There is no room on the disk."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +99,8 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self._connection = _open(path)
-        self._queue: queue.SimpleQueue[tuple[list[_Statement], Future[None]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._reserve = Reserve(path.with_suffix(".reserve"))
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_all, name="journal", daemon=True)
         self._thread.start()
 
@@ -124,11 +137,11 @@ class Journal:
         return self._submit(
             "UPDATE steps SET undone = 1 WHERE operation_id = ? AND number = ?",
             (operation_id, number),
+            ends=True,
         )
 
     def end(self, operation: Operation) -> "Future[None]":
         """The operation has ended; ended ones beyond the retention are forgotten."""
-        future: Future[None] = Future()
         statements: list[_Statement] = [
             (
                 "UPDATE operations SET live = 0, operation = ? WHERE operation_id = ?",
@@ -141,8 +154,7 @@ class Journal:
                 (RETAINED_OPERATIONS,),
             ),
         ]
-        self._queue.put((statements, future))
-        return future
+        return self._put(_Write(statements, ends=True))
 
     def load(self) -> list[Entry]:
         """Everything in it, oldest first. Call before the first write; raises JournalError."""
@@ -169,10 +181,14 @@ class Journal:
             for operation_id, blob, request, live, committed in rows
         ]  # fmt: skip
 
-    def _submit(self, sql: str, parameters: Sequence[object]) -> "Future[None]":
-        future: Future[None] = Future()
-        self._queue.put(([(sql, parameters)], future))
-        return future
+    def _submit(
+        self, sql: str, parameters: Sequence[object], *, ends: bool = False
+    ) -> "Future[None]":
+        return self._put(_Write([(sql, parameters)], ends))
+
+    def _put(self, write: _Write) -> "Future[None]":
+        self._queue.put(write)
+        return write.future
 
     def _write_all(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -185,26 +201,55 @@ class Journal:
                 batch.append(following)
             self._write(batch)
 
-    def _write(self, batch: "list[tuple[list[_Statement], Future[None]]]") -> None:
+    def _write(self, batch: Sequence[_Write]) -> None:
         try:
-            with self._connection:
-                self._connection.execute("BEGIN IMMEDIATE")
-                for statements, _ in batch:
-                    for sql, parameters in statements:
-                        self._connection.execute(sql, parameters)
+            if not self._reserve.hold():
+                raise DiskFullError("no room is left for the end of what would begin")
+            self._transact(batch)
         except Exception as error:  # noqa: BLE001 - a writer that ended would leave all waiting
-            failure = JournalError(f"the journal cannot be written: {error}")
-            _settle(batch, lambda future: future.set_exception(failure))
+            ends = [write for write in batch if write.ends]
+            if _is_full(error) and ends:
+                _fail([write for write in batch if not write.ends], error)
+                self._write_on_full_disk(ends)
+            else:
+                _fail(batch, error)
         else:
-            _settle(batch, lambda future: future.set_result(None))
+            _succeed(batch)
+
+    def _write_on_full_disk(self, ends: Sequence[_Write]) -> None:
+        self._reserve.release()
+        try:
+            self._transact(ends)
+        except Exception as error:  # noqa: BLE001 - see _write
+            _fail(ends, error)
+        else:
+            _succeed(ends)
+
+    def _transact(self, batch: Sequence[_Write]) -> None:
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for write in batch:
+                for sql, parameters in write.statements:
+                    self._connection.execute(sql, parameters)
 
 
-def _settle(
-    batch: "list[tuple[list[_Statement], Future[None]]]", settle: "Callable[[Future[None]], None]"
-) -> None:
-    for _, future in batch:
-        if future.set_running_or_notify_cancel():
-            settle(future)
+def _is_full(error: Exception) -> bool:
+    """SQLite's codes: https://www.sqlite.org/rescode.html; extended ones keep the low byte."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, DiskFullError) or code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+
+def _fail(batch: Sequence[_Write], error: Exception) -> None:
+    failure = JournalError(f"the journal cannot be written: {error}")
+    for write in batch:
+        if write.future.set_running_or_notify_cancel():
+            write.future.set_exception(failure)
+
+
+def _succeed(batch: Sequence[_Write]) -> None:
+    for write in batch:
+        if write.future.set_running_or_notify_cancel():
+            write.future.set_result(None)
 
 
 def _undo(text: str | None) -> Undo | None:
@@ -215,44 +260,13 @@ def _undo(text: str | None) -> Undo | None:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    if not path.exists():
-        _make(path)
-    connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
-        _prepare(connection)
-    except (sqlite3.DatabaseError, ValueError) as error:
-        connection.close()
-        raise JournalError(
-            f"{path} is not a sound journal ({error}); restore it, or move it away to begin"
-            " a new one (operations of the old one are then not recovered)"
-        ) from error
-    except JournalError:
-        connection.close()
-        raise
-    return connection
-
-
-def _make(path: Path) -> None:
-    """Makes an empty journal, whole or not at all: a file without a schema is a damaged one."""
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    with contextlib.closing(sqlite3.connect(fresh, isolation_level=None)) as connection:
-        fresh.chmod(0o600)
-        connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT")
-    fresh.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _prepare(connection: sqlite3.Connection) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > SCHEMA_VERSION:
-        raise JournalError(f"the journal is of schema {version}, newer than {SCHEMA_VERSION}")
-    (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if sound != "ok" or not version:
-        raise sqlite3.DatabaseError(sound if version else "it has lost its schema")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
+        return open_database(
+            path,
+            schema=_SCHEMA,
+            version=SCHEMA_VERSION,
+            what="journal",
+            loses="operations of the old one are then not recovered",
+        )
+    except DatabaseFileError as error:
+        raise JournalError(str(error)) from error

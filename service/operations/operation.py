@@ -26,6 +26,15 @@ _ENDED = (State.OPERATION_STATE_SUCCEEDED, State.OPERATION_STATE_FAILED,
           State.OPERATION_STATE_CANCELLED)  # fmt: skip
 
 
+# What keeps a call out, whatever the verb itself finds. Callable from any thread.
+KeptOut = Callable[[], Sequence[ContractError]]
+
+
+def nothing_keeps_out() -> Sequence[ContractError]:
+    """The KeptOut of most calls."""
+    return ()
+
+
 class AbandonedError(CancelledError):
     """The daemon stops: the operation is left to the next start, as after a crash."""
 
@@ -50,12 +59,13 @@ class Checks:
 
     operation_id = ""
 
-    def __init__(self, caller: str) -> None:
+    def __init__(self, caller: str, kept_out: KeptOut) -> None:
         self.caller = caller
+        self._kept_out = kept_out
 
     def ready(self, blockers: Sequence[ContractError] = ()) -> None:
         """See Work.ready: always raises."""
-        raise_blockers(blockers)
+        raise_blockers([*self._kept_out(), *blockers])
         raise Validated
 
     def step(self, name: str, undo: Undo | None = None) -> None:  # noqa: ARG002 - see Work
@@ -77,11 +87,14 @@ class Checks:
 
 
 def checked(
-    method: Callable[[Message, Work], Message], request: Message, caller: str
+    method: Callable[[Message, Work], Message],
+    request: Message,
+    caller: str,
+    kept_out: KeptOut = nothing_keeps_out,
 ) -> Message | None:
     """Only a verb's checks: raises what stands in the way. Its reply, where it has one to them."""
     try:
-        method(request, Checks(caller))
+        method(request, Checks(caller, kept_out))
     except Validated as validated:
         return validated.reply
     return None
@@ -111,6 +124,7 @@ class LiveOperation:
         journal: Journal,
         loop: asyncio.AbstractEventLoop,
         changed: "Callable[[LiveOperation, bool], None]",
+        kept_out: KeptOut = nothing_keeps_out,
     ) -> None:
         self.message = message
         self.verb = verb
@@ -130,6 +144,7 @@ class LiveOperation:
         self._journal = journal
         self._loop = loop
         self._changed = changed
+        self._kept_out = kept_out
         self._stop: CancelledError | None = None
         self._stopping = threading.Event()
 
@@ -155,8 +170,9 @@ class LiveOperation:
         self._hand_over(self._began)
 
     def ready(self, blockers: Sequence[ContractError] = ()) -> None:
-        """See Work.ready."""
-        raise_blockers(blockers)
+        """See Work.ready. What is past its point of no return is let in again."""
+        kept_out = () if self.committed else self._kept_out()
+        raise_blockers([*kept_out, *blockers])
 
     def step(self, name: str, undo: Undo | None = None) -> None:
         """See Work.step."""

@@ -8,6 +8,7 @@ import asyncio
 import traceback
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 import structlog
@@ -39,6 +40,13 @@ Reply = TypeVar("Reply", bound=Message)
 log = structlog.get_logger()
 
 
+KeepsOut = Callable[[Verb, Message], Sequence[ContractError]]
+
+
+def _keeps_nothing_out(_verb: Verb, _request: Message) -> Sequence[ContractError]:
+    return ()
+
+
 class Listener(Protocol):
     """Who is told of operations, on the event loop."""
 
@@ -59,6 +67,7 @@ class Operations:
         break_off: Callable[[str], None],
         listener: Listener,
         reachable: asyncio.Event,
+        keeps_out: KeepsOut = _keeps_nothing_out,
     ) -> None:
         self.book = book
         self.closing = False
@@ -70,6 +79,8 @@ class Operations:
         self._undo = undo
         self._break_off = break_off
         self._listener = listener
+        self.keeps_out = keeps_out
+        """What keeps calls of a verb out, beside what the verb itself finds."""
         self._live: dict[str, LiveOperation] = {}
         self._lanes = Lanes(self._broken_off)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -252,6 +263,7 @@ class Operations:
             journal=self._journal,
             loop=asyncio.get_running_loop(),
             changed=self._changed,
+            kept_out=partial(self.keeps_out, verb, request),
         )
 
     def _enter(self, live: LiveOperation, recorded: bytes) -> None:

@@ -7,9 +7,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from virtrpc.v1 import host_pb2 as pb
 
 from backends.contract import HypervisorFacts
-from backends.host_facts import host_facts
+from backends.host_facts import host_facts, host_name
 from service.bindings import Bindings
 from service.dispatcher import Call
+from service.host_state import HostState
+from service.traits import capability_traits
 from service.truth import Truth
 from service.verbs import Verb
 
@@ -21,6 +23,10 @@ class DaemonState:
     backend: str
     version: str
     host_id: str
+    node_name: str = field(default_factory=host_name)
+    """The one node that the service manages; it keeps the name until the daemon restarts."""
+    operation_id: str = ""
+    """Operation that changes the host now; empty: none."""
     state: "pb.DaemonState.ValueType" = pb.DAEMON_STATE_STARTING
     connection: "pb.HypervisorConnectionState.ValueType" = pb.HYPERVISOR_CONNECTION_STATE_CONNECTING
     connection_error: str = ""
@@ -46,43 +52,65 @@ class HostVerbs:
     """Verbs about this host and daemon."""
 
     def __init__(
-        self, *, daemon: DaemonState, bindings: Bindings, verbs: Iterable[Verb], truth: Truth
+        self,
+        *,
+        daemon: DaemonState,
+        bindings: Bindings,
+        verbs: Iterable[Verb],
+        truth: Truth,
+        state: HostState,
     ) -> None:
-        self._daemon = daemon
+        self.daemon = daemon
         self._bindings = bindings
         self._verbs = sorted(verbs, key=lambda verb: verb.capability)
         self._truth = truth
+        self._state = state
 
     async def get_host(self, _request: pb.GetHostRequest, _call: Call) -> pb.GetHostResponse:
         """See HostService.GetHost."""
+        host = self.host()
+        host.operation_id = self.daemon.operation_id
+        return pb.GetHostResponse(host=host, freshness=self._truth.freshness())
+
+    def host(self) -> pb.Host:
+        """The host as it is now, but for what changes it. Callable from any thread."""
         host = host_facts()
-        daemon = self._daemon
+        daemon, acceptance = self.daemon, self._state.acceptance
         host.host_id = daemon.host_id
         host.backend, host.daemon_version = daemon.backend, daemon.version
         host.daemon_state = daemon.state
         host.daemon_started_at.CopyFrom(daemon.started_at)
-        host.enabled = True
+        host.enabled, host.disabled_reason = acceptance.accepts, acceptance.reason
+        host.maintenance = acceptance.maintenance
+        host.aggregates.extend(self._state.aggregates())
         host.connection.state = daemon.connection
         host.connection.error = daemon.connection_error
         host.connection.since.CopyFrom(daemon.connection_since)
         if daemon.facts is not None:
             host.connection.uri = daemon.facts.connection
             host.hypervisor.CopyFrom(hypervisor_info(daemon.facts))
-        return pb.GetHostResponse(host=host, freshness=self._truth.freshness())
+        return host
+
+    def traits(self) -> frozenset[str]:
+        """Standard traits that follow from what the host can do."""
+        features = self.daemon.facts.features if self.daemon.facts is not None else {}
+        can = [name for name, why in features.items() if not why]
+        can += [v.capability for v in self._verbs if self._bindings.why_missing(v) is None]
+        return capability_traits(can)
 
     async def get_capabilities(
         self, _request: pb.GetCapabilitiesRequest, _call: Call
     ) -> pb.GetCapabilitiesResponse:
         """See HostService.GetCapabilities."""
-        reply = pb.GetCapabilitiesResponse(backend=self._daemon.backend)
+        reply = pb.GetCapabilitiesResponse(backend=self.daemon.backend)
         reply.capabilities.extend(self._verb_capabilities())
-        facts = self._daemon.facts
+        facts = self.daemon.facts
         if facts is None:
             return reply
         reply.hypervisor.CopyFrom(hypervisor_info(facts))
         reply.connection_kind = facts.connection
         reply.virt_type, reply.virt_type_reason = facts.virt_type, facts.virt_type_reason
-        reply.probed_at.CopyFrom(self._daemon.probed_at)
+        reply.probed_at.CopyFrom(self.daemon.probed_at)
         for name, why in sorted(facts.features.items()):
             reply.capabilities.add(
                 name=name,
@@ -90,6 +118,7 @@ class HostVerbs:
                 reason="PROBE_FAILED" if why else "",
                 message=why,
             )
+        reply.traits.extend(sorted(self.traits()))
         return reply
 
     def _verb_capabilities(self) -> list[pb.Capability]:

@@ -20,12 +20,25 @@ _NOT_OF_INSTANCES = (
     "journal.sqlite",
     "events.sqlite",
     "consoles.sqlite",
+    "host.sqlite",
     "images/.records",  # when an image was last used
     "libvirt/cache",
     "libvirt/log/libvirt",
 )
-# Made with the first vTPM; what is in them belongs to instances.
-_FOLDERS_OF_THE_DRIVER = ("libvirt/lib/swtpm", "libvirt/log/swtpm", "libvirt/run/swtpm")
+# Made with the first vTPM and the first image; what is in them belongs to instances and images.
+_LASTING_FOLDERS = (
+    "libvirt/lib/swtpm",
+    "libvirt/log/swtpm",
+    "libvirt/run/swtpm",
+    "images/.incoming",
+)
+# libvirt numbers the runs of a domain, and writes a file beside the old one; each instance
+# that is made under an id has a log of its own.
+_CHANGING = (
+    (r"/domain-\d+-", "/domain-N-"),
+    (r"\.new$", ""),
+    (r"/console\.[0-9a-f-]{36}\.", "/console.ID."),
+)
 
 
 @dataclass(frozen=True)
@@ -58,9 +71,10 @@ def belongings(daemon: DaemonProcess, connection: Connection) -> Belongings:
 
 def _paths(state_dir: Path) -> Iterator[str]:
     for path in state_dir.rglob("*"):
-        # libvirt numbers the runs of a domain.
-        name = re.sub(r"/domain-\d+-", "/domain-N-", str(path.relative_to(state_dir)))
-        if name not in _FOLDERS_OF_THE_DRIVER and not name.startswith(_NOT_OF_INSTANCES):
+        name = str(path.relative_to(state_dir))
+        for pattern, lasting in _CHANGING:
+            name = re.sub(pattern, lasting, name)
+        if name not in _LASTING_FOLDERS and not name.startswith(_NOT_OF_INSTANCES):
             yield name
 
 

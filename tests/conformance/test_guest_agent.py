@@ -1,6 +1,5 @@
 """What is done inside the guest, with qemu-ga in the test guest."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,11 +8,10 @@ import pytest
 from virtrpc.v1 import instance_pb2 as pb
 
 from tests.daemon import Connection, DaemonProcess
-from tests.instances import console_until, small_spec, spawned, with_interface
+from tests.instances import agent_answers, small_spec, spawned, with_interface
 from tests.refusals import refused
 
 CANARY = "canary-S3cret"
-UNKNOWN = "00000000-0000-4000-8000-00000000dead"
 VERBS: list[tuple[str, dict[str, Any]]] = [
     ("SetAdminPassword", {"password": CANARY}),
     ("InjectFile", {"path": "/root/hello", "content": b"hello"}),
@@ -30,23 +28,8 @@ def shared(daemon: DaemonProcess, backend: str) -> Iterator[tuple[Connection, st
     """A connection, and a guest that has booted."""
     spec = with_interface(small_spec(backend=backend))
     with daemon.connect() as connection, spawned(connection, spec) as instance_id:
-        console_until(connection, instance_id, b"virtrpc guest ready")
-        answers(connection, instance_id)
+        agent_answers(connection, instance_id)
         yield connection, instance_id
-
-
-def answers(connection: Connection, instance_id: str) -> None:
-    """Returns when the agent of a booted guest answers."""
-    request = pb.UnquiesceInstanceRequest(instance_id=instance_id, validate_only=True)
-    end = time.monotonic() + 30
-    while True:
-        try:
-            connection.instances.UnquiesceInstance(request)
-        except grpc.RpcError as error:
-            if time.monotonic() > end or error.code() != grpc.StatusCode.FAILED_PRECONDITION:
-                raise
-        else:
-            return
 
 
 def request_of(verb: str, instance_id: str, **arguments: Any) -> Any:
@@ -61,23 +44,6 @@ def test_a_verb_succeeds_and_may_be_repeated(
     for _ in range(2):
         getattr(connection.instances, verb)(request_of(verb, instance_id, **arguments))
     connection.instances.UnquiesceInstance(pb.UnquiesceInstanceRequest(instance_id=instance_id))
-
-
-@pytest.mark.parametrize(("verb", "arguments"), VERBS, ids=IDS)
-def test_an_unknown_instance_is_not_found(
-    connection: Connection, verb: str, arguments: dict[str, Any]
-) -> None:
-    with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND"):
-        getattr(connection.instances, verb)(request_of(verb, UNKNOWN, **arguments))
-
-
-def test_a_paused_guest_cannot_be_asked(shared: tuple[Connection, str]) -> None:
-    connection, instance_id = shared
-    connection.instances.PauseInstance(pb.PauseInstanceRequest(instance_id=instance_id))
-    for verb, arguments in VERBS:
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE"):
-            getattr(connection.instances, verb)(request_of(verb, instance_id, **arguments))
-    connection.instances.UnpauseInstance(pb.UnpauseInstanceRequest(instance_id=instance_id))
 
 
 def test_quiesce_thaws_by_itself(shared: tuple[Connection, str]) -> None:

@@ -1,12 +1,11 @@
 """What is wanted of an instance: bootable, metadata, soft-deleted, its state after a boot."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import grpc
 import pytest
 from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1 import operation_pb2, types_pb2
+from virtrpc.v1 import types_pb2
 
 from tests.conftest import MakeDaemon
 from tests.daemon import Connection, DaemonProcess
@@ -14,7 +13,6 @@ from tests.events_seen import cursor_now, events_after
 from tests.instances import small_spec, spawned
 from tests.refusals import refused
 
-UNKNOWN = "00000000-0000-4000-8000-00000000dead"
 HOSTILE = "<b>\"&'é\U0001f600]]>"
 
 
@@ -23,11 +21,6 @@ def shared(daemon: DaemonProcess, backend: str) -> Iterator[tuple[Connection, st
     """A connection, and an instance for the tests of this module."""
     with daemon.connect() as connection, spawned(connection, small_spec(backend=backend)) as made:
         yield connection, made
-
-
-def operations_of(connection: Connection, instance_id: str) -> int:
-    request = operation_pb2.ListOperationsRequest(instance_id=instance_id)
-    return len(connection.operations.ListOperations(request).operations)
 
 
 def test_an_instance_that_may_not_boot_is_not_started(shared: tuple[Connection, str]) -> None:
@@ -132,42 +125,3 @@ def test_bootable_and_metadata_outlive_the_daemon(make_daemon: MakeDaemon) -> No
             assert dict(read.instance.metadata) == {"k": "v"}
             destroy = pb.DestroyInstanceRequest(instance_id=instance_id, destroy_disks=True)
             again.instances.DestroyInstance(destroy)
-
-
-VERBS = [
-    ("SetInstanceBootable", {"bootable": False}),
-    ("UpdateInstanceMetadata", {"set": {"canary": "1"}}),
-    ("SoftDeleteInstance", {}),
-    ("RestoreInstance", {}),
-    ("ResumeInstanceOnHostBoot", {}),
-]
-
-
-@pytest.mark.parametrize(("verb", "arguments"), VERBS, ids=[verb for verb, _ in VERBS])
-def test_an_unknown_instance_is_not_found(
-    connection: Connection, verb: str, arguments: dict[str, Any]
-) -> None:
-    request = getattr(pb, f"{verb}Request")(instance_id=UNKNOWN, **arguments)
-    with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND") as refusal:
-        getattr(connection.instances, verb)(request)
-    assert refusal.metadata["instance_id"] == UNKNOWN
-
-
-@pytest.mark.parametrize(("verb", "arguments"), VERBS, ids=[verb for verb, _ in VERBS])
-def test_validate_only_changes_nothing(
-    shared: tuple[Connection, str], verb: str, arguments: dict[str, Any]
-) -> None:
-    connection, instance_id = shared
-    read = pb.GetInstanceRequest(instance_id=instance_id, view=pb.INSTANCE_VIEW_BASIC)
-    before = connection.instances.GetInstance(read).instance
-    operations = operations_of(connection, instance_id)
-    request = getattr(pb, f"{verb}Request")(
-        instance_id=instance_id, validate_only=True, **arguments
-    )
-    getattr(connection.instances, verb)(request)
-    after = connection.instances.GetInstance(read).instance
-    for instance in (before, after):
-        instance.ClearField("cpu_time_ns")
-        instance.ClearField("cpu_time_at")
-    assert after == before
-    assert operations_of(connection, instance_id) == operations

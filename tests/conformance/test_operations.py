@@ -103,7 +103,7 @@ def test_listing_is_newest_first_and_filtered(connection: Connection, running_gu
     assert times == sorted(times, reverse=True)
     assert {o.verb for o in listed(connection, verb="PauseInstance")} == {"PauseInstance"}
     assert {o.state for o in listed(connection, states=[SUCCEEDED])} == {SUCCEEDED}
-    assert listed(connection, instance_id=UNKNOWN) == []
+    assert listed(connection, instance_id=str(uuid.uuid4())) == []
     assert listed(connection, verb="NoSuchVerb") == []
 
 

@@ -2,19 +2,15 @@
 
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1 import operation_pb2, types_pb2
-from virtrpc.v1.instance_pb2 import Instance
 
 from tests.conformance.conftest import Guest, boot_anew, console_end, state_of
 from tests.daemon import Connection
 from tests.instances import TIMEOUT_S, console_until
-from tests.refusals import refused
 
-UNKNOWN = "00000000-0000-4000-8000-00000000dead"
 RUNNING = types_pb2.POWER_STATE_RUNNING
 PAUSED = types_pb2.POWER_STATE_PAUSED
 SHUTDOWN = types_pb2.POWER_STATE_SHUTDOWN
@@ -121,57 +117,3 @@ def test_repeat_of_a_reboot_by_its_request_id_reboots_once(
     request = operation_pb2.ListOperationsRequest(instance_id=instance_id, verb="RebootInstance")
     listed = connection.operations.ListOperations(request, timeout=TIMEOUT_S).operations
     assert [operation.request_id for operation in listed].count("once") == 1
-
-
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("validate_only", [False, True])
-def test_unknown_instance_is_not_found(
-    connection: Connection, verb: str, validate_only: bool
-) -> None:
-    with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND") as refusal:
-        call(connection, verb, UNKNOWN, validate_only=validate_only)
-    assert refusal.metadata["instance_id"] == UNKNOWN
-
-
-@pytest.mark.parametrize(
-    ("before", "verb"),
-    [
-        ("PowerOffInstance", "PauseInstance"),
-        ("PowerOffInstance", "UnpauseInstance"),
-        ("PauseInstance", "PowerOnInstance"),
-    ],
-)
-def test_wrong_state_is_a_failed_precondition_and_changes_nothing(
-    connection: Connection, running_guest: Guest, before: str, verb: str
-) -> None:
-    instance_id = running_guest.instance_id
-    state = call(connection, before, instance_id).instance.power_state
-    for validate_only in (True, False):
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE") as refusal:
-            call(connection, verb, instance_id, validate_only=validate_only)
-        assert refusal.metadata["power_state"] == types_pb2.PowerState.Name(state)[12:]
-    assert state_of(connection, instance_id).power_state == state
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_validate_only_changes_nothing(
-    connection: Connection, running_guest: Guest, verb: str
-) -> None:
-    instance_id = running_guest.instance_id
-    if verb == "PowerOnInstance":
-        call(connection, "PowerOffInstance", instance_id)
-    before = snapshot_of(connection, instance_id)
-    reply = call(connection, verb, instance_id, validate_only=True)
-    assert not reply.HasField("instance")
-    assert snapshot_of(connection, instance_id) == before
-
-
-def snapshot_of(connection: Connection, instance_id: str) -> tuple[Instance, int]:
-    """What a mutation would change: state and times, and the number of operations."""
-    instance = state_of(connection, instance_id)
-    for counter in ("cpu_time_ns", "cpu_time_at", "memory_kib"):
-        instance.ClearField(counter)
-    instance.effective.ClearField("memory_kib")
-    request = operation_pb2.ListOperationsRequest(instance_id=instance_id)
-    listed = connection.operations.ListOperations(request, timeout=TIMEOUT_S)
-    return instance, len(listed.operations)

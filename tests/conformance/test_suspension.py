@@ -28,19 +28,6 @@ def test_a_suspended_instance_comes_back(connection: Connection, backend: str) -
             assert resumed.power_state == types_pb2.POWER_STATE_RUNNING
 
 
-def test_an_instance_that_is_off_cannot_be_suspended(connection: Connection, backend: str) -> None:
-    with spawned(connection, small_spec(backend=backend)) as instance_id:
-        off = pb.PowerOffInstanceRequest(instance_id=instance_id)
-        off.timeout.FromSeconds(0)
-        connection.instances.PowerOffInstance(off)
-        suspend = pb.SuspendInstanceRequest(instance_id=instance_id, validate_only=True)
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE"):
-            connection.instances.SuspendInstance(suspend)
-        resume = pb.ResumeInstanceRequest(instance_id=instance_id, validate_only=True)
-        with refused(grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE"):
-            connection.instances.ResumeInstance(resume)
-
-
 def test_power_off_discards_what_was_saved(connection: Connection, backend: str) -> None:
     with spawned(connection, small_spec(backend=backend)) as instance_id:
         suspend = pb.SuspendInstanceRequest(instance_id=instance_id)

@@ -1,13 +1,14 @@
 """GetCapabilities and the RPCs agree, in both directions, and a refused verb does nothing."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
 from virtrpc.v1 import host_pb2, operation_pb2
 
 from service.verbs import Verb, all_verbs
-from tests.daemon import Connection
+from tests.daemon import Connection, DaemonProcess
 from tests.events_seen import cursor_now
 from tests.refusals import DOMAIN, Refusal, refusal_of
 
@@ -53,6 +54,33 @@ def nothing_happens(connection: Connection) -> Iterator[None]:
     before = (operations(), cursor_now(connection))
     yield
     assert (operations(), cursor_now(connection)) == before
+
+
+@pytest.fixture(scope="module")
+def lacking(short_folder: Callable[[], Path]) -> Iterator[Connection]:
+    """A connection to a fake that can do nothing but say so."""
+    lacked = {verb.capability for verb in VERBS} - {"get_capabilities"}
+    arguments = [f"--fake-lacks={','.join(sorted(lacked))}"]
+    daemon = DaemonProcess(short_folder(), backend="fake", arguments=arguments)
+    with daemon.start(), daemon.connect() as connected:
+        yield connected
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: str(verb.name))
+def test_verb_that_is_missing_is_refused_whatever_its_request(
+    lacking: Connection, verb: Verb
+) -> None:
+    if verb.name == "GetCapabilities":
+        told = capabilities(lacking).values()
+        assert {item.name for item in told if item.supported} == {"get_capabilities"}
+        return
+    for raw in (b"", MALFORMED):
+        refusal = call(lacking, verb, raw)
+        assert (refusal.code, refusal.reason) == (
+            grpc.StatusCode.UNIMPLEMENTED,
+            "CAPABILITY_MISSING",
+        )
+        assert refusal.metadata["capability"] == verb.capability
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: str(verb.name))

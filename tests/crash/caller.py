@@ -1,8 +1,8 @@
 """A controller: calls verbs on one instance, or image, and looks at what became of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.message import Message
 from virtrpc.v1 import instance_pb2, operation_pb2
@@ -35,9 +35,14 @@ class Caller:
 
     def call_case(self, case: Case, *, request_id: str) -> Operation | None:
         """Calls the case's verb; gives the operation of a long-running one."""
-        fields = {**case.fields, "request_id": request_id}
-        reply = self._invoke(case.verb, fields=fields, labels=case.labels)
+        reply = self.answer(case, request_id=request_id)
         return reply if isinstance(reply, Operation) else None
+
+    def answer(self, case: Case, **more: Any) -> Message:
+        """What the case's verb answers; of a stream the first message."""
+        return self._invoke(
+            case.verb, fields={**case.fields, **more}, labels=case.labels, more=case.more
+        )
 
     def call(self, name: str, **fields: Any) -> Message:
         """Calls a verb, waits for its end, which is a success, and gives its reply."""
@@ -66,24 +71,50 @@ class Caller:
             assert not reply.HasField("error"), reply
         return reply
 
-    def _invoke(self, name: str, *, fields: Fields, labels: Mapping[str, str]) -> Message:
+    def _invoke(
+        self,
+        name: str,
+        *,
+        fields: Fields,
+        labels: Mapping[str, str],
+        more: Sequence[Fields] = (),
+    ) -> Message:
         verb = VERBS[name]
         request = self._request(verb, fields)
         if isinstance(request, instance_pb2.SpawnInstanceRequest):
             request.spec.CopyFrom(small_spec(self.backend, self.instance_id, labels))
-        method = self.connection.channel.unary_unary(
+        return self._sent(verb, request, [self._request(verb, fields) for fields in more])
+
+    def _sent(self, verb: Verb, first: Message, more: Sequence[Message]) -> Message:
+        """The first message of the answer."""
+        sides = (verb.client_streaming, verb.server_streaming)
+        kind = "_".join("stream" if streams else "unary" for streams in sides)
+        method = getattr(self.connection.channel, kind)(
             verb.path,
             request_serializer=verb.request_class.SerializeToString,
             response_deserializer=verb.response_class.FromString,
         )
-        reply: Message = method(request, timeout=TIMEOUT_S)
-        return reply
+        answer = method(iter([first, *more]) if verb.client_streaming else first, timeout=TIMEOUT_S)
+        if not verb.server_streaming:
+            return cast(Message, answer)
+        try:
+            return cast(Message, next(answer))
+        finally:
+            answer.cancel()
 
     def _request(self, verb: Verb, fields: Fields) -> Message:
-        request = verb.request_class(**_filled(fields, key=self.instance_id, sources=self._sources))
+        texts = {"key": self.instance_id, "sources": self._sources}
+        if "{operation}" in str(fields):
+            texts["operation"] = self._newest_operation()
+        request = verb.request_class(**_filled(fields, **texts))
         if "instance_id" in verb.request_class.DESCRIPTOR.fields_by_name:
             setattr(request, "instance_id", self.instance_id)  # noqa: B010 - of many classes
         return request
+
+    def _newest_operation(self) -> str:
+        request = operation_pb2.ListOperationsRequest(instance_id=self.instance_id)
+        reply = self.connection.operations.ListOperations(request, timeout=TIMEOUT_S)
+        return reply.operations[0].operation_id if reply.operations else self.instance_id
 
 
 def _filled(value: Any, **texts: object) -> Any:
@@ -92,4 +123,6 @@ def _filled(value: Any, **texts: object) -> Any:
         return value.format(**texts)
     if isinstance(value, Mapping):
         return {name: _filled(part, **texts) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_filled(part, **texts) for part in value]
     return value

@@ -1,10 +1,17 @@
-"""The verbs to die in: what comes before each, and what it is called with."""
+"""Every verb that is implemented: what comes before a call of it, and what it is called with.
+
+The one table of them. Daemons are killed in those that change something (tests/crash), and
+tests/conformance/test_every_verb.py calls each on every backend: well, again, only checked, for an
+instance that does not exist, in a wrong state, and where the backend lacks it.
+
+A verb that is new needs a line in CASES, if it changes something, else in READS.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from virtrpc.v1 import console_pb2, instance_pb2, spec_pb2, types_pb2
+from virtrpc.v1 import console_pb2, host_pb2, instance_pb2, spec_pb2, types_pb2
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from tests.images import guest_cmdline
@@ -15,7 +22,11 @@ SOURCE = "source.raw"
 
 @dataclass(frozen=True)
 class Case:
-    """One verb. Texts in `fields` may say {key}, unique to a run, and {sources}, a folder."""
+    """One verb.
+
+    Texts in `fields` may say {key}, unique to a run and the id of its instance, {sources}, a
+    folder, and {operation}, the id of the newest operation of the instance.
+    """
 
     verb: str
     before: Sequence["Case"] = ()
@@ -24,53 +35,110 @@ class Case:
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels of the instance: faults of the fake."""
     name: str = ""
+    wrong: Sequence["Case"] | None = None
+    """Verbs that bring an instance to where this one is refused; empty: it never is. To be said
+    of everything that changes an instance."""
+    refusal: str = "WRONG_STATE"
+    """With which reason it is refused there."""
+    unknown: str = "INSTANCE_NOT_FOUND"
+    """What is said of an instance that does not exist; empty: that is a success."""
+    more: Sequence[Fields] = ()
+    """Messages after the first one, where the caller sends a stream."""
 
     def __str__(self) -> str:
         return self.name or self.verb
 
 
-SPAWN = Case("SpawnInstance")
-DESTROY = Case("DestroyInstance", [SPAWN], {"destroy_disks": True})
-OFF = Case("PowerOffInstance", [SPAWN], {"timeout": {"seconds": 0}})
+SPAWN = Case("SpawnInstance", wrong=(), unknown="")
+DESTROY = Case("DestroyInstance", [SPAWN], {"destroy_disks": True}, wrong=(), unknown="")
+OFF = Case("PowerOffInstance", [SPAWN], {"timeout": {"seconds": 0}}, wrong=())
+PAUSE = Case("PauseInstance", [SPAWN], wrong=[SPAWN, OFF])
+IS_OFF = [SPAWN, OFF]
+IS_PAUSED = [SPAWN, PAUSE]
 KEPT_FILES = [SPAWN, Case("DestroyInstance")]
+UNBOOTABLE = Case("SetInstanceBootable", [SPAWN], {"bootable": False}, wrong=())
 IMAGE = {"image_id": "image-{key}"}
+RAW = {"format": spec_pb2.DISK_FORMAT_RAW}
 PULL = Case(
     "PullImage",
-    fields={
-        **IMAGE,
-        "file": {"path": "{sources}/" + SOURCE},
-        "declared": {"format": spec_pb2.DISK_FORMAT_RAW},
-    },
+    fields={**IMAGE, "file": {"path": "{sources}/" + SOURCE}, "declared": RAW},
 )
+FOREIGN = Case("SpawnInstance", labels={"fake/foreign": "yes"})
+AGGREGATE = {"aggregate_id": "{key}"}
+ADD = Case("AddToAggregate", fields={**AGGREGATE, "metadata": {"zone": "z1"}})
+UNDO_ADDITION = {**AGGREGATE, "operation": host_pb2.AGGREGATE_OPERATION_ADD}
 CASES = (
     SPAWN,
     DESTROY,
-    Case("PauseInstance", [SPAWN]),
-    Case("UnpauseInstance", [SPAWN, Case("PauseInstance")]),
+    PAUSE,
+    Case("UnpauseInstance", IS_PAUSED, wrong=IS_OFF),
     OFF,
-    Case("PowerOnInstance", [SPAWN, OFF]),
-    Case("RebootInstance", [SPAWN], {"type": instance_pb2.REBOOT_TYPE_HARD}),
-    Case("SuspendInstance", [SPAWN]),
-    Case("ResumeInstance", [SPAWN, Case("SuspendInstance")]),
-    Case("ResumeInstanceOnHostBoot", [SPAWN, OFF], {"power_state": types_pb2.POWER_STATE_RUNNING}),
-    Case("SetInstanceBootable", [SPAWN], {"bootable": False}),
-    Case("SoftDeleteInstance", [SPAWN]),
-    Case("RestoreInstance", [SPAWN, Case("SoftDeleteInstance")]),
-    Case("UpdateInstanceMetadata", [SPAWN], {"set": {"key": "value"}}),
-    Case("TriggerCrashDump", [SPAWN]),
-    Case("SetAdminPassword", [SPAWN], {"password": "secret"}),
-    Case("InjectFile", [SPAWN], {"path": "/file", "content": b"content"}),
-    Case("InjectNetworkInfo", [SPAWN]),
-    Case("ResetInstanceNetwork", [SPAWN]),
-    Case("QuiesceInstance", [SPAWN]),
-    Case("UnquiesceInstance", [SPAWN, Case("QuiesceInstance")]),
-    Case("CleanupInstance", KEPT_FILES, {"destroy_disks": True}),
-    Case("DeleteInstanceFiles", KEPT_FILES),
+    Case("PowerOnInstance", IS_OFF, wrong=IS_PAUSED),
+    Case(
+        "RebootInstance",
+        [SPAWN],
+        {"type": instance_pb2.REBOOT_TYPE_HARD},
+        wrong=[SPAWN, UNBOOTABLE],
+        refusal="NOT_BOOTABLE",
+    ),
+    Case("SuspendInstance", [SPAWN], wrong=IS_OFF),
+    Case("ResumeInstance", [SPAWN, Case("SuspendInstance")], wrong=IS_OFF),
+    Case(
+        "ResumeInstanceOnHostBoot",
+        IS_OFF,
+        {"power_state": types_pb2.POWER_STATE_RUNNING},
+        wrong=(),
+    ),
+    UNBOOTABLE,
+    Case("SoftDeleteInstance", [SPAWN], wrong=()),
+    Case("RestoreInstance", [SPAWN, Case("SoftDeleteInstance")], wrong=()),
+    Case("UpdateInstanceMetadata", [SPAWN], {"set": {"key": "value"}}, wrong=()),
+    Case("TriggerCrashDump", [SPAWN], wrong=IS_OFF),
+    Case("SetAdminPassword", [SPAWN], {"password": "secret"}, wrong=IS_PAUSED),
+    Case("InjectFile", [SPAWN], {"path": "/file", "content": b"content"}, wrong=IS_PAUSED),
+    Case("InjectNetworkInfo", [SPAWN], wrong=IS_PAUSED),
+    Case("ResetInstanceNetwork", [SPAWN], wrong=IS_PAUSED),
+    Case("QuiesceInstance", [SPAWN], wrong=IS_PAUSED),
+    Case("UnquiesceInstance", [SPAWN, Case("QuiesceInstance")], wrong=IS_PAUSED),
+    Case("CleanupInstance", KEPT_FILES, {"destroy_disks": True}, wrong=[SPAWN], unknown=""),
+    Case("DeleteInstanceFiles", KEPT_FILES, wrong=[SPAWN], unknown=""),
     Case("PollRebootingInstances", fields={"timeout": {"seconds": 3600}}),
-    Case("GetConsole", [SPAWN], {"type": console_pb2.CONSOLE_TYPE_SERIAL}),
+    Case("GetConsole", [SPAWN], {"type": console_pb2.CONSOLE_TYPE_SERIAL}, wrong=IS_OFF),
+    Case("ImportInstance", [FOREIGN]),
+    Case("SetHostEnabled", fields={"enabled": True}),
+    Case("SetMaintenanceMode", fields={"maintenance": False}),
+    Case("HostPowerAction", fields={"action": host_pb2.HOST_POWER_REBOOT, "force": True}),
+    ADD,
+    Case("RemoveFromAggregate", [ADD], AGGREGATE),
+    Case("UndoAggregateOperation", [ADD], UNDO_ADDITION),
     PULL,
     Case("DeleteImage", [PULL], IMAGE),
     Case("ManageImageCache", fields={"max_unused_age": {"seconds": 86400}}),
+)
+READS = (
+    Case("GetInstance", [SPAWN], {"fresh": True}),
+    Case("ListInstances"),
+    Case("CheckInstanceOnDisk", [SPAWN], unknown=""),
+    Case("GetInstanceDiagnostics", [SPAWN], {"fresh": True}),
+    Case("GetInstanceDiskInfo", [SPAWN]),
+    Case("GetBlockStats", [SPAWN], {"device_name": "vda", "fresh": True}, wrong=IS_OFF),
+    Case("ListBandwidthCounters", [SPAWN], {"instance_ids": ["{key}"]}),
+    Case("ListVolumeUsage", [SPAWN], {"instance_ids": ["{key}"]}),
+    Case("ListInstanceUsage", [SPAWN], {"instance_ids": ["{key}"]}),
+    Case("ExplainInstance", [SPAWN]),
+    Case("GetHost"),
+    Case("GetCapabilities"),
+    Case("ListImages"),
+    Case("UploadImage", fields={"header": {**IMAGE, "declared": RAW}}, more=[{"chunk": b"bytes"}]),
+    Case("DownloadImage", [PULL], IMAGE),
+    Case("GetConsoleOutput", [SPAWN]),
+    Case("StreamConsoleOutput", [SPAWN], {"now": True}),
+    Case("WatchEvents", fields={"snapshot": True}),
+    Case("GetOperation", [SPAWN], {"operation_id": "{operation}"}),
+    Case("ListOperations", unknown=""),
+    Case("WaitOperation", [SPAWN], {"operation_id": "{operation}"}),
+    Case("WatchOperation", [SPAWN], {"operation_id": "{operation}"}),
+    Case("CancelOperation", [SPAWN], {"operation_id": "{operation}"}),
 )
 FAILING_CASES = (
     Case(
@@ -90,9 +158,9 @@ FAILING_CASES = (
 def small_spec(
     backend: str, instance_id: str, labels: Mapping[str, str] | None = None
 ) -> InstanceSpec:
-    """The smallest guest that boots: kernel and ramdisk, 96 MiB."""
+    """The smallest guest that boots and has a disk: kernel and ramdisk, 96 MiB, 1 MiB of swap."""
     spec = InstanceSpec(name=f"crash-{instance_id[:8]}", labels=labels)
-    spec.flavor.vcpus, spec.flavor.memory_mib = 1, 96
+    spec.flavor.vcpus, spec.flavor.memory_mib, spec.flavor.swap_mib = 1, 96, 1
     spec.image.kernel_image_id, spec.image.ramdisk_image_id = "kernel", "ramdisk"
     spec.image.kernel_args = "console=ttyS0"
     if backend == "libvirt":

@@ -12,6 +12,7 @@ import grpc
 from virtrpc.v1 import instance_pb2
 from virtrpc.v1.event_pb2 import EventCursor
 
+from service.verbs import host_verb_names
 from tests.crash.caller import Caller
 from tests.crash.cases import SOURCE, Case
 from tests.crash.dying_daemon import AFTER, BEFORE, DIED, Point, counted, counting, dying
@@ -92,7 +93,7 @@ class Lives:
             self.folder,
             backend=self.backend,
             program=(*MORTAL, plan) if plan else REAL,
-            arguments=[f"--image-source-dir={self.sources}"],
+            arguments=[f"--image-source-dir={self.sources}", "--allow-host-power"],
             environment=_ENVIRONMENT,
         )
         with daemon.start(wait=wait):
@@ -109,7 +110,8 @@ class Lives:
         calls = [Call.of(case) for case in cases]
         with self.life(counting(self.folder / "writes")) as daemon:
             self._each(daemon, calls, lambda caller, call: caller.prepare(call.case))
-            self._each(daemon, calls, _call_to_its_end)
+            for together in rounds(in_turn([[call] for call in calls])):
+                self._each(daemon, together, _call_to_its_end)
         kinds = counted(self.folder / "writes")
         return {str(call.case): kinds[call.request_id] for call in calls}
 
@@ -232,6 +234,13 @@ def rounds(calls: Sequence[Sequence[Call]]) -> Iterator[list[Call]]:
         this_round = [its[number] for its in calls if number < len(its)]
         for begin in range(0, len(this_round), _CALLS_IN_A_LIFE):
             yield this_round[begin : begin + _CALLS_IN_A_LIFE]
+
+
+def in_turn(calls: Sequence[Sequence[Call]]) -> list[list[Call]]:
+    """The same, where calls that exclude each other, as they change the host, are in one list."""
+    host = host_verb_names()
+    alone = [list(its) for its in calls if its[0].case.verb not in host]
+    return [*alone, [call for its in calls for call in its if call.case.verb in host]]
 
 
 def points(calls: Sequence[Call]) -> list[Point]:

@@ -8,8 +8,8 @@ from virtrpc.v1 import host_pb2
 
 from service.verbs import all_verbs
 from tests.crash.cases import CASES, FAILING_CASES
-from tests.crash.lives import Call, Lives, places, points, rounds
-from tests.crash.verdict import hold
+from tests.crash.lives import Call, Lives, places
+from tests.crash.verdict import hold_through
 from tests.daemon import DaemonProcess
 
 ALL_CASES = (*CASES, *FAILING_CASES)
@@ -50,12 +50,4 @@ def test_death_around_every_write_is_recovered_from(lives: Lives, writes: Writes
         kinds = writes[str(case)]
         rollback = places(kinds, first=kinds.index("undone") + 1)
         calls.append([Call.of(case, *place) for place in rollback])
-    died = None
-    for together in rounds(calls):
-        with lives.mortal_life(points(together)) as daemon:
-            if died is not None:
-                hold(lives, daemon, died)
-            died = lives.die(daemon, together, writes)
-    with lives.life() as daemon:
-        assert died is not None
-        hold(lives, daemon, died)
+    hold_through(lives, calls, writes)

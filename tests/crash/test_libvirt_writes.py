@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.crash.cases import DESTROY, SPAWN
-from tests.crash.lives import Call, Lives, places, points, rounds
-from tests.crash.verdict import hold
+from tests.crash.lives import Call, Lives, places
+from tests.crash.verdict import hold_through
 from tests.daemon import DaemonProcess
 
 pytestmark = pytest.mark.libvirt
@@ -24,13 +24,4 @@ def test_death_around_every_write_leaves_a_guest_or_nothing(lives: Lives) -> Non
     calls = [
         [Call.of(case, *place) for place in places(writes[str(case)])] for case in (SPAWN, DESTROY)
     ]
-    died = None
-    for together in rounds(calls):
-        with lives.mortal_life(points(together)) as daemon:
-            if died is not None:
-                hold(lives, daemon, died)
-            died = lives.die(daemon, together, writes)
-    with lives.life() as daemon:
-        assert died is not None
-        hold(lives, daemon, died)
-        lives.clear(daemon)
+    hold_through(lives, calls, writes)

@@ -1,5 +1,6 @@
 """What must hold after a daemon that died has been started again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
@@ -10,7 +11,7 @@ from virtrpc.v1.operation_pb2 import Operation
 
 from tests.crash.caller import TIMEOUT_S, VERBS, Caller
 from tests.crash.cases import FAILING_CASES
-from tests.crash.lives import Death, Deaths, Lives
+from tests.crash.lives import Call, Death, Deaths, Lives, in_turn, points, rounds
 from tests.daemon import Connection, DaemonProcess
 from tests.refusals import refusal_of
 
@@ -29,6 +30,22 @@ def hold(lives: Lives, daemon: DaemonProcess, died: Deaths) -> None:
         # The last write is followed by the event: who dies between them leaves only the RESYNC.
         at_least = 1 if death.accepted and not death.ended else 0
         assert at_least <= len(ends) <= 1, (str(death.call.case), told)
+
+
+def hold_through(
+    lives: Lives, calls: Sequence[Sequence[Call]], writes: dict[str, list[str]]
+) -> None:
+    """Dies in all calls, one life after the other, each of which looks at what the last left."""
+    died = None
+    for together in rounds(in_turn(calls)):
+        with lives.mortal_life(points(together)) as daemon:
+            if died is not None:
+                hold(lives, daemon, died)
+            died = lives.die(daemon, together, writes)
+    with lives.life() as daemon:
+        assert died is not None
+        hold(lives, daemon, died)
+        lives.clear(daemon)
 
 
 def _holds(lives: Lives, daemon: DaemonProcess, death: Death) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import stat
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,8 @@ def test_log_is_sound_after_it_began_anew(tmp_path: Path) -> None:
     before = log.epoch
     log.append([(1, b"old")])
     log.begin_anew()
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    assert modes == {0o600}
     log.append([(1, b"new")])
     log.close()
     assert log.epoch != before

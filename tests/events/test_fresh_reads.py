@@ -53,7 +53,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.truth = Truth()
-        self.truth.put(instance(POWER_STATE_RUNNING))
+        self.truth.replace_all([instance(POWER_STATE_RUNNING)])
         self.hypervisor = SlowHypervisor()
         self.pools = Pools.make()
         reads = InstanceReads(

@@ -26,6 +26,7 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
     "libvirt-uri": ("test:///default", '"test:///default"', "libvirt_uri", "test:///default"),
     "virt-type": ("qemu", '"qemu"', "virt_type", "qemu"),
     "fake-faults": ("*=fail", '"*=fail"', "fake_faults", "*=fail"),
+    "fake-lacks": ("uefi", '"uefi"', "fake_lacks", "uefi"),
     "sample-interval": ("2.5", "2.5", "sample_interval_s", 2.5),
     "image-source-dir": ("/tmp/a", '["/tmp/a"]', "images.source_dirs", (Path("/tmp/a"),)),
     "image-url-prefix": (
@@ -39,10 +40,23 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
     "image-max-unused-age": ("60", "60", "images.max_unused_age_s", 60.0),
     "image-cache-interval": ("5", "5", "image_cache_interval_s", 5.0),
     "reclaim-after": ("60", "60.0", "reclaim_after_s", 60.0),
+    "cpu-allocation-ratio": ("4", "4", "inventory.cpu_ratio", 4.0),
+    "memory-allocation-ratio": ("1.5", "1.5", "inventory.memory_ratio", 1.5),
+    "disk-allocation-ratio": ("2", "2.0", "inventory.disk_ratio", 2.0),
+    "reserved-cpus": ("1", "1", "inventory.reserved_cpus", 1),
+    "reserved-memory": ("1024", "1024", "inventory.reserved_memory_mib", 1024),
+    "reserved-disk": ("10", "10", "inventory.reserved_disk_gib", 10),
+    "pci-passthrough": ("8086:*", '["8086:*"]', "pci_passthrough", ("8086:*",)),
+    "host-shutdown-command": ("halt", '["halt"]', "host_power.shutdown_command", ("halt",)),
+    "host-reboot-command": ("again", '["again"]', "host_power.reboot_command", ("again",)),
     "grace": ("3", "3", "grace_s", 3.0),
     "log-format": ("json", '"json"', "log_format", "json"),
     "log-level": ("debug", '"debug"', "log_level", "debug"),
 }
+
+
+# Flags without a value.
+SWITCHES = {"--insecure", "--allow-host-power"}
 
 
 def run(
@@ -75,7 +89,7 @@ def config(tmp_path: Path) -> Path:
 def test_every_setting_is_tried_here() -> None:
     result, _ = run("--help")
     flags = {word for word in result.output.split() if word.startswith("--")}
-    assert flags == {f"--{name}" for name in EVERY_SETTING} | {"--config", "--insecure", "--help"}
+    assert flags == {f"--{name}" for name in EVERY_SETTING} | SWITCHES | {"--config", "--help"}
 
 
 @pytest.mark.parametrize("flag", EVERY_SETTING)
@@ -135,6 +149,15 @@ def test_image_store_is_below_the_state_directory_unless_given() -> None:
         'listen = "127.0.0.1:1"',
         'insecure = "perhaps"',
         "[daemon]\nbackend = 'fake'",
+        "[listen]\nunix = '/tmp/a'",
+        "listen = []",
+        'state-dir = ""',
+        'image-dir = ""',
+        'image-source-dir = [""]',
+        "state-dir = {}",
+        "backend = 2026-01-01",
+        "grace = nan",
+        'config = "another.toml"',
     ],
 )
 def test_file_with_a_mistake_is_refused_and_the_mistake_named(line: str, config: Path) -> None:
@@ -150,6 +173,23 @@ def test_file_that_is_not_toml_is_refused(config: Path) -> None:
     result, merged = run("--config", str(config))
     assert (merged, result.exit_code) == (None, 2)
     assert str(config) in result.output
+
+
+def test_file_that_is_not_utf_8_is_refused(config: Path) -> None:
+    config.write_bytes(b"\xff\xfe")
+    result, merged = run("--config", str(config))
+    assert (merged, result.exit_code) == (None, 2)
+    assert str(config) in result.output
+
+
+def test_number_in_the_file_is_what_the_flag_would_make_of_it(config: Path) -> None:
+    config.write_text("state-dir = 5\n")
+    assert settings("--config", str(config)).state_dir == Path("5")
+
+
+def test_empty_path_is_not_the_folder_that_we_happen_to_be_in() -> None:
+    result, merged = run("--state-dir", "")
+    assert (merged, result.exit_code) == (None, 2)
 
 
 def test_missing_file_is_refused(config: Path) -> None:

@@ -1,5 +1,9 @@
-"""`make soak`: random verbs of many controllers, and a daemon that is killed beneath them.
+"""`make soak`: what takes too long for every change, about half an hour in all.
 
-A seed is printed, and `--seed` takes it again: the verbs come anew in the same
-order for each controller, though never at the same moments.
+    storm     random verbs of many controllers on few instances; the daemon is killed beneath them
+    fleet     twenty guests; the daemon is killed and started, and they do not notice
+    deaths    the daemon dies around every write of every verb, on real QEMU
+    watchers  two hundred watchers, half of them stopped, under a storm of events
+
+Each says what it did and every promise that was broken (docs/reliability.md).
 """

@@ -95,7 +95,7 @@ class Listener(threading.Thread):
     def run(self) -> None:
         try:
             for event in self._client.watch_events(snapshot=True):
-                self._accept(event)
+                self.accept(event)
         except (RpcError, ValueError) as error:  # ValueError: closed between two tries
             if not self._closing:
                 self.faults.append(f"events: {error}")
@@ -106,7 +106,8 @@ class Listener(threading.Thread):
         self._client.close()
         self.join()
 
-    def _accept(self, event: Event) -> None:
+    def accept(self, event: Event) -> None:
+        """Takes an event, and holds it against the one before."""
         snapshot = (EventType.EVENT_TYPE_SNAPSHOT, EventType.EVENT_TYPE_SNAPSHOT_END)
         if event.type in snapshot or not event.HasField("cursor"):
             return

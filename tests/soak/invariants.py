@@ -7,13 +7,17 @@ from collections.abc import Iterator
 import psutil
 from virtrpc.client import Client
 from virtrpc.v1.instance_pb2 import DestroyInstanceRequest, ListInstancesRequest
-from virtrpc.v1.operation_pb2 import ListOperationsRequest
+from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, ListOperationsRequest, Operation
 
 from tests.daemon import DaemonProcess
+from tests.model.life import VERBS, Life, outcome
 
+CANARY = "canary-5c1e70d2"
+"""A secret; nothing that anybody can read may have it."""
 _UUID = re.compile("[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 # Connections and threads of the pools come and go.
 _DESCRIPTORS, _THREADS = 24, 24
+_MEMORY_MIB = 96
 
 
 def two_of_one(daemon: DaemonProcess) -> list[str]:
@@ -24,16 +28,42 @@ def two_of_one(daemon: DaemonProcess) -> list[str]:
 
 def unfinished(client: Client) -> list[str]:
     """Operations that have not ended, though nobody calls any more."""
-    listed = client.operations.ListOperations(ListOperationsRequest()).operations
-    pending = [operation for operation in listed if not operation.done]
+    pending = [operation for operation in _operations(client) if not operation.done]
     return [f"{operation.verb} {operation.operation_id} has not ended" for operation in pending]
+
+
+def unlike_its_operations(client: Client) -> list[str]:
+    """Instances that are not what the outcomes of their operations make of them.
+
+    Old operations are forgotten, so a life is told from its last known beginning: a destroy.
+    """
+    lives: dict[str, Life | None] = {}
+    done = sorted(_operations(client), key=lambda operation: operation.ended_at.ToNanoseconds())
+    for operation in done:
+        known = operation.instance_id in lives or operation.verb == "DestroyInstance"
+        if known and operation.verb in VERBS and operation.state == OPERATION_STATE_SUCCEEDED:
+            before = lives.get(operation.instance_id)
+            lives[operation.instance_id] = outcome(before, operation.verb)
+    request = ListInstancesRequest(include_soft_deleted=True)
+    listed = {
+        instance.instance_id: Life(
+            instance.power_state, instance.bootable, instance.HasField("reclaim_at")
+        )
+        for instance in client.instances.ListInstances(request).instances
+    }
+    return [
+        f"{instance_id} is {listed.get(instance_id)}, and by its operations {life}"
+        for instance_id, life in lives.items()
+        if listed.get(instance_id) != life
+    ]
 
 
 def destroy_all(client: Client) -> None:
     """Destroys every instance with its disks."""
-    for instance in client.instances.ListInstances(ListInstancesRequest()).instances:
-        request = DestroyInstanceRequest(instance_id=instance.instance_id, destroy_disks=True)
-        client.instances.DestroyInstance(request)
+    request = ListInstancesRequest(include_soft_deleted=True)
+    for instance in client.instances.ListInstances(request).instances:
+        destroy = DestroyInstanceRequest(instance_id=instance.instance_id, destroy_disks=True)
+        client.instances.DestroyInstance(destroy)
 
 
 def residue(daemon: DaemonProcess) -> list[str]:
@@ -45,6 +75,21 @@ def residue(daemon: DaemonProcess) -> list[str]:
     ]
 
 
+def told_secrets(daemon: DaemonProcess) -> list[str]:
+    """Files of the daemon and command lines of anyone with the canary in them."""
+    files = [
+        f"the secret is in {path}"
+        for path in daemon.folder.rglob("*")
+        if path.is_file() and CANARY.encode() in path.read_bytes()
+    ]
+    processes = [
+        f"the secret is on the command line of {process.pid}"
+        for process in psutil.process_iter(["cmdline"])
+        if any(CANARY in word for word in process.info["cmdline"] or ())
+    ]
+    return files + processes
+
+
 class Usage:
     """What a daemon's process holds, to be compared with what it held before."""
 
@@ -52,18 +97,33 @@ class Usage:
         assert daemon.process is not None
         process = psutil.Process(daemon.process.pid)
         self.descriptors, self.threads = process.num_fds(), process.num_threads()
+        self.memory_mib = process.memory_info().rss >> 20
 
     def grown_since(self, before: "Usage") -> list[str]:
         """What has grown beyond what pools and connections explain."""
         grown = {
             "descriptors": (before.descriptors, self.descriptors, _DESCRIPTORS),
             "threads": (before.threads, self.threads, _THREADS),
+            "memory in MiB": (before.memory_mib, self.memory_mib, _MEMORY_MIB),
         }
         return [
             f"{name} have grown from {was} to {now}"
             for name, (was, now, allowed) in grown.items()
             if now > was + allowed
         ]
+
+
+def _operations(client: Client) -> list[Operation]:
+    """All that the daemon remembers."""
+    found: list[Operation] = []
+    request = ListOperationsRequest()
+    request.page.page_size = 1000
+    while True:
+        reply = client.operations.ListOperations(request)
+        found += reply.operations
+        if not reply.next_page_token:
+            return found
+        request.page.page_token = reply.next_page_token
 
 
 def _guests(daemon: DaemonProcess) -> Iterator[list[str]]:

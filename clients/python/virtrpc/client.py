@@ -21,9 +21,15 @@ from virtrpc.errors import RpcError
 from virtrpc.outcome import Waiting, result_of
 from virtrpc.resume import Backoff, OnRetry, Retries, follow, follow_async
 from virtrpc.services import Services
-from virtrpc.subscriptions import ConsoleSubscription, EventSubscription, OperationSubscription
+from virtrpc.subscriptions import (
+    ConsoleSubscription,
+    EventSubscription,
+    ImageSubscription,
+    OperationSubscription,
+)
 from virtrpc.v1.console_pb2 import AttachConsoleOpen, StreamConsoleOutputResponse
 from virtrpc.v1.event_pb2 import Event, EventCursor, EventType
+from virtrpc.v1.image_pb2 import DownloadImageResponse
 from virtrpc.v1.operation_pb2 import Operation
 
 if TYPE_CHECKING:
@@ -178,6 +184,27 @@ class Client(Services):
         retries = Retries(self._backoff, on_retry)
         return ConsoleAttachment(self.consoles.AttachConsole, opening, retries)
 
+    def download_image(
+        self,
+        image_id: str,
+        *,
+        offset: int = 0,
+        expected_checksum: str = "",
+        on_retry: OnRetry | None = None,
+    ) -> Iterator[DownloadImageResponse]:
+        """An image's file: first a message with the image, then its bytes from `offset` on.
+
+        `expected_checksum` is that of the image of which the bytes before are; empty:
+        not compared. After a break it resumes behind the last byte by itself, so every
+        byte comes once. Raises RpcError as `watch_events`, and FailedPreconditionError
+        (IMAGE_CHANGED) where the id has another image by then.
+        """
+        subscription = ImageSubscription(
+            image_id, offset=offset, expected_checksum=expected_checksum
+        )
+        retries = Retries(self._backoff, on_retry)
+        return follow(self.images.DownloadImage, subscription, retries)
+
 
 class AsyncClient(Services):
     """A daemon, for asyncio. Arguments as Client; made inside the running loop."""
@@ -279,3 +306,18 @@ class AsyncClient(Services):
         subscription = ConsoleSubscription(instance_id, offset=offset, tail_bytes=tail_bytes)
         retries = Retries(self._backoff, on_retry)
         return follow_async(self.consoles.StreamConsoleOutput, subscription, retries)
+
+    def download_image(
+        self,
+        image_id: str,
+        *,
+        offset: int = 0,
+        expected_checksum: str = "",
+        on_retry: OnRetry | None = None,
+    ) -> AsyncIterator[DownloadImageResponse]:
+        """As Client.download_image."""
+        subscription = ImageSubscription(
+            image_id, offset=offset, expected_checksum=expected_checksum
+        )
+        retries = Retries(self._backoff, on_retry)
+        return follow_async(self.images.DownloadImage, subscription, retries)

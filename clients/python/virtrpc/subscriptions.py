@@ -1,4 +1,4 @@
-"""What has come of a stream, and how to ask for the rest: events, consoles, operations.
+"""What has come of a stream, and how to ask for the rest: events, consoles, operations, images.
 
 Pure bookkeeping over messages; `resume` does the calls.
 """
@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import grpc
+
+from virtrpc.errors import made
 from virtrpc.v1.console_pb2 import StreamConsoleOutputRequest, StreamConsoleOutputResponse
 from virtrpc.v1.event_pb2 import (
     Event,
@@ -15,7 +18,9 @@ from virtrpc.v1.event_pb2 import (
     WatchEventsRequest,
     WatchEventsResponse,
 )
+from virtrpc.v1.image_pb2 import DownloadImageRequest, DownloadImageResponse, Image
 from virtrpc.v1.operation_pb2 import Operation, WatchOperationRequest, WatchOperationResponse
+from virtrpc.v1.types_pb2 import Error
 
 
 class EventSubscription:
@@ -121,3 +126,48 @@ class OperationSubscription:
         """The operation; the last one has `done`."""
         self.ended = message.operation.done
         yield message.operation
+
+
+class ImageSubscription:
+    """DownloadImage, resumed after the last byte that was passed on.
+
+    Raises FailedPreconditionError where the image is another one by then.
+    """
+
+    ends_with_stream = True
+
+    def __init__(self, image_id: str, *, offset: int = 0, expected_checksum: str = "") -> None:
+        self.ended = False
+        self._image: Image | None = None
+        self._request = DownloadImageRequest(
+            image_id=image_id, offset=offset, expected_checksum=expected_checksum
+        )
+
+    def request(self) -> DownloadImageRequest:
+        """The request with the offset after the last byte, of the image that it belongs to."""
+        return self._request
+
+    def accept(self, message: DownloadImageResponse) -> Iterable[DownloadImageResponse]:
+        """The message; the image only once."""
+        if message.HasField("chunk"):
+            self._request.offset = message.chunk.offset + len(message.chunk.data)
+            yield message
+        elif self._image is None:
+            self._image = message.image
+            self._request.expected_checksum = message.image.checksum
+            yield message
+        elif _identity(message.image) != _identity(self._image):
+            raise made(_changed(message.image))
+
+
+def _identity(image: Image) -> tuple[object, ...]:
+    """What another image of the same id differs in; those put there by hand have no checksum."""
+    return image.checksum, image.size_bytes, image.created_at.ToNanoseconds()
+
+
+def _changed(image: Image) -> Error:
+    return Error(
+        code=grpc.StatusCode.FAILED_PRECONDITION.value[0],
+        reason="IMAGE_CHANGED",
+        message=f"image {image.image_id} is another one by now: begin again",
+    )

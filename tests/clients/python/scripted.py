@@ -4,8 +4,8 @@
     daemon.answer("WatchEvents", first_connection, second_connection)
 
 Answers of one RPC are used in turn, the last one for all further calls. The
-answer of a stream is a (possibly async) generator function. An answer refuses
-by raising `refusal(...)`.
+answer of a stream is a (possibly async) generator function; that to a stream is given all
+of its messages as a list. An answer refuses by raising `refusal(...)`.
 """
 
 import inspect
@@ -79,12 +79,12 @@ class ScriptedDaemon(grpc.GenericRpcHandler):
             return None
         method = Default().FindServiceByName(service).FindMethodByName(rpc)
         request_class = message_factory.GetMessageClass(method.input_type)
-        make = (
-            grpc.unary_stream_rpc_method_handler
-            if method.server_streaming
-            else grpc.unary_unary_rpc_method_handler
-        )
-        handle = self._streaming(rpc) if method.server_streaming else self._unary(rpc)
+        if method.client_streaming:
+            make, handle = grpc.stream_unary_rpc_method_handler, self._collecting(rpc)
+        elif method.server_streaming:
+            make, handle = grpc.unary_stream_rpc_method_handler, self._streaming(rpc)
+        else:
+            make, handle = grpc.unary_unary_rpc_method_handler, self._unary(rpc)
         handler: grpc.RpcMethodHandler[Any, Any] = make(
             handle, request_class.FromString, lambda message: message.SerializeToString()
         )
@@ -103,6 +103,14 @@ class ScriptedDaemon(grpc.GenericRpcHandler):
                 return await response if inspect.isawaitable(response) else response
             except RefusalError as error:
                 await context.abort_with_status(rpc_status.to_status(error.status))
+
+        return handle
+
+    def _collecting(self, rpc: str) -> Any:
+        answer = self._unary(rpc)
+
+        async def handle(requests: Any, context: Any) -> Any:
+            return await answer([request async for request in requests], context)
 
         return handle
 

@@ -28,7 +28,9 @@ def serve(daemon: ScriptedDaemon, rpc: str, *ends: Operation) -> None:
 
     def begin(request: Any) -> Operation:
         begun.append(f"op-{len(begun) + 1}")
-        return Operation(operation_id=begun[-1], verb=rpc, instance_id=request.instance_id)
+        return Operation(
+            operation_id=begun[-1], verb=rpc, instance_id=getattr(request, "instance_id", "")
+        )
 
     def watch(end: Operation) -> Any:
         def stream(request: Any) -> Iterator[WatchOperationResponse]:

@@ -195,6 +195,27 @@ async def test_a_reader_that_leaves_before_a_document_is_no_error_either(
     assert (process.returncode, err) == (141, b"")
 
 
+@pytest.mark.parametrize(
+    "command", [("instance", "list"), ("instance", "list", "-o", "json"), ("--help",)]
+)
+async def test_output_that_cannot_be_written_is_told_in_a_line(
+    daemon: ScriptedDaemon, command: tuple[str, ...]
+) -> None:
+    daemon.answer("ListInstances", lambda _: ListInstancesResponse())
+    full = os.open("/dev/full", os.O_WRONLY)
+    process = await started(daemon, *command, stdout=full)
+    os.close(full)
+    _out, err = await process.communicate()
+    assert (process.returncode, err) == (1, b"error: No space left on device\n")
+
+
+async def test_argument_that_is_not_utf_8_is_a_usage_error(daemon: ScriptedDaemon) -> None:
+    process = await started(daemon, "instance", "spawn", os.fsdecode(b"\xff"), stderr=PIPE)
+    _out, err = await process.communicate()
+    assert process.returncode == 2
+    assert b"is not valid UTF-8" in err
+
+
 async def test_console_bytes_pass_unchanged(daemon: ScriptedDaemon) -> None:
     every = bytes(range(256)) + b"\r\n\xff\xfe"
     daemon.answer(

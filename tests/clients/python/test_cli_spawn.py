@@ -155,6 +155,11 @@ async def test_least_flags_make_a_small_instance_with_a_random_id(
     assert not first.spec.HasField("image")
 
 
+async def test_a_size_of_0_is_asked_for_as_such(cli: Cli, daemon: ScriptedDaemon) -> None:
+    """The daemon refuses it; the default would be another machine than was asked for."""
+    assert (await spawned(cli, daemon, "--memory", "0")).spec.flavor.memory_mib == 0
+
+
 async def test_the_same_command_again_asks_for_the_same(cli: Cli, daemon: ScriptedDaemon) -> None:
     command = ("--id", str(uuid.uuid4()), "--nic", "user", "--nic", "user")
     first = await spawned(cli, daemon, *command)

@@ -2,8 +2,10 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
@@ -89,3 +91,40 @@ def test_counters_of_a_running_instance(virtrpc: Run) -> None:
     assert held["name"] == "web-1"
     for listing in ("bandwidth", "volumes"):
         assert virtrpc("diagnostics", listing, "web-1").returncode == 0
+
+
+def test_an_image_goes_in_and_comes_back(
+    make_daemon: Callable[..., DaemonProcess], tmp_path: Path
+) -> None:
+    content = bytes(range(256)) * 4096
+    source = tmp_path / "source"
+    source.write_bytes(content)
+    served = make_daemon(f"--image-source-dir={tmp_path}").start()
+    virtrpc = command_line(served.address)
+    pulled = virtrpc("image", "pull", "by-path", str(source), "--format", "raw")
+    assert (pulled.returncode, pulled.stdout[:21]) == (0, "by-path: raw, 1 MiB, "), pulled.stderr
+    with source.open("rb") as given:
+        uploaded = virtrpc_piped(served, given, "image", "upload", "piped", "-", "--format", "raw")
+    assert uploaded.returncode == 0, uploaded.stderr
+    again = virtrpc("image", "upload", "piped", str(source), "--format=raw", "--compute-checksum")
+    assert "was there already" in again.stdout
+    piped = virtrpc_piped(served, None, "image", "download", "piped", "-", "--offset", "100")
+    assert piped.stdout == content[100:]
+    target = tmp_path / "target"
+    assert virtrpc("image", "download", "by-path", str(target)).returncode == 0
+    assert target.read_bytes() == content
+    assert virtrpc("image", "delete", "by-path", "piped").returncode == 0
+    assert virtrpc("image", "show", "piped").returncode == 69
+
+
+def virtrpc_piped(
+    served: DaemonProcess, given: IO[bytes] | None, *arguments: str
+) -> subprocess.CompletedProcess[bytes]:
+    """The command line with bytes on its pipes."""
+    return subprocess.run(
+        [sys.executable, "-m", "virtrpc.cli", "--address", served.address, *arguments],
+        stdin=given,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )

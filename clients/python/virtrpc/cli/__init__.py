@@ -12,6 +12,7 @@
     change       calls for each instance named, and lines that tell what they did
     standard_input   what is too secret or too long for arguments
     instance     and instance_*, its verbs by what they are about; spawn, specification
+    image        and image_*: what goes into the store and comes out; bytes, how many have passed
     diagnostics  and its tables
     completion, console, event, host, operation
 

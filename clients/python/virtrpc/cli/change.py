@@ -53,7 +53,8 @@ def change(
     with its instance_id.
     """
 
-    def act(name: str, id_: str) -> None:
+    def act(name: str) -> None:
+        id_ = instance_id(session.client, name)
         made = request(instance_id=id_)
         with _giving_up(id_):
             response = call(made)
@@ -81,7 +82,8 @@ def change_at_length(
     `words` are of the operation's result; with `no_wait` the operations are told.
     """
 
-    def act(name: str, id_: str) -> None:
+    def act(name: str) -> None:
+        id_ = instance_id(session.client, name)
         made = request(instance_id=id_)
         with _giving_up(id_):
             operation = call(made)
@@ -91,15 +93,15 @@ def change_at_length(
     each(session, names, act)
 
 
-def each(session: Session, names: Sequence[str], act: Callable[[str, str], None]) -> None:
-    """Acts on each instance by name and id, whatever becomes of the others.
+def each(session: Session, names: Sequence[str], act: Callable[[str], None]) -> None:
+    """Acts on each thing that is named, whatever becomes of the others.
 
     Exits with the code of the first failure.
     """
     failures = []
     for name in names:
         try:
-            act(name, instance_id(session.client, name))
+            act(name)
         except ServiceError as error:
             if len(names) > 1:
                 session.note(f"{name}:")

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from virtrpc.cli.output import FORMATS
+from virtrpc.cli.parameters import Seconds
 from virtrpc.cli.session import Session
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -69,7 +70,7 @@ def timeout_option(help: str) -> Callable[[Decorated], Decorated]:  # noqa: A002
     return click.option(
         "--timeout",
         "timeout_s",
-        type=click.FloatRange(min=0),
+        type=Seconds(),
         metavar="SECONDS",
         help=help,
     )

@@ -12,7 +12,7 @@ from virtrpc.cli.console_access import access, pool
 from virtrpc.cli.console_attach import attach
 from virtrpc.cli.console_tunnel import spice, vnc
 from virtrpc.cli.naming import INSTANCE, instance_id
-from virtrpc.cli.parameters import BYTES
+from virtrpc.cli.parameters import BYTES, MOST
 from virtrpc.cli.session import Session, pass_session
 from virtrpc.v1.console_pb2 import (
     GetConsoleOutputRequest,
@@ -23,7 +23,10 @@ from virtrpc.v1.console_pb2 import (
 MAX_BYTES = 1024 * 1024
 FOLLOW_TAIL_BYTES = 4096
 offset_option = click.option(
-    "--offset", type=click.IntRange(min=0), metavar="N", help="Begin at this byte of the log."
+    "--offset",
+    type=click.IntRange(min=0, max=MOST),
+    metavar="N",
+    help="Begin at this byte of the log.",
 )
 
 

@@ -1,4 +1,4 @@
-"""`host`: what it is, and what it can do."""
+"""`host`: what it is, and what it can do; its other verbs are in host_*."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import click
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from virtrpc.cli import host_aggregate, host_changes, host_resources
 from virtrpc.cli.command import Noun
 from virtrpc.cli.instance_view import note_freshness
 from virtrpc.cli.session import Session, pass_session
@@ -19,6 +20,10 @@ from virtrpc.v1 import host_pb2 as messages
 @click.group(cls=Noun)
 def noun() -> None:
     """The host that the daemon runs on."""
+
+
+for verb in (*host_resources.VERBS, *host_changes.VERBS, host_aggregate.noun):
+    noun.add_command(verb)
 
 
 @noun.command("show")
@@ -55,7 +60,7 @@ def _facts(host: messages.Host) -> Iterator[tuple[str, str | Text]]:
     yield "connection", _connection(host.connection)
     yield "daemon", f"{host.daemon_version} {word(messages.DaemonState, host.daemon_state)}"
     yield "started", when(host.daemon_started_at)
-    yield "instances", _acceptance(host)
+    yield "instances", host_changes.acceptance(host)
     yield "aggregates", ", ".join(item.name or item.aggregate_id for item in host.aggregates)
     yield "operation", host.operation_id
 
@@ -75,13 +80,6 @@ def _hypervisor(info: messages.HypervisorInfo) -> str:
 def _connection(connection: messages.HypervisorConnection) -> str:
     state = word(messages.HypervisorConnectionState, connection.state)
     return " ".join(filter(None, (state, connection.uri, connection.error)))
-
-
-def _acceptance(host: messages.Host) -> str:
-    if host.enabled:
-        return "new ones are accepted"
-    why = f": {host.disabled_reason}" if host.disabled_reason else ""
-    return ("in maintenance" if host.maintenance else "new ones are refused") + why
 
 
 def _shown(response: messages.GetCapabilitiesResponse) -> RenderableType:

@@ -11,6 +11,7 @@ from virtrpc.cli import (
     instance_guest,
     instance_host,
     instance_image,
+    instance_import,
     instance_metadata,
     instance_power,
     instance_removal,
@@ -39,6 +40,7 @@ for verb in (
     *instance_image.VERBS,
     *instance_guest.VERBS,
     *instance_host.VERBS,
+    *instance_import.VERBS,
     instance_metadata.noun,
     instance_explain.explain,
 ):

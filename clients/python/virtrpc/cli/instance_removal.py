@@ -17,6 +17,7 @@ import click
 from virtrpc.cli.change import change, duration
 from virtrpc.cli.command import Verb, mutation_options
 from virtrpc.cli.naming import instances_argument
+from virtrpc.cli.parameters import Seconds
 from virtrpc.cli.session import Session, pass_session
 from virtrpc.cli.words import when
 from virtrpc.v1 import instance_pb2 as messages
@@ -45,7 +46,7 @@ def destroy(
 @click.option(
     "--retention",
     "retention_s",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     metavar="SECONDS",
     help="How long they can be restored.  [default: the daemon's]",
 )

@@ -49,4 +49,5 @@ def ended(
 
 
 def _accepted(operation: Operation) -> str:
-    return f"instance {operation.instance_id}, operation {operation.operation_id}"
+    of = f"instance {operation.instance_id}, " if operation.instance_id else ""
+    return f"{of}operation {operation.operation_id}"

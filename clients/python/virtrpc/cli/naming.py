@@ -1,8 +1,12 @@
-"""Instances as people name them: by UUID, or by the name that is unique on the host."""
+"""Instances as people name them: by UUID, or by the name that is unique on the host; images by id.
+
+A shell completes the names that the daemon lists.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 
 import click
 import grpc
@@ -10,20 +14,25 @@ from click.shell_completion import CompletionItem
 
 from virtrpc.address import Address
 from virtrpc.cli.parameters import ParamType
+from virtrpc.cli.words import word
 from virtrpc.client import Client
 from virtrpc.errors import ServiceError, made
 from virtrpc.paging import pages
+from virtrpc.v1.image_pb2 import ListImagesRequest
 from virtrpc.v1.instance_pb2 import InstanceView, ListInstancesRequest
+from virtrpc.v1.spec_pb2 import DiskFormat
 from virtrpc.v1.types_pb2 import Error
 
 COMPLETION_TIMEOUT_S = 2.0
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", flags=re.IGNORECASE)
 
 
-class InstanceName(ParamType):
-    """An instance's UUID or name; a shell completes the names that the daemon lists."""
+class Name(ParamType):
+    """The name of something that the daemon lists; `names` finds them, each with a word on it."""
 
-    name = "instance"
+    def __init__(self, name: str, names: Callable[[Client], Mapping[str, str]]) -> None:
+        self.name = name
+        self._names = names
 
     def shell_complete(
         self,
@@ -37,19 +46,14 @@ class InstanceName(ParamType):
             with Client(
                 address if isinstance(address, Address) else None, timeout_s=COMPLETION_TIMEOUT_S
             ) as client:
-                found = names(client)
+                found = self._names(client)
         except ServiceError:
             return []
         return [
-            CompletionItem(name, help=instance_id)
-            for name, instance_id in sorted(found.items())
+            CompletionItem(name, help=note)
+            for name, note in sorted(found.items())
             if name.startswith(incomplete)
         ]
-
-
-INSTANCE = InstanceName()
-instance_argument = click.argument("instance", type=INSTANCE)
-instances_argument = click.argument("instances", nargs=-1, required=True, type=INSTANCE)
 
 
 def names(client: Client) -> dict[str, str]:
@@ -79,3 +83,20 @@ def instance_id(client: Client, name: str) -> str:
             )
         )
     return found[name]
+
+
+def image_ids(client: Client) -> dict[str, str]:
+    """The formats of all images by their ids."""
+    return {
+        image.image_id: word(DiskFormat, image.format)
+        for page in pages(client.images.ListImages, ListImagesRequest())
+        for image in page.images
+    }
+
+
+INSTANCE = Name("instance", names)
+instance_argument = click.argument("instance", type=INSTANCE)
+instances_argument = click.argument("instances", nargs=-1, required=True, type=INSTANCE)
+IMAGE = Name("image", image_ids)
+image_argument = click.argument("image_id", metavar="IMAGE", type=IMAGE)
+images_argument = click.argument("named", metavar="IMAGES...", nargs=-1, required=True, type=IMAGE)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from virtrpc.cli.command import Noun
 from virtrpc.cli.naming import INSTANCE, instance_id
-from virtrpc.cli.parameters import EnumChoice
+from virtrpc.cli.parameters import EnumChoice, Seconds
 from virtrpc.cli.progress import attached, followed
 from virtrpc.cli.session import Session, pass_session
 from virtrpc.cli.structure import structure
@@ -90,7 +90,7 @@ def watch(session: Session, /, *, operation_id: str) -> None:
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     metavar="SECONDS",
     help="Longest wait.  [default: without end]",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,10 @@ if TYPE_CHECKING:  # generic only in later releases of click
 else:
     from click import Choice, ParamType
 
+# Of sizes and offsets; what the contract allows.
+MOST = 2**63 - 1
+# Ten thousand years (duration.proto).
+MOST_SECONDS = 315_576_000_000
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
 
@@ -54,6 +59,22 @@ class EnumChoice(Choice):
         return self._numbers[super().convert(value, param, ctx)]
 
 
+class Seconds(click.FloatRange):
+    """A length of time that a google.protobuf.Duration can hold."""
+
+    name = "seconds"
+
+    def __init__(self, *, min_open: bool = False) -> None:
+        super().__init__(min=0, max=MOST_SECONDS, min_open=min_open)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The number; "nan" is within every range."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no length of time", param, ctx)
+        return number
+
+
 def size(text: str, *, unit: str) -> int:
     """A size in `unit` (one of "", K, M, G, T; powers of 1024), which is also its default.
 
@@ -67,6 +88,8 @@ def size(text: str, *, unit: str) -> int:
     whole, rest = divmod(int(match[1]) << 10 * _POWERS[given], 1 << 10 * _POWERS[unit])
     if rest:
         raise ValueError(f"{text!r} is not a whole number of {unit}iB")
+    if whole > MOST:
+        raise ValueError(f"{text!r} is more than there can be")
     return whole
 
 
@@ -83,6 +106,8 @@ def cursor(text: str) -> EventCursor:
     epoch, colon, sequence = text.rpartition(":")
     if not colon or not epoch or not (sequence.isascii() and sequence.isdigit()):
         raise ValueError(f"{text!r} is not a cursor, epoch:sequence")
+    if int(sequence) > MOST:
+        raise ValueError(f"{text!r} is not a cursor: there is no such sequence")
     return EventCursor(epoch=epoch, sequence=int(sequence))
 
 

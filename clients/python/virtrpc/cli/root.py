@@ -11,20 +11,23 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
+from pathlib import Path
 
 import click
 
 from virtrpc.address import Address, default_socket
 from virtrpc.cli.command import output_option
 from virtrpc.cli.failure import exit_code
-from virtrpc.cli.parameters import ParamType
+from virtrpc.cli.parameters import ParamType, Seconds
 from virtrpc.cli.session import Session
 from virtrpc.errors import ServiceError
 
 # Noun: module of this package with a click command called `noun`.
-NOUNS = ("completion", "console", "diagnostics", "event", "host", "instance", "operation")
+NOUNS = ("completion", "console", "diagnostics", "event", "host", "image", "instance", "operation")
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+# The output cannot be written, e.g. to a full disk.
+UNWRITABLE = 1
 
 
 class Root(click.Group):
@@ -88,7 +91,7 @@ class AddressParameter(ParamType):
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min_open=True),
     metavar="SECONDS",
     help="Longest wait for an answer, or for an operation's end; streams have none.",
 )
@@ -104,14 +107,30 @@ def root(context: click.Context, address: Address, timeout: float | None) -> Non
 
 def run(arguments: Sequence[str]) -> int:
     """Runs the command line with these arguments; returns the exit code."""
+    if sys.stdout is None:  # it was closed by who called us
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     try:
+        _require_text(arguments)
         code = root.main(list(arguments), prog_name="virtrpc", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except click.Abort:
         return INTERRUPTED
+    except OSError as error:
+        _silence_stdout()
+        click.echo(f"error: {error.strerror or error}", err=True)
+        return UNWRITABLE
     return code if isinstance(code, int) else 0
+
+
+def _require_text(arguments: Sequence[str]) -> None:
+    """Bytes that are no UTF-8 come as lone surrogates, which Protobuf refuses."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError(f"{argument!a} is not valid UTF-8") from None
 
 
 def _silence_stdout() -> None:

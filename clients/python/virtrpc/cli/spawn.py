@@ -28,7 +28,7 @@ from virtrpc.v1.types_pb2 import PowerState
 @click.option("--kernel-args", default="", metavar="TEXT", help="The kernel's command line.")
 @click.option(
     "--vcpus",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=2**32 - 1),
     help=f"Virtual CPUs.  [default: {specification.DEFAULT_VCPUS}]",
 )
 @click.option(

@@ -67,8 +67,11 @@ def request(flags: Flags, file: str | None) -> SpawnInstanceRequest:
 def _override(spec: InstanceSpec, flags: Flags) -> None:
     spec.name = flags.name or spec.name
     spec.flavor.vcpus = flags.vcpus or spec.flavor.vcpus or DEFAULT_VCPUS
-    spec.flavor.memory_mib = flags.memory_mib or spec.flavor.memory_mib or DEFAULT_MEMORY_MIB
-    spec.flavor.root_disk_gib = flags.disk_gib or spec.flavor.root_disk_gib
+    spec.flavor.memory_mib = spec.flavor.memory_mib or DEFAULT_MEMORY_MIB
+    if flags.memory_mib is not None:
+        spec.flavor.memory_mib = flags.memory_mib
+    if flags.disk_gib is not None:
+        spec.flavor.root_disk_gib = flags.disk_gib
     spec.metadata.update(flags.metadata)
     spec.labels.update(flags.labels)
     images = {

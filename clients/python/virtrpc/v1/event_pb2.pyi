@@ -79,15 +79,15 @@ class _EventTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     EVENT_TYPE_HYPERVISOR_DISCONNECTED: _EventType.ValueType  # 70
     """The hypervisor went out of reach: facts are stale from here on."""
     EVENT_TYPE_HYPERVISOR_CONNECTED: _EventType.ValueType  # 71
-    """The hypervisor is back; a RESYNC follows."""
+    """The hypervisor is in reach, at the start or again; a RESYNC follows."""
     EVENT_TYPE_HOST_CHANGED: _EventType.ValueType  # 72
     """The host accepts new instances or not; `detail`: "enabled", "disabled"."""
     EVENT_TYPE_OPERATION: _EventType.ValueType  # 90
     """An operation was accepted, moved to another state, or ended."""
     EVENT_TYPE_RESYNC: _EventType.ValueType  # 100
-    """Facts of all instances were read anew (start of the daemon, reconnect):
-    list again what you cache. Events before it may have been missed by the
-    daemon itself.
+    """Facts of all instances were read anew (start of the daemon, reconnect), and
+    reads are fresh from here on: list again what you cache. Events before it may
+    have been missed by the daemon itself.
     """
     EVENT_TYPE_GAP: _EventType.ValueType  # 101
     """The events between your cursor and this one are gone. List again what you
@@ -154,15 +154,15 @@ EVENT_TYPE_GUEST_AGENT: EventType.ValueType  # 55
 EVENT_TYPE_HYPERVISOR_DISCONNECTED: EventType.ValueType  # 70
 """The hypervisor went out of reach: facts are stale from here on."""
 EVENT_TYPE_HYPERVISOR_CONNECTED: EventType.ValueType  # 71
-"""The hypervisor is back; a RESYNC follows."""
+"""The hypervisor is in reach, at the start or again; a RESYNC follows."""
 EVENT_TYPE_HOST_CHANGED: EventType.ValueType  # 72
 """The host accepts new instances or not; `detail`: "enabled", "disabled"."""
 EVENT_TYPE_OPERATION: EventType.ValueType  # 90
 """An operation was accepted, moved to another state, or ended."""
 EVENT_TYPE_RESYNC: EventType.ValueType  # 100
-"""Facts of all instances were read anew (start of the daemon, reconnect):
-list again what you cache. Events before it may have been missed by the
-daemon itself.
+"""Facts of all instances were read anew (start of the daemon, reconnect), and
+reads are fresh from here on: list again what you cache. Events before it may
+have been missed by the daemon itself.
 """
 EVENT_TYPE_GAP: EventType.ValueType  # 101
 """The events between your cursor and this one are gone. List again what you

@@ -132,7 +132,10 @@ class _MaintenanceOutcomeEnumTypeWrapper(google.protobuf.internal.enum_type_wrap
     MAINTENANCE_OUTCOME_STAYS: _MaintenanceOutcome.ValueType  # 2
     """It stays, as there is nothing to migrate live: it is off or suspended."""
     MAINTENANCE_OUTCOME_FAILED: _MaintenanceOutcome.ValueType  # 3
-    """It stays and is on; `error` says why."""
+    """It stays and is on; `error` says why: NO_DESTINATION (there is none to try),
+    CAPABILITY_MISSING (this backend does not live-migrate), FOREIGN_INSTANCE
+    (not managed), or the error of the last migration that was tried.
+    """
     MAINTENANCE_OUTCOME_GONE: _MaintenanceOutcome.ValueType  # 4
     """It was stopped, destroyed or migrated by someone else meanwhile."""
 
@@ -146,7 +149,10 @@ MAINTENANCE_OUTCOME_MIGRATED: MaintenanceOutcome.ValueType  # 1
 MAINTENANCE_OUTCOME_STAYS: MaintenanceOutcome.ValueType  # 2
 """It stays, as there is nothing to migrate live: it is off or suspended."""
 MAINTENANCE_OUTCOME_FAILED: MaintenanceOutcome.ValueType  # 3
-"""It stays and is on; `error` says why."""
+"""It stays and is on; `error` says why: NO_DESTINATION (there is none to try),
+CAPABILITY_MISSING (this backend does not live-migrate), FOREIGN_INSTANCE
+(not managed), or the error of the last migration that was tried.
+"""
 MAINTENANCE_OUTCOME_GONE: MaintenanceOutcome.ValueType  # 4
 """It was stopped, destroyed or migrated by someone else meanwhile."""
 global___MaintenanceOutcome = MaintenanceOutcome

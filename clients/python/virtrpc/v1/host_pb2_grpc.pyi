@@ -128,15 +128,19 @@ class HostServiceStub:
         virtrpc.v1.host_pb2.HostPowerActionRequest,
         virtrpc.v1.host_pb2.HostPowerActionResponse,
     ]
-    """Starts, shuts down or restarts the host itself. Replies when the host's
-    init system has accepted it, before it acts. STARTUP of a host whose daemon
-    answers is a success that changes nothing. A daemon that dies of it does
-    not do it again at its next start.
+    """Starts, shuts down or restarts the host itself, by the commands that the
+    daemon is configured with (`--host-shutdown-command`,
+    `--host-reboot-command`; by default systemctl's). Replies when the command
+    has succeeded: the host's init system has accepted it, before it acts.
+    STARTUP of a host whose daemon answers is a success that changes nothing. A
+    daemon that dies of it does not do it again at its next start.
 
     FAILED_PRECONDITION / HOST_POWER_NOT_ALLOWED: the daemon was started
     without `--allow-host-power`.
     FAILED_PRECONDITION / INSTANCES_RUNNING: instances are running or paused
     (their number in the metadata); evacuate them, or set `force`.
+    INTERNAL / HOST_POWER_FAILED: the command failed; its exit code is in the
+    metadata, what it said in the daemon's log.
     Not idempotent: use a request_id.
     """
 
@@ -306,15 +310,19 @@ class HostServiceAsyncStub:
         virtrpc.v1.host_pb2.HostPowerActionRequest,
         virtrpc.v1.host_pb2.HostPowerActionResponse,
     ]
-    """Starts, shuts down or restarts the host itself. Replies when the host's
-    init system has accepted it, before it acts. STARTUP of a host whose daemon
-    answers is a success that changes nothing. A daemon that dies of it does
-    not do it again at its next start.
+    """Starts, shuts down or restarts the host itself, by the commands that the
+    daemon is configured with (`--host-shutdown-command`,
+    `--host-reboot-command`; by default systemctl's). Replies when the command
+    has succeeded: the host's init system has accepted it, before it acts.
+    STARTUP of a host whose daemon answers is a success that changes nothing. A
+    daemon that dies of it does not do it again at its next start.
 
     FAILED_PRECONDITION / HOST_POWER_NOT_ALLOWED: the daemon was started
     without `--allow-host-power`.
     FAILED_PRECONDITION / INSTANCES_RUNNING: instances are running or paused
     (their number in the metadata); evacuate them, or set `force`.
+    INTERNAL / HOST_POWER_FAILED: the command failed; its exit code is in the
+    metadata, what it said in the daemon's log.
     Not idempotent: use a request_id.
     """
 
@@ -502,15 +510,19 @@ class HostServiceServicer(metaclass=abc.ABCMeta):
         request: virtrpc.v1.host_pb2.HostPowerActionRequest,
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.host_pb2.HostPowerActionResponse, collections.abc.Awaitable[virtrpc.v1.host_pb2.HostPowerActionResponse]]:
-        """Starts, shuts down or restarts the host itself. Replies when the host's
-        init system has accepted it, before it acts. STARTUP of a host whose daemon
-        answers is a success that changes nothing. A daemon that dies of it does
-        not do it again at its next start.
+        """Starts, shuts down or restarts the host itself, by the commands that the
+        daemon is configured with (`--host-shutdown-command`,
+        `--host-reboot-command`; by default systemctl's). Replies when the command
+        has succeeded: the host's init system has accepted it, before it acts.
+        STARTUP of a host whose daemon answers is a success that changes nothing. A
+        daemon that dies of it does not do it again at its next start.
 
         FAILED_PRECONDITION / HOST_POWER_NOT_ALLOWED: the daemon was started
         without `--allow-host-power`.
         FAILED_PRECONDITION / INSTANCES_RUNNING: instances are running or paused
         (their number in the metadata); evacuate them, or set `force`.
+        INTERNAL / HOST_POWER_FAILED: the command failed; its exit code is in the
+        metadata, what it said in the daemon's log.
         Not idempotent: use a request_id.
         """
 

@@ -252,6 +252,8 @@ class MachineState(google.protobuf.message.Message):
     MACHINE_TYPE_FIELD_NUMBER: builtins.int
     DISKS_FIELD_NUMBER: builtins.int
     INTERFACES_FIELD_NUMBER: builtins.int
+    HOST_CELLS_FIELD_NUMBER: builtins.int
+    DEDICATED_CPUS_FIELD_NUMBER: builtins.int
     max_memory_kib: builtins.int
     """Most memory in KiB."""
     memory_kib: builtins.int
@@ -268,6 +270,16 @@ class MachineState(google.protobuf.message.Message):
     def interfaces(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___AttachedInterface]:
         """Interfaces."""
 
+    @property
+    def host_cells(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MachineCell]:
+        """NUMA cells of the host that it is placed in, in the order of its own cells;
+        empty: anywhere.
+        """
+
+    @property
+    def dedicated_cpus(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Host CPUs that it has to itself, ordered; empty: none."""
+
     def __init__(
         self,
         *,
@@ -277,10 +289,38 @@ class MachineState(google.protobuf.message.Message):
         machine_type: builtins.str = ...,
         disks: collections.abc.Iterable[global___AttachedDisk] | None = ...,
         interfaces: collections.abc.Iterable[global___AttachedInterface] | None = ...,
+        host_cells: collections.abc.Iterable[global___MachineCell] | None = ...,
+        dedicated_cpus: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["disks", b"disks", "interfaces", b"interfaces", "machine_type", b"machine_type", "max_memory_kib", b"max_memory_kib", "memory_kib", b"memory_kib", "vcpus", b"vcpus"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dedicated_cpus", b"dedicated_cpus", "disks", b"disks", "host_cells", b"host_cells", "interfaces", b"interfaces", "machine_type", b"machine_type", "max_memory_kib", b"max_memory_kib", "memory_kib", b"memory_kib", "vcpus", b"vcpus"]) -> None: ...
 
 global___MachineState = MachineState
+
+@typing.final
+class MachineCell(google.protobuf.message.Message):
+    """What a machine has in a NUMA cell of its host."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CELL_ID_FIELD_NUMBER: builtins.int
+    VCPUS_FIELD_NUMBER: builtins.int
+    MEMORY_KIB_FIELD_NUMBER: builtins.int
+    cell_id: builtins.int
+    """Number of the host's cell."""
+    vcpus: builtins.int
+    """vCPUs in it."""
+    memory_kib: builtins.int
+    """Memory in it, in KiB."""
+    def __init__(
+        self,
+        *,
+        cell_id: builtins.int = ...,
+        vcpus: builtins.int = ...,
+        memory_kib: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cell_id", b"cell_id", "memory_kib", b"memory_kib", "vcpus", b"vcpus"]) -> None: ...
+
+global___MachineCell = MachineCell
 
 @typing.final
 class AttachedDisk(google.protobuf.message.Message):

@@ -369,6 +369,8 @@ class InstanceServiceServicer(object):
 
         NOT_FOUND / IMAGE_NOT_FOUND; NOT_FOUND / INSTANCE_NOT_FOUND unless
         `recreate`. On failure the old root disk is back.
+        FAILED_PRECONDITION / HOST_DISABLED: with `recreate`, SetHostEnabled has
+        switched it off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -151,6 +151,8 @@ class InstanceServiceStub:
 
     NOT_FOUND / IMAGE_NOT_FOUND; NOT_FOUND / INSTANCE_NOT_FOUND unless
     `recreate`. On failure the old root disk is back.
+    FAILED_PRECONDITION / HOST_DISABLED: with `recreate`, SetHostEnabled has
+    switched it off.
     """
 
     RebootInstance: grpc.UnaryUnaryMultiCallable[
@@ -520,6 +522,8 @@ class InstanceServiceAsyncStub:
 
     NOT_FOUND / IMAGE_NOT_FOUND; NOT_FOUND / INSTANCE_NOT_FOUND unless
     `recreate`. On failure the old root disk is back.
+    FAILED_PRECONDITION / HOST_DISABLED: with `recreate`, SetHostEnabled has
+    switched it off.
     """
 
     RebootInstance: grpc.aio.UnaryUnaryMultiCallable[
@@ -905,6 +909,8 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
 
         NOT_FOUND / IMAGE_NOT_FOUND; NOT_FOUND / INSTANCE_NOT_FOUND unless
         `recreate`. On failure the old root disk is back.
+        FAILED_PRECONDITION / HOST_DISABLED: with `recreate`, SetHostEnabled has
+        switched it off.
         """
 
     @abc.abstractmethod

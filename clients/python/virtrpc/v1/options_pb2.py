@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18virtrpc/v1/options.proto\x12\nvirtrpc.v1\x1a google/protobuf/descriptor.proto\"\xbe\x02\n\x0bVerbOptions\x12%\n\x0e\x64river_methods\x18\x01 \x03(\tR\rdriverMethods\x12$\n\x04role\x18\x02 \x01(\x0e\x32\x10.virtrpc.v1.RoleR\x04role\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x14.virtrpc.v1.VerbKindR\x04kind\x12\x1a\n\x08preempts\x18\x04 \x01(\x08R\x08preempts\x12\x1e\n\ncapability\x18\x05 \x01(\tR\ncapability\x12\x16\n\x06result\x18\x06 \x01(\tR\x06result\x12\x30\n\x08recovery\x18\x07 \x01(\x0e\x32\x14.virtrpc.v1.RecoveryR\x08recovery\x12\x12\n\x04lane\x18\x08 \x01(\tR\x04lane\x12\x1e\n\nconcurrent\x18\t \x01(\x08R\nconcurrent*\x9a\x01\n\x08VerbKind\x12\x19\n\x15VERB_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eVERB_KIND_READ\x10\x01\x12\x16\n\x12VERB_KIND_MUTATION\x10\x02\x12\x1a\n\x16VERB_KIND_LONG_RUNNING\x10\x03\x12\x14\n\x10VERB_KIND_STREAM\x10\x04\x12\x15\n\x11VERB_KIND_CONTROL\x10\x05*c\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x11\n\rROLE_MIGRATOR\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04*Q\n\x08Recovery\x12\x18\n\x14RECOVERY_UNSPECIFIED\x10\x00\x12\x16\n\x12RECOVERY_ROLL_BACK\x10\x01\x12\x13\n\x0fRECOVERY_RESUME\x10\x02:M\n\x04verb\x12\x1e.google.protobuf.MethodOptions\x18\xe1\x89\x03 \x01(\x0b\x32\x17.virtrpc.v1.VerbOptionsR\x04verb:7\n\x06secret\x12\x1d.google.protobuf.FieldOptions\x18\xe2\x89\x03 \x01(\x08R\x06secretB4\n\x0e\x64\x65v.virtrpc.v1P\x01Z virtrpc.dev/virtrpc/v1;virtrpcv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18virtrpc/v1/options.proto\x12\nvirtrpc.v1\x1a google/protobuf/descriptor.proto\"\x95\x03\n\x0bVerbOptions\x12%\n\x0e\x64river_methods\x18\x01 \x03(\tR\rdriverMethods\x12$\n\x04role\x18\x02 \x01(\x0e\x32\x10.virtrpc.v1.RoleR\x04role\x12(\n\x04kind\x18\x03 \x01(\x0e\x32\x14.virtrpc.v1.VerbKindR\x04kind\x12\x1a\n\x08preempts\x18\x04 \x01(\x08R\x08preempts\x12\x1e\n\ncapability\x18\x05 \x01(\tR\ncapability\x12\x16\n\x06result\x18\x06 \x01(\tR\x06result\x12\x30\n\x08recovery\x18\x07 \x01(\x0e\x32\x14.virtrpc.v1.RecoveryR\x08recovery\x12\x12\n\x04lane\x18\x08 \x01(\tR\x04lane\x12\x1e\n\nconcurrent\x18\t \x01(\x08R\nconcurrent\x12\'\n\x0f\x62rings_instance\x18\n \x01(\x08R\x0e\x62ringsInstance\x12,\n\x12\x62rings_instance_if\x18\x0b \x01(\tR\x10\x62ringsInstanceIf*\x9a\x01\n\x08VerbKind\x12\x19\n\x15VERB_KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eVERB_KIND_READ\x10\x01\x12\x16\n\x12VERB_KIND_MUTATION\x10\x02\x12\x1a\n\x16VERB_KIND_LONG_RUNNING\x10\x03\x12\x14\n\x10VERB_KIND_STREAM\x10\x04\x12\x15\n\x11VERB_KIND_CONTROL\x10\x05*c\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x11\n\rROLE_OPERATOR\x10\x02\x12\x11\n\rROLE_MIGRATOR\x10\x03\x12\x0e\n\nROLE_ADMIN\x10\x04*Q\n\x08Recovery\x12\x18\n\x14RECOVERY_UNSPECIFIED\x10\x00\x12\x16\n\x12RECOVERY_ROLL_BACK\x10\x01\x12\x13\n\x0fRECOVERY_RESUME\x10\x02:M\n\x04verb\x12\x1e.google.protobuf.MethodOptions\x18\xe1\x89\x03 \x01(\x0b\x32\x17.virtrpc.v1.VerbOptionsR\x04verb:7\n\x06secret\x12\x1d.google.protobuf.FieldOptions\x18\xe2\x89\x03 \x01(\x08R\x06secretB4\n\x0e\x64\x65v.virtrpc.v1P\x01Z virtrpc.dev/virtrpc/v1;virtrpcv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,12 +33,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'virtrpc.v1.options_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016dev.virtrpc.v1P\001Z virtrpc.dev/virtrpc/v1;virtrpcv1'
-  _globals['_VERBKIND']._serialized_start=396
-  _globals['_VERBKIND']._serialized_end=550
-  _globals['_ROLE']._serialized_start=552
-  _globals['_ROLE']._serialized_end=651
-  _globals['_RECOVERY']._serialized_start=653
-  _globals['_RECOVERY']._serialized_end=734
+  _globals['_VERBKIND']._serialized_start=483
+  _globals['_VERBKIND']._serialized_end=637
+  _globals['_ROLE']._serialized_start=639
+  _globals['_ROLE']._serialized_end=738
+  _globals['_RECOVERY']._serialized_start=740
+  _globals['_RECOVERY']._serialized_end=821
   _globals['_VERBOPTIONS']._serialized_start=75
-  _globals['_VERBOPTIONS']._serialized_end=393
+  _globals['_VERBOPTIONS']._serialized_end=480
 # @@protoc_insertion_point(module_scope)

@@ -145,6 +145,8 @@ class VerbOptions(google.protobuf.message.Message):
     RECOVERY_FIELD_NUMBER: builtins.int
     LANE_FIELD_NUMBER: builtins.int
     CONCURRENT_FIELD_NUMBER: builtins.int
+    BRINGS_INSTANCE_FIELD_NUMBER: builtins.int
+    BRINGS_INSTANCE_IF_FIELD_NUMBER: builtins.int
     role: global___Role.ValueType
     """The least role that may call it."""
     kind: global___VerbKind.ValueType
@@ -172,6 +174,13 @@ class VerbOptions(google.protobuf.message.Message):
     """Several may run at a time, in no lane: the verb itself guards what it
     changes.
     """
+    brings_instance: builtins.bool
+    """Brings an instance to the host: while the host is disabled (SetHostEnabled,
+    SetMaintenanceMode) it is refused with FAILED_PRECONDITION / HOST_DISABLED,
+    unless the instance is there already and managed.
+    """
+    brings_instance_if: builtins.str
+    """As brings_instance, where this bool field of the request is true."""
     @property
     def driver_methods(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Methods of the hypervisor driver contract that the verb mirrors, e.g.
@@ -190,8 +199,10 @@ class VerbOptions(google.protobuf.message.Message):
         recovery: global___Recovery.ValueType = ...,
         lane: builtins.str = ...,
         concurrent: builtins.bool = ...,
+        brings_instance: builtins.bool = ...,
+        brings_instance_if: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["capability", b"capability", "concurrent", b"concurrent", "driver_methods", b"driver_methods", "kind", b"kind", "lane", b"lane", "preempts", b"preempts", "recovery", b"recovery", "result", b"result", "role", b"role"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["brings_instance", b"brings_instance", "brings_instance_if", b"brings_instance_if", "capability", b"capability", "concurrent", b"concurrent", "driver_methods", b"driver_methods", "kind", b"kind", "lane", b"lane", "preempts", b"preempts", "recovery", b"recovery", "result", b"result", "role", b"role"]) -> None: ...
 
 global___VerbOptions = VerbOptions
 

@@ -1,0 +1,49 @@
+"""Types of settings that click does not have, and values of a TOML file as flags would say them."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class Folder(click.Path):
+    """A folder that need not exist; an empty path would mean the one that we happen to be in."""
+
+    def __init__(self, *, file_okay: bool = True) -> None:
+        super().__init__(path_type=Path, file_okay=file_okay)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """See click.ParamType."""
+        if not os.fspath(value):
+            self.fail("a path is missing", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A length of time; "nan" is within every range."""
+
+    name = "seconds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """See click.ParamType."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no length of time", param, ctx)
+        return number
+
+
+def as_flag(value: object) -> object:
+    """A value of a TOML file as it would be said as a flag; raises ValueError for a table."""
+    if isinstance(value, list):
+        return [as_flag(element) for element in value]
+    if isinstance(value, str | bool):
+        return value
+    if isinstance(value, int | float):
+        return str(value)
+    raise ValueError("is not a setting's value")

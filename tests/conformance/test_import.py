@@ -1,0 +1,194 @@
+"""Instances that somebody else made are shown, adopted, and then like any other."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from virtrpc.v1 import host_pb2 as pb
+from virtrpc.v1 import instance_pb2, operation_pb2, types_pb2
+from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.spec_pb2 import InstanceSpec
+
+from tests.daemon import Connection, DaemonProcess
+from tests.foreign import define_by_virsh, spawn_foreign
+from tests.instances import MEMORY_MIB, TIMEOUT_S, console_until, destroyed
+from tests.refusals import refused
+
+PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+RUNNING = types_pb2.POWER_STATE_RUNNING
+# The first that each guest says.
+GREETING = {"fake": b"booting", "libvirt": b"Linux version"}
+
+
+@pytest.fixture(scope="module")
+def daemon(
+    backend: str,
+    short_folder: Callable[[], Path],
+    guest_images: Callable[[DaemonProcess], None],
+) -> Iterator[DaemonProcess]:
+    """A daemon of this module's own: on libvirt its foreign domain is older than it."""
+    with DaemonProcess(short_folder(), backend=backend) as started:
+        guest_images(started)
+        yield started
+
+
+@pytest.fixture(scope="module")
+def foreign(backend: str, daemon: DaemonProcess) -> Iterator[str]:
+    """An instance that runs and was made by somebody else."""
+    if backend == "libvirt":
+        instance_id = define_by_virsh(daemon)
+        daemon.start()
+    else:
+        with daemon.start().connect() as connection:
+            instance_id = spawn_foreign(connection)
+    yield instance_id
+    with daemon.connect() as connection:
+        import_instance(connection, instance_id)
+        destroyed(connection, instance_id)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> None:
+    """The daemon is this module's own."""
+
+
+def import_instance(
+    connection: Connection, instance_id: str, **fields: object
+) -> pb.ImportInstanceResponse:
+    request = pb.ImportInstanceRequest(instance_id=instance_id, **fields)  # type: ignore[arg-type]
+    return connection.hosts.ImportInstance(request, timeout=TIMEOUT_S)
+
+
+def get(connection: Connection, instance_id: str) -> Instance:
+    request = instance_pb2.GetInstanceRequest(instance_id=instance_id)
+    return connection.instances.GetInstance(request, timeout=TIMEOUT_S).instance
+
+
+def operations(connection: Connection) -> int:
+    listed = connection.operations.ListOperations(operation_pb2.ListOperationsRequest())
+    return len(listed.operations)
+
+
+def test_foreign_instance_cannot_be_changed(connection: Connection, foreign: str) -> None:
+    assert not get(connection, foreign).managed
+    with refused(PRECONDITION, "FOREIGN_INSTANCE"):
+        connection.instances.PauseInstance(instance_pb2.PauseInstanceRequest(instance_id=foreign))
+
+
+def test_check_shows_what_would_be_and_changes_nothing(
+    connection: Connection, backend: str, foreign: str
+) -> None:
+    before = operations(connection)
+    shown = import_instance(connection, foreign, validate_only=True)
+    assert operations(connection) == before
+    assert not get(connection, foreign).managed
+    assert shown.instance.managed
+    assert shown.instance.spec.flavor.vcpus == 1
+    assert shown.instance.spec.flavor.memory_mib == MEMORY_MIB
+    kinds = {difference.path: difference.kind for difference in shown.differences}
+    assert kinds["metadata"] == pb.IMPORT_DIFFERENCE_KIND_ADDED
+    if backend == "libvirt":
+        assert kinds["devices/panic[0]"] == pb.IMPORT_DIFFERENCE_KIND_NOT_EXPRESSIBLE
+        assert kinds["title"] == pb.IMPORT_DIFFERENCE_KIND_NOT_EXPRESSIBLE
+        assert kinds["devices/serial[0]/log"] == pb.IMPORT_DIFFERENCE_KIND_ADDED
+        (interface,) = shown.instance.spec.interfaces
+        assert interface.mac_address == "52:54:00:12:34:56"
+        assert interface.HasField("user")
+        assert shown.instance.spec.image.kernel_image_id == "kernel"
+
+
+def test_specification_that_contradicts_the_machine_is_refused(
+    connection: Connection, foreign: str
+) -> None:
+    spec = InstanceSpec(name="other")
+    spec.flavor.vcpus, spec.flavor.memory_mib = 2, MEMORY_MIB
+    for validate_only in (True, False):
+        with refused(PRECONDITION, "BLOCKED") as refusal:
+            import_instance(connection, foreign, spec=spec, validate_only=validate_only)
+        assert {"spec.name", "spec.flavor.vcpus"} <= set(refusal.fields)
+        assert set(refusal.preconditions) == {"SPEC_CONTRADICTS_MACHINE"}
+
+
+def test_disabled_host_adopts_nothing(connection: Connection, foreign: str) -> None:
+    connection.hosts.SetHostEnabled(pb.SetHostEnabledRequest(enabled=False, reason="full"))
+    with refused(PRECONDITION, "HOST_DISABLED"):
+        import_instance(connection, foreign)
+    connection.hosts.SetHostEnabled(pb.SetHostEnabledRequest(enabled=True))
+
+
+def test_unknown_instance_is_not_found(connection: Connection, foreign: str) -> None:
+    assert foreign
+    for validate_only in (True, False):
+        with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND"):
+            import_instance(connection, str(uuid.uuid4()), validate_only=validate_only)
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+        import_instance(connection, "x")
+    assert refusal.fields == ["instance_id"]
+
+
+@pytest.fixture(scope="module")
+def adopted(daemon: DaemonProcess, foreign: str) -> Instance:
+    """The same, from here on the service's own."""
+    with daemon.connect() as connection:
+        before = get(connection, foreign)
+        checked = import_instance(connection, foreign, validate_only=True)
+        reply = import_instance(connection, foreign)
+    assert list(reply.differences) == list(checked.differences)
+    assert reply.instance.spec == checked.instance.spec
+    assert reply.instance.started_at == before.started_at
+    return reply.instance
+
+
+class TestAdopted:
+    """From here on it is like any other."""
+
+    def test_it_runs_on_and_is_managed(self, connection: Connection, adopted: Instance) -> None:
+        assert adopted.managed
+        assert adopted.power_state == RUNNING
+        now = get(connection, adopted.instance_id)
+        assert (now.managed, now.spec) == (True, adopted.spec)
+        assert not now.HasField("created_at")
+
+    def test_repeat_returns_it_as_it_is(self, connection: Connection, adopted: Instance) -> None:
+        again = import_instance(connection, adopted.instance_id)
+        assert again.instance.spec == adopted.spec
+        assert list(again.differences) == []
+        import_instance(connection, adopted.instance_id, spec=adopted.spec)
+        other = InstanceSpec()
+        other.CopyFrom(adopted.spec)
+        other.labels["x"] = "y"
+        with refused(grpc.StatusCode.ALREADY_EXISTS, "SPEC_DIFFERS"):
+            import_instance(connection, adopted.instance_id, spec=other)
+
+    def test_every_verb_works_on_it(
+        self, connection: Connection, backend: str, adopted: Instance
+    ) -> None:
+        about = adopted.instance_id
+        change = instance_pb2.UpdateInstanceMetadataRequest(instance_id=about, set={"k": "v"})
+        connection.instances.UpdateInstanceMetadata(change, timeout=TIMEOUT_S)
+        connection.instances.PauseInstance(
+            instance_pb2.PauseInstanceRequest(instance_id=about), timeout=TIMEOUT_S
+        )
+        connection.instances.UnpauseInstance(
+            instance_pb2.UnpauseInstanceRequest(instance_id=about), timeout=TIMEOUT_S
+        )
+        off = instance_pb2.PowerOffInstanceRequest(instance_id=about)
+        off.timeout.FromSeconds(0)
+        connection.instances.PowerOffInstance(off, timeout=TIMEOUT_S)
+        connection.instances.PowerOnInstance(
+            instance_pb2.PowerOnInstanceRequest(instance_id=about), timeout=TIMEOUT_S
+        )
+        console_until(connection, about, GREETING[backend])
+        assert dict(get(connection, about).metadata) == {"k": "v"}
+
+    def test_secrets_of_the_domain_are_kept_and_told_nobody(
+        self, daemon: DaemonProcess, backend: str, adopted: Instance
+    ) -> None:
+        if backend == "fake":
+            return  # which has none
+        definition = daemon.state_dir / "libvirt" / "etc" / "qemu" / f"{adopted.name}.xml"
+        assert "canary12" in definition.read_text()
+        assert "canary12" not in daemon.log()
+        assert b"canary12" not in (daemon.state_dir / "journal.sqlite").read_bytes()

@@ -1,0 +1,1 @@
+"""Messages that no client of ours would send, to every RPC of the descriptors."""
