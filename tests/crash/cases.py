@@ -133,6 +133,13 @@ READS = (
     Case("DownloadImage", [PULL], IMAGE),
     Case("GetConsoleOutput", [SPAWN]),
     Case("StreamConsoleOutput", [SPAWN], {"now": True}),
+    Case("AttachConsole", [SPAWN], {"open": {"instance_id": "{key}"}}),
+    Case(
+        "TunnelConsole",
+        [SPAWN],
+        {"open": {"instance_id": "{key}", "type": console_pb2.CONSOLE_TYPE_VNC}},
+        wrong=IS_OFF,
+    ),
     Case("WatchEvents", fields={"snapshot": True}),
     Case("GetOperation", [SPAWN], {"operation_id": "{operation}"}),
     Case("ListOperations", unknown=""),
@@ -158,11 +165,14 @@ FAILING_CASES = (
 def small_spec(
     backend: str, instance_id: str, labels: Mapping[str, str] | None = None
 ) -> InstanceSpec:
-    """The smallest guest that boots and has a disk: kernel and ramdisk, 96 MiB, 1 MiB of swap."""
+    """The smallest guest that boots, with a disk and a screen: kernel, ramdisk, 96 MiB, 1 MiB
+    of swap.
+    """
     spec = InstanceSpec(name=f"crash-{instance_id[:8]}", labels=labels)
     spec.flavor.vcpus, spec.flavor.memory_mib, spec.flavor.swap_mib = 1, 96, 1
     spec.image.kernel_image_id, spec.image.ramdisk_image_id = "kernel", "ramdisk"
     spec.image.kernel_args = "console=ttyS0"
+    spec.machine.graphics = spec_pb2.GRAPHICS_TYPE_VNC
     if backend == "libvirt":
         # It never falls silent.
         spec.image.kernel_args = f"{guest_cmdline()} virtrpc.counter=1"
