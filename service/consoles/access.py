@@ -23,9 +23,15 @@ class ConsoleAccess:
         self.tokens = tokens
         self._pools = pools
 
-    async def spend(self, token: str) -> Access:
-        """What a token opens; raises TokenRefusedError, also where its machine was restarted."""
-        access = self.tokens.spend(token)
+    async def spend(self, token: str, *, fits: Callable[[Access], bool]) -> Access:
+        """What a token opens, once; raises TokenRefusedError.
+
+        Also where it does not fit, or its machine was restarted. Nothing is spent where
+        the hypervisor is out of reach.
+        """
+        access = self.tokens.find(token)
+        if not fits(access):
+            raise TokenRefusedError
         try:
             place = await self.blocking(self.consoles.place, access.instance_id, access.kind)
         except UnreachableError:
@@ -34,7 +40,7 @@ class ConsoleAccess:
             raise TokenRefusedError from error
         if place.boot != access.boot:
             raise TokenRefusedError
-        return access
+        return self.tokens.spend(token)
 
     async def boot(self, instance_id: str, kind: "ConsoleType.ValueType") -> str:
         """Which start of its machine a console belongs to; raises as Consoles.place."""

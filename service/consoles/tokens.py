@@ -83,8 +83,8 @@ class Tokens:
         self._database.execute(_OLDEST, (access.instance_id, _MOST_OF_AN_INSTANCE))
         return f"{name}.{secret}"
 
-    def spend(self, token: str) -> Access:
-        """What a token opens, which it does not a second time; raises TokenRefusedError."""
+    def find(self, token: str) -> Access:
+        """What a token opens; raises TokenRefusedError."""
         name, _, secret = token.partition(".")
         row = self._database.execute("SELECT * FROM token WHERE name = ?", (name,)).fetchone()
         # Compared even where there is nothing to compare with: it takes as long.
@@ -92,8 +92,13 @@ class Tokens:
         proven = hmac.compare_digest(digest, _digest(secret))
         if row is None or not proven or row[6] < time.time():
             raise TokenRefusedError
-        self._database.execute("DELETE FROM token WHERE name = ?", (name,))
         return Access(instance_id=row[2], kind=row[3], boot=row[4], caller=row[5])
+
+    def spend(self, token: str) -> Access:
+        """As `find`, and the token opens nothing any more."""
+        access = self.find(token)
+        self._database.execute("DELETE FROM token WHERE name = ?", (token.partition(".")[0],))
+        return access
 
     def expire(self, token: str, *, at: float) -> None:
         """Gives a token that was not spent another end."""

@@ -13,7 +13,6 @@ from backends.errors import InvalidArgumentError
 from service.consoles.access import ConsoleAccess
 from service.consoles.connections import ConsoleConnection, ConsoleConnections, closed
 from service.consoles.output import happens
-from service.consoles.tokens import TokenRefusedError
 from service.consoles.writing import cancelled
 from service.dispatcher import Call
 from service.errors import ShuttingDownError
@@ -43,7 +42,10 @@ class TunnelVerbs:
         """See ConsoleService.TunnelConsole."""
         asked = await _opening(requests)
         if asked.token:
-            await self._spend(asked)
+            wanted = (asked.instance_id, asked.type)
+            await self._access.spend(
+                asked.token, fits=lambda access: (access.instance_id, access.kind) == wanted
+            )
         boot = await self._access.boot(asked.instance_id, asked.type)
         with self._connections.opened(asked.instance_id, boot) as connection:
             tunnel = await Tunnel.to(
@@ -58,11 +60,6 @@ class TunnelVerbs:
             if self._closing():
                 raise ShuttingDownError("the daemon stops")
             yield pb.TunnelConsoleResponse(closed=closed(connection.reason))
-
-    async def _spend(self, asked: pb.TunnelConsoleOpen) -> None:
-        access = await self._access.spend(asked.token)
-        if (access.instance_id, access.kind) != (asked.instance_id, asked.type):
-            raise TokenRefusedError
 
 
 class Tunnel:

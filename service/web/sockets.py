@@ -109,12 +109,15 @@ class ConsoleSockets:
         except ConnectionError:
             return  # the client has gone
         except ContractError as error:
+            if self._closing:
+                await socket.close(code=WSCloseCode.SERVICE_RESTART)
+                return
             await _end(socket, _REFUSED, {"refused": error.reason, "message": str(error)})
 
     async def _serve(self, socket: web.WebSocketResponse, hello: _Hello) -> None:
-        access = await self._access.spend(hello.token)
-        if PAGES.get(access.kind) != hello.page:
-            raise TokenRefusedError
+        access = await self._access.spend(
+            hello.token, fits=lambda access: PAGES.get(access.kind) == hello.page
+        )
         with (
             self._connections.opened(access.instance_id, access.boot) as connection,
             self._resumable(access) as resume,

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,11 +13,13 @@ import pytest
 from virtrpc.v1 import console_pb2 as pb
 from virtrpc.v1 import instance_pb2
 
+from tests.daemon import DaemonProcess
 from tests.instances import TIMEOUT_S
-from tests.web.conftest import WebHost
+from tests.web.conftest import WebHost, web_host
 
 VNC, SERIAL = pb.CONSOLE_TYPE_VNC, pb.CONSOLE_TYPE_SERIAL
 REFUSED, ENDED = 4403, 4410
+BYTES = (aiohttp.WSMsgType.BINARY,)
 Socket = aiohttp.ClientWebSocketResponse
 
 
@@ -194,6 +197,26 @@ async def test_stop_ends_connections_and_voids_every_token(fake_host: WebHost, p
     for token in (unused, facts["resume"]):
         async with connected(fake_host) as socket:
             await refused(socket, {"page": page, "token": token})
+
+
+@pytest.mark.parametrize("page", ["vnc", "serial"])
+async def test_stopping_daemon_says_that_it_comes_back(
+    page: str,
+    short_folder: Callable[[], Path],
+    guest_images: Callable[[DaemonProcess], None],
+) -> None:
+    hosts = web_host("fake", short_folder(), guest_images)
+    host = next(hosts)
+    async with connected(host) as socket:
+        await opened(socket, page, host.access(VNC if page == "vnc" else SERIAL).token)
+        assert host.daemon.process is not None
+        host.daemon.process.terminate()
+        while (message := await socket.receive(timeout=TIMEOUT_S)).type in BYTES:
+            pass
+        assert message.data == aiohttp.WSCloseCode.SERVICE_RESTART
+    assert await asyncio.to_thread(host.daemon.wait) == 0
+    host.daemon.start()
+    hosts.close()
 
 
 async def test_no_token_is_logged(fake_host: WebHost) -> None:
