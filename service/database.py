@@ -5,6 +5,8 @@ import os
 import sqlite3
 from pathlib import Path
 
+from service import wal
+
 
 class DatabaseFileError(Exception):
     """The file cannot be used; the message says why, and what to do."""
@@ -20,15 +22,18 @@ def open_database(
     """
     if not path.exists():
         _make(path, f"BEGIN; {schema} PRAGMA user_version = {version}; COMMIT")
+    remedy = f"restore it, or move it and what is beside it away to begin a new one ({loses})"
+    # Before SQLite opens the file: it would drop what is behind the damage for good.
+    if wal.is_damaged(path.with_name(f"{path.name}-wal")):
+        raise DatabaseFileError(
+            f"{path} is not a sound {what} (its write-ahead log is damaged); {remedy}"
+        )
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
         _prepare(connection, version=version, what=what)
     except (sqlite3.DatabaseError, ValueError) as error:
         connection.close()
-        raise DatabaseFileError(
-            f"{path} is not a sound {what} ({error}); restore it, or move it away to begin"
-            f" a new one ({loses})"
-        ) from error
+        raise DatabaseFileError(f"{path} is not a sound {what} ({error}); {remedy}") from error
     except DatabaseFileError:
         connection.close()
         raise

@@ -75,8 +75,9 @@ class HostObserver:
     def operation_changed(self, operation: Operation) -> None:
         """See Listener."""
         if operation.instance_id:
-            running = "" if operation.done else operation.operation_id
-            self._truth.set_operation(operation.instance_id, running)
+            truth = self._truth
+            tell = truth.operation_ended if operation.done else truth.operation_goes_on
+            tell(operation.instance_id, operation.operation_id)
         if operation.verb in self._host_verbs:
             self._daemon.operation_id = "" if operation.done else operation.operation_id
         told = Operation()

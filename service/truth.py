@@ -66,7 +66,7 @@ class Truth:
         self._listed = False
         self._records: dict[str, Record] = {}
         self._ids: list[str] = []
-        self._operations: dict[str, str] = {}
+        self._operations: dict[str, dict[str, None]] = {}
         self._observed_at_ns = 0
 
     def __len__(self) -> int:
@@ -129,16 +129,18 @@ class Truth:
         if self._records.pop(instance_id, None) is not None:
             del self._ids[bisect_left(self._ids, instance_id)]
 
-    def set_operation(self, instance_id: str, operation_id: str) -> None:
-        """Which operation changes the instance now; empty: none."""
-        if operation_id:
-            self._operations[instance_id] = operation_id
-        else:
+    def operation_goes_on(self, instance_id: str, operation_id: str) -> None:
+        """The operation has not ended; the oldest one of an instance is told with it."""
+        self._operations.setdefault(instance_id, {})[operation_id] = None
+        self._tell_operation(instance_id)
+
+    def operation_ended(self, instance_id: str, operation_id: str) -> None:
+        """Others of the instance may go on: what waits for its lane, or runs beside it."""
+        live = self._operations.get(instance_id, {})
+        live.pop(operation_id, None)
+        if not live:
             self._operations.pop(instance_id, None)
-        record = self._records.get(instance_id)
-        if record is not None:
-            record.instance.operation_id = operation_id
-            record.touch()
+        self._tell_operation(instance_id)
 
     def sampled(self, samples: Sequence[Sample], *, at_ns: int) -> None:
         """Live counters of all running instances."""
@@ -166,9 +168,18 @@ class Truth:
             counts[instance.power_state] = counts.get(instance.power_state, 0) + 1
         return counts
 
+    def _tell_operation(self, instance_id: str) -> None:
+        record = self._records.get(instance_id)
+        if record is not None:
+            record.instance.operation_id = self._operation_of(instance_id)
+            record.touch()
+
+    def _operation_of(self, instance_id: str) -> str:
+        return next(iter(self._operations.get(instance_id, ())), "")
+
     def _completed(self, instance: Instance, known: Record | None) -> None:
         """Adds what only the daemon knows: the running operation and the last sample."""
-        instance.operation_id = self._operations.get(instance.instance_id, "")
+        instance.operation_id = self._operation_of(instance.instance_id)
         if known is not None and not instance.cpu_time_ns and known.instance.cpu_time_ns:
             instance.cpu_time_ns = known.instance.cpu_time_ns
             instance.cpu_time_at.CopyFrom(known.instance.cpu_time_at)

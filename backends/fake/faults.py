@@ -11,7 +11,8 @@ One that is spawned with the label `fake/foreign` is afterwards as if somebody e
 had made it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from backends.errors import (
     ContractError,
@@ -29,6 +30,8 @@ _ERRORS: Mapping[str, Callable[[str], ContractError]] = {
     "unreachable": UnreachableError,
     "timeout": TimedOutError,
 }
+_DELAY = re.compile(r"delay:[0-9]{1,6}(\.[0-9]{1,9})?")
+_ACTIONS = "fail|unreachable|timeout|delay:SECONDS"
 
 
 def parse_rules(text: str) -> dict[str, str]:
@@ -36,20 +39,25 @@ def parse_rules(text: str) -> dict[str, str]:
     rules = {}
     for rule in filter(None, (part.strip() for part in text.split(","))):
         where, equals, action = rule.partition("=")
-        _check(action if equals else "", rule)
+        if not (equals and _is_action(action)):
+            raise InvalidArgumentError(
+                f"not a fault: {rule!r} (VERB[.STEP]={_ACTIONS})", field="fake_faults"
+            )
         rules[where] = action
     return rules
 
 
-def _check(action: str, rule: str) -> None:
-    kind, _, seconds = action.partition(":")
-    known = kind in _ERRORS and not seconds
-    delay = kind == "delay" and seconds.replace(".", "", 1).isdigit()
-    if not (known or delay):
-        raise InvalidArgumentError(
-            f"not a fault: {rule!r} (VERB[.STEP]=fail|unreachable|timeout|delay:SECONDS)",
-            field="fake_faults",
-        )
+def _is_action(text: str) -> bool:
+    return text in _ERRORS or _DELAY.fullmatch(text) is not None
+
+
+def _mistakes(labels: Mapping[str, str]) -> Iterator[ContractError]:
+    """Labels that were meant as faults and are none."""
+    for key, action in labels.items():
+        if key.startswith(LABEL_PREFIX) and key != FOREIGN_LABEL and not _is_action(action):
+            yield InvalidArgumentError(
+                f"not a fault: {action!r} ({_ACTIONS})", field=f'spec.labels["{key}"]'
+            )
 
 
 class FaultyWork:
@@ -75,7 +83,7 @@ class FaultyWork:
 
     def ready(self, blockers: Sequence[ContractError] = ()) -> None:
         """See Work; faults of the whole verb happen after it."""
-        self._work.ready(blockers)
+        self._work.ready([*blockers, *_mistakes(self._labels)])
         self._happen(self._verb, "*")
 
     def step(self, name: str, undo: Undo | None = None) -> None:

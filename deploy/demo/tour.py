@@ -47,9 +47,11 @@ class Tour:
         self._timeout_s = timeout_s
         self._watching = asyncio.Event()
         self._spoke = asyncio.Event()
+        self._created = asyncio.Event()
         self._started = asyncio.Event()
         self._deleted = asyncio.Event()
         self._awaited = {
+            EventType.EVENT_TYPE_CREATED: self._created,
             EventType.EVENT_TYPE_STARTED: self._started,
             EventType.EVENT_TYPE_DELETED: self._deleted,
         }
@@ -68,7 +70,8 @@ class Tour:
                 serving()
                 await stop.wait()
             await destroy_all(self._client, self.instance_id)
-            await first(self._deleted.wait(), asyncio.sleep(_LAST_EVENT_S))
+            if self._created.is_set():  # else there was nothing to delete
+                await first(self._deleted.wait(), asyncio.sleep(_LAST_EVENT_S))
             events.cancel()
 
     async def _booted(self, streams: asyncio.TaskGroup) -> None:

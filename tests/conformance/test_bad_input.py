@@ -56,6 +56,22 @@ def assert_fit_for_a_caller(refusal: Refusal) -> None:
     assert refusal.message.isascii()
 
 
+@pytest.mark.parametrize("backend", ["fake"], indirect=True)
+@pytest.mark.parametrize(
+    "action", ["", "explode", "fail:1", "delay:", "delay:x", "delay:-1", "delay:nan", "delay:1e400",
+               "delay:²", "delay:" + "9" * 99],
+)  # fmt: skip
+def test_label_that_is_no_fault_is_refused_by_the_fake_backend(
+    connection: Connection, backend: str, action: str
+) -> None:
+    """Whenever it would happen: a fault that was misspelt would be none."""
+    request = good_request(backend)
+    request.spec.labels["fake/pause_instance"] = action
+    operation = finished(connection, connection.instances.SpawnInstance(request, timeout=TIMEOUT_S))
+    assert operation.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+    assert [b.field for b in operation.error.blockers] == ['spec.labels["fake/pause_instance"]']
+
+
 @pytest.mark.parametrize("size", [300, MIB])
 def test_overlong_key_of_a_map_is_refused_in_a_reply_of_bounded_size(
     connection: Connection, backend: str, size: int

@@ -186,3 +186,11 @@ def machine_pids(instance_id: str) -> list[int]:
         and Path((process.info["cmdline"] or [""])[0]).name.startswith("qemu-system")
         and process.info["status"] != psutil.STATUS_ZOMBIE
     ]
+
+
+def end_machines(folder: Path) -> None:
+    """Ends the QEMUs whose files are below a folder: a test that fails leaves none running."""
+    for process in psutil.process_iter(["name", "cmdline"]):
+        ours = any(f"{folder}/" in word for word in process.info["cmdline"] or ())
+        if ours and process.info["name"].startswith("qemu-system"):
+            process.kill()

@@ -186,12 +186,14 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def count_or_refusal(path: Path, content: bytes) -> int | None:
+def count_or_refusal(path: Path, content: bytes, log: bytes = b"") -> int | None:
     """How many operations a daemon finds in a file; None where it refuses it."""
     for file in path.parent.glob("damaged*"):
         file.unlink()
     damaged = path.with_name("damaged.sqlite")
     damaged.write_bytes(content)
+    if log:
+        Path(f"{damaged}-wal").write_bytes(log)
     try:
         journal = Journal(damaged)
     except JournalError:
@@ -202,6 +204,66 @@ def count_or_refusal(path: Path, content: bytes) -> int | None:
         return None
     finally:
         journal.close()
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, bytes]:
+    """The file and the write-ahead log of a journal that was not closed; a commit for each."""
+    path = tmp_path_factory.mktemp("killed") / "journal.sqlite"
+    journal = Journal(path)
+    for number in range(1, OPERATIONS + 1):
+        journal.accept(operation(number), b"request" * 20).result()
+    content = path.read_bytes(), Path(f"{path}-wal").read_bytes()
+    journal.close()
+    return content
+
+
+def test_log_of_a_killed_daemon_is_read(killed: tuple[bytes, bytes], path: Path) -> None:
+    assert count_or_refusal(path, *killed) == OPERATIONS
+
+
+def test_write_that_a_crash_cut_off_is_forgotten(killed: tuple[bytes, bytes], path: Path) -> None:
+    content, log = killed
+    assert count_or_refusal(path, content, log[:-1]) == OPERATIONS - 1
+    torn = log[:-100] + bytes(100)
+    assert count_or_refusal(path, content, torn) in (OPERATIONS, OPERATIONS - 1)
+
+
+@settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_flipped_bit_in_the_log_costs_no_operation_but_the_last(
+    killed: tuple[bytes, bytes], path: Path, data: st.DataObject
+) -> None:
+    content, log = killed[0], bytearray(killed[1])
+    place = data.draw(st.integers(0, len(log) - 1))
+    log[place] ^= 1 << data.draw(st.integers(0, 7))
+    assert count_or_refusal(path, content, bytes(log)) in (None, OPERATIONS, OPERATIONS - 1)
+
+
+def test_damaged_log_is_refused_again_and_stays_as_it_is(
+    killed: tuple[bytes, bytes], path: Path
+) -> None:
+    """Not even the first daemon that finds it may take away what can still be saved."""
+    content, log = killed[0], bytearray(killed[1])
+    log[len(log) // 2] ^= 1
+    path.write_bytes(content)
+    Path(f"{path}-wal").write_bytes(log)
+    for _ in range(2):
+        with pytest.raises(JournalError, match="write-ahead log is damaged"):
+            Journal(path)
+    assert Path(f"{path}-wal").read_bytes() == log
+
+
+def test_log_that_began_anew_is_not_a_damaged_one(journal: Journal, path: Path) -> None:
+    """What is behind its new frames is left from before."""
+    for number in range(1, 11):
+        journal.accept(operation(number), b"request").result()
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()[0] == 0
+    journal.accept(operation(11), b"request").result()
+    assert len(reopened(path)) == 11
 
 
 def test_sound_file_is_read(filled: bytes, path: Path) -> None:

@@ -78,7 +78,7 @@ def test_bytes_follow_every_change(truth: Truth) -> None:
     assert shown(truth, B, basic).power_state == RUNNING
     truth.put(instance(B, PAUSED))
     assert shown(truth, B, basic).power_state == PAUSED
-    truth.set_operation(B, "operation")
+    truth.operation_goes_on(B, "operation")
     assert shown(truth, B, basic).operation_id == "operation"
     truth.sampled([sample(B)], at_ns=1)
     assert shown(truth, B, basic).cpu_time_ns == 5
@@ -93,13 +93,26 @@ def test_views_leave_the_instance_itself_whole(truth: Truth) -> None:
 
 
 def test_running_operation_is_told_also_of_an_instance_that_comes_later(truth: Truth) -> None:
-    truth.set_operation(A, "spawn")
+    truth.operation_goes_on(A, "spawn")
     truth.put(instance(A))
     assert truth.get(A).instance.operation_id == "spawn"
     truth.put(instance(A, PAUSED))
     assert truth.get(A).instance.operation_id == "spawn"
-    truth.set_operation(A, "")
+    truth.operation_ended(A, "spawn")
     assert truth.get(A).instance.operation_id == ""
+
+
+def test_operation_is_told_until_it_ends_whatever_ends_beside_it(truth: Truth) -> None:
+    """Verbs that need no lane run beside the one that has it; destroys wait behind it."""
+    truth.operation_goes_on(B, "copy")
+    truth.operation_goes_on(B, "rules")
+    truth.operation_goes_on(B, "destroy")
+    truth.operation_ended(B, "rules")
+    assert truth.get(B).instance.operation_id == "copy"
+    truth.operation_ended(B, "copy")
+    assert truth.get(B).instance.operation_id == "destroy"
+    truth.operation_ended(B, "destroy")
+    assert truth.get(B).instance.operation_id == ""
 
 
 def test_last_sample_outlives_a_new_listing(truth: Truth) -> None:

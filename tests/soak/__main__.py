@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.crash.verdict import end_machines
 from tests.daemon import DaemonProcess
 from tests.images import place_fake_images, place_guest_images
 from tests.soak import deaths, fleet, watchers
@@ -94,7 +95,10 @@ def _folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="virtrpc-soak-") as name:
         folder = Path(name)
         folder.chmod(0o755)
-        yield folder
+        try:
+            yield folder
+        finally:
+            end_machines(folder)
 
 
 def _arguments() -> argparse.Namespace:
