@@ -95,7 +95,7 @@ class LibvirtConsoles(Consoles):
             raise UnsupportedError(f"get_console.{name}", why=why, field="type")
 
     def _running(self, instance_id: str) -> _Machine:
-        domain = self._domains.find_for_read(instance_id)
+        domain = self._domains.find(instance_id)
         if domain is None:
             raise InstanceNotFoundError(instance_id)
         instance = require_managed(self._domains.read(domain), instance_id)
