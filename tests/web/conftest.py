@@ -1,6 +1,6 @@
 """Daemons with a web console, guests with a screen, and a browser."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class WebHost:
 
 def web_host(
     backend: str, folder: Path, place_images: Callable[[DaemonProcess], None]
-) -> Iterator[WebHost]:
+) -> Generator[WebHost, None, None]:
     """One that lives as long as nobody asks for more."""
     daemon = DaemonProcess(
         folder,
