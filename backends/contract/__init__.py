@@ -26,6 +26,7 @@ from backends.contract.facets import (
 )
 from backends.contract.host import Adoption, HostPower
 from backends.contract.images import Images
+from backends.contract.shares import Shares
 
 __all__ = [
     "Adoption",
@@ -45,5 +46,6 @@ __all__ = [
     "Observer",
     "Power",
     "Sample",
+    "Shares",
     "Suspension",
 ]

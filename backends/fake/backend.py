@@ -19,6 +19,7 @@ from backends.fake.intent import FakeIntent
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.power import FakePower
 from backends.fake.resources import sample_host
+from backends.fake.shares import FakeShares
 from backends.fake.suspension import FakeSuspension
 from backends.host_power import CommandedPower
 from backends.images import ImageStore, ImageUsers
@@ -33,6 +34,7 @@ class FakeBackend(Backend):
     name = "fake"
 
     def __init__(self, options: BackendOptions) -> None:
+        self._options = options
         self._host = FakeHost(options.state_dir / "fake", parse_rules(options.fake_faults))
         self._missing, self._features = lacking(options.fake_lacks)
         self.image_store = ImageStore(options.image_dir, options.images)
@@ -46,6 +48,7 @@ class FakeBackend(Backend):
         )
         guest = FakeGuestAgent(self._host)
         suspension = FakeSuspension(self._host)
+        shares = FakeShares(self._host, options.share_dirs, self._features)
         self._facets = (
             FakeLifecycle(self._host, self.image_store, self._features),
             FakeInstanceFiles(self._host),
@@ -54,6 +57,7 @@ class FakeBackend(Backend):
             guest,
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
+            shares,
             images,
             CommandedPower(
                 options.host_power,
@@ -63,7 +67,6 @@ class FakeBackend(Backend):
             ),
             FakeAdoption(self._host),
         )
-        self._pci_passthrough = options.pci_passthrough
         self._undo: Mapping[str, Callable[[str], None]] = {
             "remove_files": lambda instance_id: shutil.rmtree(
                 self._host.instance_folder(instance_id), ignore_errors=True
@@ -72,6 +75,7 @@ class FakeBackend(Backend):
             "thaw": guest.thaw,
             "disown": self._host.disown,
             "undefine": self._host.undefine,
+            "unshare": shares.undo_mount,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
             **images.undo,
         }
@@ -120,7 +124,11 @@ class FakeBackend(Backend):
 
     def sample_host(self, instances: Iterable[Instance]) -> HostSample:
         """See Backend."""
-        return sample_host(instances, pci_passthrough=self._pci_passthrough)
+        return sample_host(
+            instances,
+            pci_passthrough=self._options.pci_passthrough,
+            dedicated_cpus=self._options.dedicated_cpus,
+        )
 
     def console_log(self, instance_id: str) -> ConsoleLog:
         """See Backend."""
