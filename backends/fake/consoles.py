@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from virtrpc.v1 import console_pb2 as pb
 from virtrpc.v1 import spec_pb2
@@ -39,8 +40,7 @@ class FakeConsoles(Consoles):
         """See Consoles."""
         instance = self._with_console(instance_id, kind)
         boot = str(instance.started_at.ToNanoseconds())
-        beside = _PORTS.get(kind, ConsolePlace(boot=boot))
-        return ConsolePlace(boot=boot, host=beside.host, port=beside.port, path=beside.path)
+        return replace(_PORTS.get(kind, ConsolePlace(boot="")), boot=boot)
 
     def connect(self, instance_id: str, kind: "ConsoleType.ValueType") -> socket.socket:
         """See Consoles: it sends back what it gets, VNC after its greeting."""

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from virtrpc.errors import CancelledError, FailedPreconditionError
-from virtrpc.resume import Retries, follow
+from virtrpc.errors import RpcError
+from virtrpc.resume import Backoff, OnRetry, Retries, follow
 from virtrpc.v1.console_pb2 import (
     AttachConsoleOpen,
     AttachConsoleRequest,
@@ -114,12 +114,18 @@ class ConsoleAttachment:
     """One attachment over all its connections. Iterated in one thread, used from any."""
 
     def __init__(
-        self, attach: Callable[[Iterator[Any]], Any], opening: AttachConsoleOpen, retries: Retries
+        self,
+        attach: Callable[[Iterator[Any]], Any],
+        opening: AttachConsoleOpen,
+        *,
+        backoff: Backoff,
+        on_retry: OnRetry | None,
     ) -> None:
         """`attach` is the stub's AttachConsole."""
         self._attach = attach
         self._subscription = AttachSubscription(opening)
-        self._retries = retries
+        self._retries = Retries(backoff, self._broken)
+        self._on_retry = on_retry
         self._outgoing: Outgoing | None = None
         self._stream: Any = None
         self._detached = False
@@ -133,10 +139,9 @@ class ConsoleAttachment:
         while not self._subscription.ended and not self._detached:
             try:
                 yield from follow(self._call, self._subscription, self._retries)
-            except CancelledError:
-                if not self._detached:
-                    raise
-            except FailedPreconditionError as error:
+            except RpcError as error:
+                if self._detached:
+                    return
                 if error.reason != "WRITER_PRESENT" or not self._subscription.opened:
                     raise
                 self._subscription.read_only()
@@ -166,6 +171,14 @@ class ConsoleAttachment:
             timer = threading.Timer(_CLOSE_S, stream.cancel)
             timer.daemon = True
             timer.start()
+
+    def _broken(self, error: RpcError, pause_s: float) -> None:
+        """The connection has broken and will be opened again, unless nobody wants it any more."""
+        self._hang_up()
+        if self._detached:
+            raise error
+        if self._on_retry is not None:
+            self._on_retry(error, pause_s)
 
     def _call(self, opening: AttachConsoleOpen) -> Any:
         self._hang_up()

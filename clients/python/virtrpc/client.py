@@ -181,8 +181,9 @@ class Client(Services):
         After a break it resumes behind the last byte, as a reader where somebody
         else has become the writer meanwhile. Raises RpcError as `watch_events`.
         """
-        retries = Retries(self._backoff, on_retry)
-        return ConsoleAttachment(self.consoles.AttachConsole, opening, retries)
+        return ConsoleAttachment(
+            self.consoles.AttachConsole, opening, backoff=self._backoff, on_retry=on_retry
+        )
 
     def download_image(
         self,

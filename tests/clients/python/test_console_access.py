@@ -179,6 +179,20 @@ def test_no_port_is_opened_for_what_there_is_not(run: Run) -> None:
     assert "NO_CONSOLE" in refused.stderr
 
 
+def test_key_ends_the_wait_for_a_daemon_that_is_away(make_daemon: MakeDaemon) -> None:
+    served = make_daemon().start()
+    spawned_by = command_line(served.address)("instance", "spawn", "web-1", "--image", "demo")
+    assert spawned_by.returncode == 0, spawned_by.stderr
+    with attach(served) as terminal:
+        terminal.until(b"attached")
+        served.kill()
+        for pause in (b"0.1 s", b"0.2 s", b"0.4 s", b"0.8 s", b"1.6 s", b"3.2 s"):
+            terminal.until(b"connection lost, trying again in " + pause)
+        terminal.type(DETACH)
+        assert terminal.exit_code() == 130
+        assert terminal.as_before
+
+
 @pytest.mark.libvirt
 @pytest.mark.timeout(180)
 def test_terminal_before_a_real_guest_outlasts_the_daemon(make_daemon: MakeDaemon) -> None:

@@ -73,6 +73,13 @@ def resizes_told(attachment: ConsoleAttachment) -> Iterator[None]:
         signal.signal(signal.SIGWINCH, before)
 
 
+def _interrupt_the_wait() -> None:
+    """Wakes the main thread, which waits for the next try: as Ctrl-C does elsewhere."""
+    main = threading.main_thread().ident
+    if main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
+
+
 def forward_input(attachment: ConsoleAttachment, *, detach_key: bytes | None) -> threading.Thread:
     """Passes standard input on, in a thread, until it ends or the key is pressed."""
 
@@ -83,11 +90,10 @@ def forward_input(attachment: ConsoleAttachment, *, detach_key: bytes | None) ->
                 attachment.send(typed)
             if key:
                 break
-        if attachment.connected:
-            attachment.detach()
-        else:
-            attachment.detach()
-            signal.raise_signal(signal.SIGINT)  # wakes who waits for the next try
+        connected = attachment.connected
+        attachment.detach()
+        if not connected:
+            _interrupt_the_wait()
 
     thread = threading.Thread(target=run, name="standard input", daemon=True)
     thread.start()
