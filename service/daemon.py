@@ -153,7 +153,8 @@ class Daemon:
             truth=self._truth,
             hub=self._hub,
             daemon=self._state,
-            consoles=self._consoles,
+            consoles=self._consoles.watch,
+            connections=self._consoles.connections,
             reachable=self._reachable,
         )
         self._door = HostDoor(self._host_state, self._truth, self._observer)

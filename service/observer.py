@@ -9,7 +9,8 @@ from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.operation_pb2 import Operation
 
-from service.console_service import ConsoleService
+from service.consoles.connections import ConsoleConnections
+from service.consoles.watch import ConsoleWatch
 from service.events.hub import Hub
 from service.own.host import DaemonState
 from service.truth import Truth
@@ -31,13 +32,15 @@ class HostObserver:
         truth: Truth,
         hub: Hub,
         daemon: DaemonState,
-        consoles: ConsoleService,
+        consoles: ConsoleWatch,
+        connections: ConsoleConnections,
         reachable: asyncio.Event,
     ) -> None:
         self._truth = truth
         self._hub = hub
         self._daemon = daemon
         self._consoles = consoles
+        self._connections = connections
         self._reachable = reachable
         self._host_verbs = host_verb_names()
         self._loop = asyncio.get_running_loop()
@@ -97,19 +100,17 @@ class HostObserver:
 
     def _listed(self, instances: Sequence[Instance]) -> None:
         self._truth.replace_all(instances)
-        self._consoles.watch.wake_all()
-        self._consoles.connections.settle_all(instances)
+        self._consoles.wake_all()
+        self._connections.settle_all(instances)
 
     def _changed(self, instance: Instance) -> None:
         self._truth.put(instance)
-        self._consoles.connections.settle(instance)
+        self._connections.settle(instance)
 
     def _gone(self, instance_id: str) -> None:
         self._truth.remove(instance_id)
-        self._consoles.watch.wake_all()
-        self._consoles.connections.end(
-            instance_id, console_pb2.CONSOLE_CLOSE_REASON_INSTANCE_DESTROYED
-        )
+        self._consoles.wake_all()
+        self._connections.end(instance_id, console_pb2.CONSOLE_CLOSE_REASON_INSTANCE_DESTROYED)
 
     def _event(self, kind: "EventType.ValueType", instance: Instance | None, detail: str) -> None:
         event = event_pb2.Event(type=kind, detail=detail)
