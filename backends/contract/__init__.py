@@ -26,7 +26,11 @@ from backends.contract.facets import (
 )
 from backends.contract.host import Adoption, HostPower
 from backends.contract.images import Images
+from backends.contract.interfaces import Firewall, Interfaces
+from backends.contract.rebuild import Rebuild
+from backends.contract.rescue import Rescue
 from backends.contract.shares import Shares
+from backends.contract.snapshots import Snapshots
 
 __all__ = [
     "Adoption",
@@ -35,6 +39,7 @@ __all__ = [
     "Consoles",
     "Diagnostics",
     "Facet",
+    "Firewall",
     "GuestAgent",
     "HostPower",
     "HostSample",
@@ -42,10 +47,14 @@ __all__ = [
     "Images",
     "InstanceFiles",
     "Intent",
+    "Interfaces",
     "Lifecycle",
     "Observer",
     "Power",
+    "Rebuild",
+    "Rescue",
     "Sample",
     "Shares",
+    "Snapshots",
     "Suspension",
 ]

@@ -16,14 +16,25 @@ from backends.fake.features import lacking
 from backends.fake.guest import FakeGuestAgent
 from backends.fake.host import FakeHost
 from backends.fake.intent import FakeIntent
+from backends.fake.interfaces import FakeDevices, FakeInterfaceHost, MemoryFilter
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.power import FakePower
+from backends.fake.rebuild import FakeRebuild
+from backends.fake.rescue import FakeRescue
 from backends.fake.resources import sample_host
 from backends.fake.shares import FakeShares
+from backends.fake.snapshots import FakeSnapshots
+from backends.fake.spawning import FakeSpawning
 from backends.fake.suspension import FakeSuspension
+from backends.firewall.book import FilterBook
+from backends.firewall.firewall import HostFirewall
+from backends.firewall.verbs import HostFiltering
 from backends.host_power import CommandedPower
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
+from backends.interfaces.book import InterfaceBook
+from backends.interfaces.side import InterfaceSide
+from backends.interfaces.verbs import HostInterfaces
 from backends.loading import BackendOptions
 from backends.work import Undo
 
@@ -48,15 +59,29 @@ class FakeBackend(Backend):
         )
         guest = FakeGuestAgent(self._host)
         suspension = FakeSuspension(self._host)
+        rescue = FakeRescue(self._host, self.image_store)
         shares = FakeShares(self._host, options.share_dirs, self._features)
+        folder = options.state_dir / "fake"
+        self._firewall = HostFirewall(FilterBook(folder / "firewall"), MemoryFilter())
+        self._book = InterfaceBook(folder / "prepared", self._host.instances)
+        side = InterfaceSide(self._book, self._firewall, FakeDevices())
+        interface_host = FakeInterfaceHost(self._host)
+        interfaces = HostInterfaces(interface_host, side)
+        spawning = FakeSpawning(self._host, self.image_store, self._features, side)
+        rebuild = FakeRebuild(self._host, self.image_store, spawning)
         self._facets = (
-            FakeLifecycle(self._host, self.image_store, self._features),
-            FakeInstanceFiles(self._host),
+            FakeLifecycle(self._host, spawning, side),
+            FakeInstanceFiles(self._host, side),
+            interfaces,
+            HostFiltering(interface_host, self._firewall, FakeDevices()),
             FakePower(self._host),
             suspension,
             guest,
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
+            rebuild,
+            rescue,
+            FakeSnapshots(self._host, self.image_store),
             shares,
             images,
             CommandedPower(
@@ -67,7 +92,7 @@ class FakeBackend(Backend):
             ),
             FakeAdoption(self._host),
         )
-        self._undo: Mapping[str, Callable[[str], None]] = {
+        self._undo: Mapping[str, Callable[[str], object]] = {
             "remove_files": lambda instance_id: shutil.rmtree(
                 self._host.instance_folder(instance_id), ignore_errors=True
             ),
@@ -77,12 +102,19 @@ class FakeBackend(Backend):
             "undefine": self._host.undefine,
             "unshare": shares.undo_mount,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
+            "take_away": side.take_away,
+            **interfaces.undo,
+            "power_on": self._host.power_on,
+            **rebuild.undo,
+            **rescue.undo,
             **images.undo,
         }
 
     def open(self, observer: Observer) -> HypervisorFacts:
         """See Backend."""
         self._host.reset()
+        self._book.open()
+        self._firewall.restore()
         self._host.observer = observer
         observer.instances_listed(self._host.instances())
         observer.connected()
@@ -100,6 +132,7 @@ class FakeBackend(Backend):
 
     def close(self) -> None:
         """See Backend; the instances go with the daemon."""
+        self._firewall.close()
         shutil.rmtree(self._host.folder, ignore_errors=True)
 
     def facets(self) -> Sequence[Facet]:

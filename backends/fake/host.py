@@ -127,6 +127,12 @@ class FakeHost:
             self._started_ns[instance_id] = time.monotonic_ns()
         self.print_boot(instance_id)
 
+    def power_on(self, instance_id: str) -> None:
+        """Undo of a stop: starts an instance that is off; nothing where it is unknown."""
+        instance = self.find(instance_id)
+        if instance is not None and instance.power_state == PowerState.POWER_STATE_SHUTDOWN:
+            self.start(instance_id)
+
     def stop(self, instance_id: str, reason: str) -> None:
         """Switches an instance off; nothing where it is."""
         with self._lock:
@@ -174,6 +180,10 @@ class FakeHost:
         """Changes facts of an instance that are not its power state."""
         with self._changing(instance_id, EventType.EVENT_TYPE_UPDATED, "") as instance:
             yield instance
+
+    def device_changed(self, instance_id: str, kind: "EventType.ValueType", alias: str) -> None:
+        """Tells that a device has come or gone."""
+        self._changed(instance_id, kind, alias)
 
     def reset_machine(self, instance_id: str) -> None:
         """Restarts a running guest in its machine."""

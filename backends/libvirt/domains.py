@@ -8,11 +8,13 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from copy import deepcopy
 from pathlib import Path
 
 import libvirt
 import structlog
-from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.instance_pb2 import Instance, MachineState
+from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Observer
@@ -21,11 +23,12 @@ from backends.libvirt.connection import Connection
 from backends.libvirt.embedded import EmbeddedRoot
 from backends.libvirt.errors import is_gone, translated, translating
 from backends.libvirt.instances import POWER_STATES, read_instance
+from backends.libvirt.removals import Removals
 from backends.libvirt.starts import pid_folder
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.element import parse, to_text
 from backends.libvirt.xml.metadata import InstanceMetadata
-from backends.specification import require_managed
+from backends.specification import instance_name, require_managed
 
 _LOCKS = 64
 _LAST_READ_S = 2
@@ -40,7 +43,7 @@ class Domains:
         self.embedded: EmbeddedRoot | None = None
         """The driver's own folder, where it is embedded."""
         self.told: dict[str, Instance] = {}
-        """What the daemon was told last: ids, names and power states."""
+        """What the daemon was told last: ids, names, power states and interfaces."""
         self._connection: Connection | None = None
         self._pid_folder: Path | None = None
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
@@ -48,6 +51,10 @@ class Domains:
             queue.SimpleQueue()
         )
         self._reboots: dict[str, threading.Event] = {}
+        self.before_start: Callable[[libvirt.virDomain], None] = _nothing
+        """Called with each machine that is about to start."""
+        self.removals = Removals()
+        """Devices that guests were asked to release."""
         self._refresher: threading.Thread | None = None
 
     def open(
@@ -88,6 +95,11 @@ class Domains:
             if is_gone(error):
                 return None
             raise self.failed(error) from error
+
+    def namesakes(self, instance_id: str, spec: InstanceSpec) -> list[Instance]:
+        """Instances that have the id, or the name of a specification, already."""
+        found = (self.find(instance_id), self.find_name(instance_name(instance_id, spec)))
+        return [self.read(domain) for domain in found if domain is not None]
 
     def managed(self, instance_id: str) -> tuple[libvirt.virDomain, Instance]:
         """Domain and facts of an instance that the service may change.
@@ -156,12 +168,28 @@ class Domains:
         except libvirt.libvirtError as error:
             raise self.failed(error, domain.UUIDString()) from error
 
+    def amend_own(
+        self, domain: libvirt.virDomain, change: Callable[[InstanceMetadata], None]
+    ) -> None:
+        """Changes the service's own facts; nobody else's change is lost by it."""
+        with self._locked(domain.UUIDString()):
+            own = self.own(domain)
+            before = deepcopy(own)
+            change(own)
+            if own != before:
+                self.save_own(domain, own)
+
     def want(self, domain: libvirt.virDomain, state: "PowerState.ValueType") -> None:
         """Notes the power state that an instance should have after a restart of the host."""
-        own = self.own(domain)
-        if own.wanted != state:
-            own.wanted = state
-            self.save_own(domain, own)
+        self.amend_own(domain, lambda own: setattr(own, "wanted", state))
+
+    def start(self, domain: libvirt.virDomain, flags: int = 0) -> None:
+        """Starts a machine; what the host must have ready for it comes first.
+
+        Raises libvirt.libvirtError, and what `before_start` does.
+        """
+        self.before_start(domain)
+        domain.createWithFlags(flags)
 
     def read_all(self) -> list[Instance]:
         """The facts of every domain, as they are now."""
@@ -232,6 +260,10 @@ class Domains:
             self.observer.instance_gone(instance_id)
 
 
+def _nothing(_domain: libvirt.virDomain) -> None:
+    """What a machine needs before it starts, where it needs nothing."""
+
+
 def is_active(domain: libvirt.virDomain) -> bool:
     """Whether a domain's machine exists: running, paused or crashed."""
     with translating(domain.UUIDString()):
@@ -251,6 +283,8 @@ def _state_of(instance: Instance) -> Instance:
         name=instance.name,
         power_state=instance.power_state,
         power_state_reason=instance.power_state_reason,
+        persistent=MachineState(interfaces=instance.persistent.interfaces),
+        effective=MachineState(interfaces=instance.effective.interfaces),
     )
 
 

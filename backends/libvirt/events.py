@@ -60,6 +60,9 @@ class Callbacks:
             (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
             (libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG, self._on_watchdog),
             (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._on_io_error),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._on_device_added),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._on_device_removed),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED, self._on_device_kept),
         ):
             number = connection.domainEventRegisterAny(None, event_id, callback, None)
             self._registered.append((connection, number))
@@ -141,6 +144,23 @@ class Callbacks:
     ) -> None:
         detail = f"{path}: {reason or 'error'}"
         self._tell(domain, EventType.EVENT_TYPE_IO_ERROR, _UNCHANGED, detail)
+
+    def _on_device_added(
+        self, _connection: libvirt.virConnect, domain: libvirt.virDomain, alias: str, _data: None
+    ) -> None:
+        self._tell(domain, EventType.EVENT_TYPE_DEVICE_ADDED, _UNCHANGED, alias)
+
+    def _on_device_removed(
+        self, _connection: libvirt.virConnect, domain: libvirt.virDomain, alias: str, _data: None
+    ) -> None:
+        self._domains.removals.said(domain.UUIDString(), alias, refused=False)
+        self._tell(domain, EventType.EVENT_TYPE_DEVICE_REMOVED, _UNCHANGED, alias)
+
+    def _on_device_kept(
+        self, _connection: libvirt.virConnect, domain: libvirt.virDomain, alias: str, _data: None
+    ) -> None:
+        self._domains.removals.said(domain.UUIDString(), alias, refused=True)
+        self._tell(domain, EventType.EVENT_TYPE_DEVICE_REMOVAL_FAILED, _UNCHANGED, alias)
 
     def _tell(
         self,

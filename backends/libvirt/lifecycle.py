@@ -3,21 +3,18 @@
 import libvirt
 import structlog
 from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from backends.contract import InstanceFiles, Lifecycle
 from backends.errors import ContractError, InstanceNotFoundError, WrongStateError
-from backends.images import ImageStore
+from backends.interfaces.side import InterfaceSide
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.errors import is_gone
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.instances import add_live_counters
-from backends.libvirt.probe import Probed
 from backends.libvirt.spawning import Spawning
 from backends.plan import InstancePlan
 from backends.specification import (
     existing,
-    instance_name,
     require_managed,
 )
 from backends.work import Work
@@ -37,16 +34,17 @@ class LibvirtLifecycle(Lifecycle):
     """Beginning and end of instances."""
 
     def __init__(
-        self, domains: Domains, folders: InstanceFolders, images: ImageStore, probed: Probed
+        self, domains: Domains, folders: InstanceFolders, spawning: Spawning, side: InterfaceSide
     ) -> None:
         self._domains = domains
         self._folders = folders
-        self._spawning = Spawning(domains, folders, images, probed)
+        self._spawning = spawning
+        self._side = side
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
         """See Lifecycle."""
         instance_id, spec = request.instance_id, request.spec
-        same = existing(instance_id, spec, self._namesakes(instance_id, spec))
+        same = existing(instance_id, spec, self._domains.namesakes(instance_id, spec))
         if same is not None:
             work.ready()
             return same
@@ -78,26 +76,21 @@ class LibvirtLifecycle(Lifecycle):
         force_off(self._domains, request.instance_id)
         work.step("undefine")
         undefine(self._domains, request.instance_id)
+        work.step("network")
+        self._side.give_up(request.instance_id)
         if request.destroy_disks:
             work.step("files")
             self._folders.remove(request.instance_id)
         return pb.DestroyInstanceResponse(already_gone=domain is None)
 
-    def _namesakes(self, instance_id: str, spec: InstanceSpec) -> list[pb.Instance]:
-        """Instances that have the id or the name already."""
-        found = (
-            self._domains.find(instance_id),
-            self._domains.find_name(instance_name(instance_id, spec)),
-        )
-        return [self._domains.read(domain) for domain in found if domain is not None]
-
 
 class LibvirtInstanceFiles(InstanceFiles):
-    """Folders that instances leave behind."""
+    """Folders that instances leave behind, and interfaces."""
 
-    def __init__(self, domains: Domains, folders: InstanceFolders) -> None:
+    def __init__(self, domains: Domains, folders: InstanceFolders, side: InterfaceSide) -> None:
         self._domains = domains
         self._folders = folders
+        self._side = side
 
     def cleanup_instance(
         self, request: pb.CleanupInstanceRequest, work: Work
@@ -106,10 +99,14 @@ class LibvirtInstanceFiles(InstanceFiles):
         domain = self._domains.find(request.instance_id)
         running = domain is not None and is_active(domain)
         work.ready([WrongStateError("the instance is running")] if running else [])
-        if domain is not None or not request.destroy_disks:
-            return pb.CleanupInstanceResponse()
-        work.step("files")
-        return pb.CleanupInstanceResponse(removed=self._folders.remove(request.instance_id))
+        removed: list[str] = []
+        if domain is None and request.destroy_vifs:
+            work.step("network")
+            removed += self._side.give_up(request.instance_id)
+        if domain is None and request.destroy_disks:
+            work.step("files")
+            removed += self._folders.remove(request.instance_id)
+        return pb.CleanupInstanceResponse(removed=removed)
 
     def delete_instance_files(
         self, request: pb.DeleteInstanceFilesRequest, work: Work

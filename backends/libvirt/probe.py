@@ -13,6 +13,7 @@ import libvirt
 from backends.contract import HypervisorFacts
 from backends.libvirt.firmware import has_secure_boot
 from backends.libvirt.host_probe import HostFacts, probe_host
+from backends.libvirt.network_features import FIREWALL_VERBS, network_features
 from backends.libvirt.xml.capabilities import (
     GuestCapabilities,
     HostCell,
@@ -22,6 +23,7 @@ from backends.libvirt.xml.capabilities import (
 )
 
 _NOT_YET = "this backend does not do it yet"
+_NO_GUESTS = "libvirt's test driver runs no guests"
 _MACHINE_TYPE = "q35"
 _VHOST_USER_FOLDERS = (Path("/etc/qemu/vhost-user"), Path("/usr/share/qemu/vhost-user"))
 _EPHEMERAL_FILESYSTEMS = ("ext2", "ext3", "ext4", "vfat", "xfs")
@@ -44,7 +46,12 @@ class Probed:
 
 
 def probe(
-    connection: libvirt.virConnect, uri: str, *, virt_type: str, into: Probed
+    connection: libvirt.virConnect,
+    uri: str,
+    *,
+    virt_type: str,
+    why_no_filter: str,
+    into: Probed,
 ) -> HypervisorFacts:
     """Asks hypervisor and host; raises libvirt.libvirtError."""
     kind, reason = _virt_type(uri, virt_type)
@@ -54,8 +61,16 @@ def probe(
     if kind != "test":
         of_domains = _probe_qemu(connection, capabilities, into)
     into.host = probe_host(connection, capabilities, of_domains)
-    into.features = {"kvm": "" if kind == "kvm" else reason, **_features(into)}
-    without_shares = into.features["virtiofs"]
+    into.features = {
+        "kvm": "" if kind == "kvm" else reason,
+        **_features(into),
+        **network_features(connection, uri, why_no_filter=why_no_filter),
+    }
+    missing = {
+        "mount_share": into.features["virtiofs"],
+        "snapshot_instance": _NO_GUESTS if kind == "test" else "",
+        **dict.fromkeys(FIREWALL_VERBS, why_no_filter),
+    }
     split = urlsplit(uri)
     return HypervisorFacts(
         hypervisor_type=connection.getType(),
@@ -65,7 +80,7 @@ def probe(
         connection=f"{split.scheme}://{split.hostname or ''}{split.path}",
         virt_type=kind,
         virt_type_reason=reason,
-        missing={"mount_share": without_shares} if without_shares else {},
+        missing={verb: why for verb, why in missing.items() if why},
         features=into.features,
     )
 
@@ -87,14 +102,12 @@ def _features(probed: Probed) -> dict[str, str]:
     uefi = "efi" in guests.firmware
     secure = uefi and guests.secure_loader and has_secure_boot()
     tpm = guests.tpm_emulator and shutil.which("swtpm") and shutil.which("swtpm_setup")
-    no_guests = "libvirt's test driver runs no guests"
     return {
         "image_qcow2": "",
         "image_raw": "",
-        "interface_user": "",
         "rng": "",
         "guest_agent": "",
-        "watchdog": "" if real else no_guests,
+        "watchdog": "" if real else _NO_GUESTS,
         "config_drive_openstack": "",
         "config_drive_nocloud": "",
         "uefi": "" if uefi else "no UEFI firmware is installed (Debian: package ovmf)",
@@ -107,7 +120,6 @@ def _features(probed: Probed) -> dict[str, str]:
         "hugepages": "" if huge else "the host has no huge pages reserved (vm.nr_hugepages)",
         **_shares(guests, no_guests=not real),
         "disk_hotplug": _NOT_YET,
-        "interface_hotplug": _NOT_YET,
         **_filesystems(),
     }
 
@@ -155,7 +167,7 @@ def _virt_type(uri: str, asked: str) -> tuple[str, str]:
     libvirt announces KVM wherever the module is, even where guests then hang.
     """
     if urlsplit(uri).scheme.startswith("test"):
-        return "test", "libvirt's test driver runs no guests"
+        return "test", _NO_GUESTS
     if asked != "auto":
         return asked, f"configured: --virt-type {asked}"
     flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
