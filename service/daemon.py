@@ -25,7 +25,7 @@ from backends.loading import BackendOptions, UnknownBackendError, load_backend
 from backends.work import Undo
 from service.admission import Admission
 from service.bindings import Bindings
-from service.console_watch import ConsoleWatch
+from service.console_service import ConsoleService
 from service.database import DatabaseFileError
 from service.dispatcher import Dispatcher
 from service.events.hub import Hub
@@ -43,7 +43,6 @@ from service.observer import HostObserver
 from service.operations.book import OperationBook
 from service.operations.journal import Journal, JournalError
 from service.operations.runner import Method, Operations
-from service.own.consoles import ConsoleVerbs
 from service.own.diagnostics import DiagnosticsVerbs
 from service.own.events import EventVerbs
 from service.own.host import DaemonState
@@ -72,7 +71,6 @@ _OPTIONS = (
     ("grpc.server.max_pending_requests_hard_limit", 100_000),
 )
 _RETRY_S = 2.0
-_TRIM_S = 1.0
 _CLOSE_S = 5.0
 log = structlog.get_logger()
 
@@ -91,6 +89,7 @@ async def serve(settings: Settings) -> None:
         DatabaseFileError,
         UnknownBackendError,
         ContractError,
+        ListenError,
         OSError,
     ) as error:
         raise StartError(str(error)) from error
@@ -137,7 +136,14 @@ class Daemon:
         self._truth = Truth()
         self._samples = Samples()
         self._pools = Pools.make()
-        self._console_watch = ConsoleWatch()
+        self._consoles = ConsoleService(
+            settings=settings,
+            state_dir=self._state_dir,
+            backend=self._backend,
+            truth=self._truth,
+            pools=self._pools,
+            closing=lambda: self._operations.closing,
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._state = DaemonState(
             backend=settings.backend,
@@ -150,7 +156,8 @@ class Daemon:
             truth=self._truth,
             hub=self._hub,
             daemon=self._state,
-            consoles=self._console_watch,
+            consoles=self._consoles.watch,
+            connections=self._consoles.connections,
             reachable=self._reachable,
         )
         self._door = HostDoor(self._host_state, self._truth, self._observer)
@@ -192,7 +199,13 @@ class Daemon:
             upload=self._verbs["/virtrpc.v1.ImageService/UploadImage"],
         )
         self._bindings.add_own(images)
-        self._operations.load(self._journal.load(), self._mutations() | images.mutations())
+        access = self._consoles.access_verbs(
+            self._operations, self._verbs["/virtrpc.v1.ConsoleService/GetConsole"]
+        )
+        self._bindings.add_own(access)
+        self._operations.load(
+            self._journal.load(), self._mutations() | images.mutations() | access.mutations()
+        )
         self._registry = CollectorRegistry()
         self._server = self._make_server()
         self._listeners = Listeners(self._server, insecure=settings.insecure)
@@ -204,6 +217,7 @@ class Daemon:
         self._serve_metrics()
         await self._health.report(connected=False)
         await self._server.start()
+        await self._consoles.start()
         self._begin(self._open_backend())
         log.info("serving", addresses=bound, backend=self._settings.backend)
 
@@ -213,7 +227,7 @@ class Daemon:
         self._state.state = host_pb2.DAEMON_STATE_DRAINING
         await self._health.drain()
         self._operations.closing = True
-        self._console_watch.close()
+        await self._consoles.stop()
         await self._operations.drain(self._settings.grace_s)
         await self._hub.close()
         await self._server.stop(grace=2)
@@ -222,6 +236,7 @@ class Daemon:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._close_backend()
         await self._hub.release()
+        self._consoles.release()
         self._pools.shutdown()
         self._journal.close()
         self._host_state.close()
@@ -254,13 +269,7 @@ class Daemon:
                 pools=self._pools,
                 sample_one=self._backend.sample_one,
             ),
-            ConsoleVerbs(
-                console_log=self._backend.console_log,
-                watch=self._console_watch,
-                # While the truth is stale nobody can say that an instance is gone.
-                exists=lambda instance_id: self._truth.stale or instance_id in self._truth,
-                closing=lambda: self._operations.closing,
-            ),
+            *self._consoles.verbs(),
         ]
 
     def _undo(self, undo: Undo) -> None:
@@ -318,7 +327,8 @@ class Daemon:
         for work in (
             self._report_health,
             self._sample,
-            self._trim_consoles,
+            self._consoles.trim,
+            self._consoles.age,
             self._reclaim,
             self._age_images,
             self._end_rescues,
@@ -374,20 +384,6 @@ class Daemon:
         interval_s = self._settings.image_cache_interval_s
         if interval_s:
             await age_images(self._operations, self._bindings, manage, interval_s=interval_s)
-
-    async def _trim_consoles(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            running = [instance.instance_id for instance in self._truth.all()]
-            await loop.run_in_executor(self._pools.reads, self._trim, running)
-            await asyncio.sleep(_TRIM_S)
-
-    def _trim(self, instance_ids: list[str]) -> None:
-        for instance_id in instance_ids:
-            try:
-                self._backend.console_log(instance_id).trim()
-            except (ContractError, OSError) as error:
-                log.debug("console not trimmed", instance_id=instance_id, reason=str(error))
 
 
 def _report_failure(task: asyncio.Task[None]) -> None:

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
-from virtrpc.v1 import event_pb2, host_pb2
+from virtrpc.v1 import console_pb2, event_pb2, host_pb2
 from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.operation_pb2 import Operation
 
-from service.console_watch import ConsoleWatch
+from service.consoles.connections import ConsoleConnections
+from service.consoles.watch import ConsoleWatch
 from service.events.hub import Hub
 from service.own.host import DaemonState
 from service.truth import Truth
@@ -32,12 +33,14 @@ class HostObserver:
         hub: Hub,
         daemon: DaemonState,
         consoles: ConsoleWatch,
+        connections: ConsoleConnections,
         reachable: asyncio.Event,
     ) -> None:
         self._truth = truth
         self._hub = hub
         self._daemon = daemon
         self._consoles = consoles
+        self._connections = connections
         self._reachable = reachable
         self._host_verbs = host_verb_names()
         self._loop = asyncio.get_running_loop()
@@ -50,7 +53,7 @@ class HostObserver:
 
     def instance_changed(self, instance: Instance) -> None:
         """See Observer."""
-        self._hand_over(lambda: self._truth.put(instance))
+        self._hand_over(lambda: self._changed(instance))
 
     def instance_gone(self, instance_id: str) -> None:
         """See Observer."""
@@ -98,10 +101,16 @@ class HostObserver:
     def _listed(self, instances: Sequence[Instance]) -> None:
         self._truth.replace_all(instances)
         self._consoles.wake_all()
+        self._connections.settle_all(instances)
+
+    def _changed(self, instance: Instance) -> None:
+        self._truth.put(instance)
+        self._connections.settle(instance)
 
     def _gone(self, instance_id: str) -> None:
         self._truth.remove(instance_id)
         self._consoles.wake_all()
+        self._connections.end(instance_id, console_pb2.CONSOLE_CLOSE_REASON_INSTANCE_DESTROYED)
 
     def _event(self, kind: "EventType.ValueType", instance: Instance | None, detail: str) -> None:
         event = event_pb2.Event(type=kind, detail=detail)

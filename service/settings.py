@@ -1,6 +1,7 @@
 """What the daemon can be told: flags, `VIRTRPC_*` variables, a TOML file, in that order."""
 
 import os
+import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from backends.host_power import HostPowerPolicy
 from backends.images import ImagePolicy
 from backends.plan.extra_spec_values import cpu_set
 from backends.volumes import VolumePolicy
+from service.consoles.recording import DEFAULT_MAX_AGE_S, DEFAULT_MAX_BYTES
 from service.inventory import InventoryPolicy
 from service.setting_types import Folder, Seconds, as_flag
 
@@ -30,6 +32,11 @@ class Settings:
     listen: tuple[str, ...]
     insecure: bool
     metrics: str
+    http: str
+    http_url: str
+    web_dir: Path
+    recording_max_age_s: float
+    recording_max_bytes: int
     libvirt_uri: str
     virt_type: str
     fake_faults: str
@@ -123,6 +130,29 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--metrics", default="127.0.0.1:9177", show_default=True,
         help="Address of the Prometheus endpoint; empty: none.",
+    ),
+    click.option(
+        "--http", default="", metavar="HOST:PORT",
+        help="Address of the web console  [default: none]",
+    ),
+    click.option(
+        "--http-url", default="", metavar="URL",
+        help="By which browsers reach the web console  [default: the address it is served on]",
+    ),
+    click.option(
+        "--web-dir", type=Folder(file_okay=False),
+        default=Path(sys.prefix, "share/virtrpc/web"),
+        show_default="share/virtrpc/web of the environment",
+        help="The built pages of the web console.",
+    ),
+    click.option(
+        "--recording-max-age", type=Seconds(0, 100 * 365 * 24 * 3600),
+        default=DEFAULT_MAX_AGE_S, show_default=True,
+        help="Seconds that recordings of console attachments are kept.",
+    ),
+    click.option(
+        "--recording-max-size", type=click.IntRange(1, 1 << 40), default=DEFAULT_MAX_BYTES,
+        show_default="64 MiB", help="Most bytes of console output in a recording.",
     ),
     click.option(
         "--libvirt-uri", default="qemu:///embed", show_default=True,
@@ -261,6 +291,8 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
         state_dir: Path,
         sample_interval: float,
         reclaim_after: float,
+        recording_max_age: float,
+        recording_max_size: int,
         rescue_timeout: float,
         grace: float,
         share_dir: tuple[Path, ...],
@@ -288,6 +320,8 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                 image_dir=image_dir or state_dir / "images",
                 sample_interval_s=sample_interval,
                 reclaim_after_s=reclaim_after,
+                recording_max_age_s=recording_max_age,
+                recording_max_bytes=recording_max_size,
                 rescue_timeout_s=rescue_timeout,
                 grace_s=grace,
                 share_dirs=tuple(folder.absolute() for folder in share_dir),

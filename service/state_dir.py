@@ -51,6 +51,16 @@ class StateDir:
         return self.path / "events.sqlite"
 
     @property
+    def tokens(self) -> Path:
+        """File of what proves the tokens of consoles."""
+        return self.path / "consoles.sqlite"
+
+    @property
+    def recordings(self) -> Path:
+        """Directory of recorded attachments."""
+        return self.path / "recordings"
+
+    @property
     def host_state(self) -> Path:
         """File of what the service itself knows of its host."""
         return self.path / "host.sqlite"

@@ -14,6 +14,7 @@ from backends.contract.backend import (
     Observer,
     Sample,
 )
+from backends.contract.consoles import ConsolePlace, Consoles
 from backends.contract.facets import (
     Diagnostics,
     GuestAgent,
@@ -35,6 +36,8 @@ from backends.contract.volumes import VolumeFacts, Volumes, VolumeSnapshots
 __all__ = [
     "Adoption",
     "Backend",
+    "ConsolePlace",
+    "Consoles",
     "Diagnostics",
     "Facet",
     "Firewall",

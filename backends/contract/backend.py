@@ -11,6 +11,7 @@ from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
 
 from backends.console_log import ConsoleLog
+from backends.contract.consoles import Consoles
 from backends.images import ImageStore, ImageUsers
 from backends.work import Undo
 
@@ -98,6 +99,8 @@ class Backend(ABC):
     """The host's images, whose reads and streams are the daemon's own verbs."""
     image_users: ImageUsers
     """Finds out which instances use them."""
+    consoles: Consoles
+    """Ways to the consoles of running machines, which the daemon's own verbs carry bytes over."""
 
     @abstractmethod
     def open(self, observer: Observer) -> HypervisorFacts:

@@ -9,6 +9,7 @@ from backends.console_log import ConsoleLog
 from backends.contract import Backend, Facet, HostSample, HypervisorFacts, Observer, Sample
 from backends.errors import InstanceNotFoundError
 from backends.fake.adoption import FakeAdoption
+from backends.fake.consoles import FakeConsoles
 from backends.fake.diagnostics import FakeDiagnostics
 from backends.fake.faults import parse_rules
 from backends.fake.features import lacking
@@ -53,6 +54,7 @@ class FakeBackend(Backend):
         self._missing, self._features = lacking(options.fake_lacks)
         self.image_store = ImageStore(options.image_dir, options.images)
         self.image_users = ImageUsers(self.image_store)
+        self.consoles = FakeConsoles(self._host)
         images = HostImages(
             self.image_store,
             self.image_users,

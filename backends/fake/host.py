@@ -22,6 +22,7 @@ from backends.contract import Observer, Sample
 from backends.errors import InstanceNotFoundError, WrongStateError
 from backends.fake.counters import fake_sample
 from backends.fake.faults import FaultyWork
+from backends.fake.lines import Lines
 from backends.fake.machines import new_instance
 from backends.plan import InstancePlan
 from backends.specification import existing, require_managed
@@ -35,6 +36,8 @@ class FakeHost:
         self.folder = folder
         self.rules = rules
         self.observer: Observer | None = None
+        self.lines = Lines()
+        """Open connections to consoles."""
         self._lock = threading.RLock()
         self._instances: dict[str, Instance] = {}
         self._started_ns: dict[str, int] = {}
@@ -141,6 +144,7 @@ class FakeHost:
             instance.power_state_reason = reason
             instance.ClearField("started_at")
             instance.ClearField("effective")
+        self.lines.hang_up(instance_id)
 
     def pause(self, instance_id: str) -> None:
         """Stops the vCPUs."""
@@ -159,13 +163,16 @@ class FakeHost:
         with self._changing(instance_id, EventType.EVENT_TYPE_SUSPENDED, "saved") as instance:
             instance.power_state = PowerState.POWER_STATE_SUSPENDED
             instance.power_state_reason = "saved"
+            instance.ClearField("started_at")
             instance.ClearField("effective")
+        self.lines.hang_up(instance_id)
 
     def resume(self, instance_id: str) -> None:
         """Back as it was: the guest does not boot."""
         with self._changing(instance_id, EventType.EVENT_TYPE_STARTED, "restored") as instance:
             instance.power_state = PowerState.POWER_STATE_RUNNING
             instance.power_state_reason = "restored"
+            instance.started_at.GetCurrentTime()
             instance.effective.CopyFrom(instance.persistent)
 
     @contextmanager
@@ -192,10 +199,14 @@ class FakeHost:
 
     def print_line(self, instance_id: str, line: str) -> None:
         """A line on the serial console."""
+        self.print_bytes(instance_id, f"{line}\r\n".encode())
+
+    def print_bytes(self, instance_id: str, data: bytes) -> None:
+        """Bytes on the serial console."""
         folder = self.instance_folder(instance_id)
         log = ConsoleLog.found_in(folder) or ConsoleLog.new(folder)
         with log.path.open("ab") as console:
-            console.write(f"{line}\r\n".encode())
+            console.write(data)
 
     def samples(self) -> list[Sample]:
         """Counters of running instances."""

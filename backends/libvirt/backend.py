@@ -21,6 +21,7 @@ from backends.interfaces.side import InterfaceSide
 from backends.interfaces.verbs import HostInterfaces
 from backends.libvirt.adoption import LibvirtAdoption
 from backends.libvirt.connection import Connection
+from backends.libvirt.consoles import LibvirtConsoles
 from backends.libvirt.counters import Counters
 from backends.libvirt.definition import power_on
 from backends.libvirt.diagnostics import LibvirtDiagnostics
@@ -75,6 +76,7 @@ class LibvirtBackend(Backend):
         self._reaper: Reaper | None = None
         self.image_store = ImageStore(options.image_dir, options.images)
         self.image_users = ImageUsers(self.image_store, self._folders.folder)
+        self.consoles = LibvirtConsoles(self._domains, self._probed)
         images = HostImages(self.image_store, self.image_users, instances=self._domains.read_all)
         guest = LibvirtGuestAgent(self._domains)
         table = table_name(options.state_dir)

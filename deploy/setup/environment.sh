@@ -95,6 +95,17 @@ install_buf() {
     echo "$facts" >$stamp
 }
 
+# The pages of the web console, where the daemon of this environment looks for them.
+build_web() {
+    local pages=$venv/share/virtrpc/web facts
+    facts=$(cat clients/web/package-lock.json clients/web/build.mjs clients/web/src/* | sha256sum)
+    current "$pages/.stamp" "$facts" && return
+    say "building the web console"
+    logged npm-web npm ci --prefix clients/web
+    logged web node clients/web/build.mjs "$pages"
+    echo "$facts" >"$pages/.stamp"
+}
+
 fetch_proto_tools() {
     logged protoc "$venv/bin/python" protos/generate.py --include
 }

@@ -1,42 +1,34 @@
 """ConsoleService: the console log by offset, once or followed."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from virtrpc.v1 import console_pb2 as pb
 
 from backends.console_log import ConsoleLog
-from backends.errors import InstanceNotFoundError, OutOfRangeError
-from service.console_watch import ConsoleWatch
+from service.consoles.output import ConsoleLogs, Piece, happens, next_piece, refuse_past_end
+from service.consoles.watch import ConsoleWatch
 from service.dispatcher import Call
 from service.errors import ShuttingDownError
 
 _DEFAULT_READ_BYTES = 64 * 1024
-_STREAM_READ_BYTES = 64 * 1024  # the cost of a stream is per message
 _DEFAULT_HEARTBEAT_S = 10.0
 
 
 class ConsoleVerbs:
-    """Reads of console logs. The files are small and in the page cache: read in place."""
+    """Reads of console logs."""
 
     def __init__(
-        self,
-        *,
-        console_log: Callable[[str], ConsoleLog],
-        watch: ConsoleWatch,
-        exists: Callable[[str], bool],
-        closing: Callable[[], bool],
+        self, *, logs: ConsoleLogs, watch: ConsoleWatch, closing: Callable[[], bool]
     ) -> None:
-        self._console_log = console_log
+        self._logs = logs
         self._watch = watch
-        self._exists = exists
         self._closing = closing
 
     async def get_console_output(
         self, request: pb.GetConsoleOutputRequest, _call: Call
     ) -> pb.GetConsoleOutputResponse:
         """See ConsoleService.GetConsoleOutput."""
-        log = self._log(request.instance_id, request.log_id)
+        log = self._logs.of(request.instance_id, request.log_id)
         max_bytes = request.max_bytes or _DEFAULT_READ_BYTES
         start = _start(log, request, default=max(log.end() - max_bytes, 0))
         chunk = log.read(start, max_bytes=max_bytes)
@@ -54,7 +46,7 @@ class ConsoleVerbs:
         self, request: pb.StreamConsoleOutputRequest, _call: Call
     ) -> AsyncIterator[pb.StreamConsoleOutputResponse]:
         """See ConsoleService.StreamConsoleOutput."""
-        log = self._log(request.instance_id, request.log_id)
+        log = self._logs.of(request.instance_id, request.log_id)
         offset = _start(log, request, default=log.end())
         until = None if request.follow else log.end()
         heartbeat_s = _DEFAULT_HEARTBEAT_S
@@ -65,39 +57,23 @@ class ConsoleVerbs:
             while until is None or offset < until:
                 changed.clear()
                 self._refuse_when_closing(offset)
-                _require_whole(log, offset)
-                responses = _read(log, offset, until)
-                for response in responses:
-                    offset = _next_offset(response)
+                piece = next_piece(log, offset, until)
+                offset = piece.next_offset
+                for response in _responses(piece):
                     yield response
-                if responses:
+                if until is not None:
+                    if not piece:
+                        return
                     continue
-                if until is not None or self._ended(request.instance_id, log):
+                reads_on = self._logs.reads_on(request.instance_id, log, piece)
+                if reads_on is None:
                     return
-                if not await _wait(changed, heartbeat_s):
+                if not reads_on and not await happens(changed, heartbeat_s):
                     yield _heartbeat(log)
-
-    def _log(self, instance_id: str, log_id: str) -> ConsoleLog:
-        log = self._console_log(instance_id)
-        if log_id and log_id.lower() != log.log_id:
-            raise OutOfRangeError(
-                "the instance has another console log",
-                reason="LOG_CHANGED",
-                field="log_id",
-                metadata={"log_id": log.log_id},
-            )
-        return log
 
     def _refuse_when_closing(self, offset: int) -> None:
         if self._closing():
             raise ShuttingDownError("the daemon stops", metadata={"next_offset": str(offset)})
-
-    def _ended(self, instance_id: str, log: ConsoleLog) -> bool:
-        """True when nothing more will come."""
-        try:
-            return not self._exists(instance_id) or self._console_log(instance_id).path != log.path
-        except InstanceNotFoundError:
-            return True
 
 
 def _start(
@@ -106,61 +82,22 @@ def _start(
     *,
     default: int,
 ) -> int:
-    end = log.end()
     if request.WhichOneof("start") == "tail_bytes":
-        return max(end - request.tail_bytes, 0)
+        return max(log.end() - request.tail_bytes, 0)
     if request.WhichOneof("start") != "offset":
         return default
-    if request.offset > end:
-        raise OutOfRangeError(
-            "offset is past the end of the console log",
-            reason="OFFSET_PAST_END",
-            field="offset",
-            metadata={"end_offset": str(end), "log_id": log.log_id},
-        )
-    return request.offset
+    return refuse_past_end(log, request.offset)
 
 
-def _require_whole(log: ConsoleLog, offset: int) -> None:
-    """Raises OutOfRangeError where somebody has cut the log short, as virtlogd does."""
-    if offset > log.end():
-        raise OutOfRangeError(
-            "the console log was cut short: begin anew",
-            reason="LOG_CHANGED",
-            metadata={"end_offset": str(log.end()), "log_id": log.log_id},
-        )
-
-
-def _read(log: ConsoleLog, offset: int, until: int | None) -> list[pb.StreamConsoleOutputResponse]:
-    """What there is from an offset on: an expired range, bytes, both or neither."""
-    most = _STREAM_READ_BYTES if until is None else min(_STREAM_READ_BYTES, until - offset)
-    chunk = log.read(offset, max_bytes=most)
-    begin = chunk.offset if until is None else min(chunk.offset, until)
+def _responses(piece: Piece) -> list[pb.StreamConsoleOutputResponse]:
     responses = []
-    if chunk.expired:
-        gone = pb.ConsoleRange(begin=offset, end=begin)
-        responses.append(pb.StreamConsoleOutputResponse(expired=gone))
-    if chunk.data and chunk.offset == begin:
-        data = pb.ConsoleData(offset=chunk.offset, data=chunk.data)
-        responses.append(pb.StreamConsoleOutputResponse(data=data))
+    if piece.expired is not None:
+        responses.append(pb.StreamConsoleOutputResponse(expired=piece.expired))
+    if piece.data is not None:
+        responses.append(pb.StreamConsoleOutputResponse(data=piece.data))
     return responses
 
 
 def _heartbeat(log: ConsoleLog, *, log_id: str = "") -> pb.StreamConsoleOutputResponse:
     beat = pb.ConsoleHeartbeat(end_offset=log.end())
     return pb.StreamConsoleOutputResponse(heartbeat=beat, log_id=log_id)
-
-
-def _next_offset(response: pb.StreamConsoleOutputResponse) -> int:
-    if response.HasField("expired"):
-        return response.expired.end
-    return response.data.offset + len(response.data.data)
-
-
-async def _wait(changed: asyncio.Event, timeout_s: float) -> bool:
-    try:
-        async with asyncio.timeout(timeout_s):
-            await changed.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from tests.bench import (
+    console_flood,
     console_stream,
     fan_out,
     lifecycle,
@@ -27,6 +28,7 @@ MEASUREMENTS: dict[str, Callable[[], Sequence[Row]]] = {
     "lifecycle": lifecycle.measure,
     "fan_out": fan_out.measure,
     "console_stream": console_stream.measure,
+    "console_flood": console_flood.measure,
     "memory": memory.measure,
 }
 

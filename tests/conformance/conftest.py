@@ -19,6 +19,7 @@ from tests.instances import TIMEOUT_S, console_until, small_spec, spawned, with_
 _NOT_OF_INSTANCES = (
     "journal.sqlite",
     "events.sqlite",
+    "consoles.sqlite",
     "host.sqlite",
     "images/.records",  # when an image was last used
     "libvirt/cache",

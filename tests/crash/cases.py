@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from virtrpc.v1 import host_pb2, instance_pb2, spec_pb2, types_pb2
+from virtrpc.v1 import console_pb2, host_pb2, instance_pb2, spec_pb2, types_pb2
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from tests.images import guest_cmdline
@@ -169,6 +169,7 @@ CASES = (
         VOLUME_SNAPSHOT,
         wrong=[*IS_OFF, ATTACH_VOLUME, TAKE_SNAPSHOT],
     ),
+    Case("GetConsole", [SPAWN], {"type": console_pb2.CONSOLE_TYPE_SERIAL}, wrong=IS_OFF),
     Case("ImportInstance", [FOREIGN], wrong=()),
     Case("SetHostEnabled", fields={"enabled": True}),
     Case("SetMaintenanceMode", fields={"maintenance": False}),
@@ -233,6 +234,13 @@ READS = (
     Case("DownloadImage", [PULL], IMAGE),
     Case("GetConsoleOutput", [SPAWN]),
     Case("StreamConsoleOutput", [SPAWN], {"now": True}),
+    Case("AttachConsole", [SPAWN], {"open": {"instance_id": "{key}"}}),
+    Case(
+        "TunnelConsole",
+        [SPAWN],
+        {"open": {"instance_id": "{key}", "type": console_pb2.CONSOLE_TYPE_VNC}},
+        wrong=IS_OFF,
+    ),
     Case("WatchEvents", fields={"snapshot": True}),
     Case("GetOperation", [SPAWN], {"operation_id": "{operation}"}),
     Case("ListOperations", unknown=""),
@@ -256,7 +264,7 @@ FAILING_CASES = (
 
 
 def small_spec(backend: str, instance_id: str, more: Fields | None = None) -> InstanceSpec:
-    """The smallest guest that boots and has a disk: kernel and ramdisk, 96 MiB, 1 MiB of swap.
+    """The smallest guest that boots, with a disk and a screen: 96 MiB, 1 MiB of swap.
 
     One with an image boots nothing else.
     """
@@ -266,6 +274,7 @@ def small_spec(backend: str, instance_id: str, more: Fields | None = None) -> In
         return spec
     spec.image.kernel_image_id, spec.image.ramdisk_image_id = "kernel", "ramdisk"
     spec.image.kernel_args = "console=ttyS0"
+    spec.machine.graphics = spec_pb2.GRAPHICS_TYPE_VNC
     if backend == "libvirt":
         # It never falls silent.
         spec.image.kernel_args = f"{guest_cmdline()} virtrpc.counter=1"

@@ -8,8 +8,9 @@ import click
 from service.main import main
 
 FILE = Path(__file__).resolve().parents[2] / "deploy" / "virtrpcd.toml"
-# Depend on who starts the daemon; the file has them for root.
+# Depend on who starts the daemon, and from where; the file has them for root and /opt.
 OF_ROOT = {
+    "web_dir": Path("/opt/virtrpc/share/virtrpc/web"),
     "state_dir": Path("/var/lib/virtrpc"),
     "image_dir": Path("/var/lib/virtrpc/images"),
     "listen": ("unix:/run/virtrpc/virtrpc.sock", "127.0.0.1:50051"),

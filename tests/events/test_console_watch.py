@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.console_watch import ConsoleWatch
+from service.consoles.watch import ConsoleWatch
 
 WAIT_S = 10.0
 

@@ -12,7 +12,9 @@ from virtrpc.v1.event_pb2 import (
 )
 from virtrpc.v1.instance_pb2 import Instance
 
-from service.console_watch import ConsoleWatch
+from service.consoles.connections import ConsoleConnections
+from service.consoles.tokens import Tokens
+from service.consoles.watch import ConsoleWatch
 from service.events.hub import Hub
 from service.events.log import EventLog
 from service.observer import HostObserver
@@ -29,8 +31,9 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
     await made.release()
 
 
-async def test_facts_are_fresh_and_whole_when_resync_is_told(hub: Hub) -> None:
+async def test_facts_are_fresh_and_whole_when_resync_is_told(hub: Hub, tmp_path: Path) -> None:
     truth, seen = Truth(), list[tuple[int, bool, int]]()
+    tokens = Tokens(tmp_path / "consoles.sqlite")
     publish, consoles = hub.publish, ConsoleWatch()
 
     def published(event: Event) -> None:
@@ -43,12 +46,14 @@ async def test_facts_are_fresh_and_whole_when_resync_is_told(hub: Hub) -> None:
         hub=hub,
         daemon=DaemonState(backend="fake", version="", host_id="", node_name="n"),
         consoles=consoles,
+        connections=ConsoleConnections(tokens),
         reachable=asyncio.Event(),
     )
     observer.instances_listed([Instance(instance_id=INSTANCE_ID)])
     observer.connected()
     await asyncio.sleep(0)
     consoles.close()
+    tokens.close()
     assert seen == [
         (EVENT_TYPE_HYPERVISOR_CONNECTED, False, 1),
         (EVENT_TYPE_RESYNC, False, 1),

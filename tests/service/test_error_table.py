@@ -13,6 +13,7 @@ from virtrpc.v1 import types_pb2
 
 import service
 from backends import errors
+from service.consoles.tokens import TokenRefusedError
 from service.errors import (
     DOMAIN,
     OverloadedError,
@@ -44,6 +45,7 @@ CODES = {
     "CancelledError": grpc.StatusCode.CANCELLED,
     "AbandonedError": grpc.StatusCode.CANCELLED,
     "PermissionRefusedError": grpc.StatusCode.PERMISSION_DENIED,
+    "TokenRefusedError": grpc.StatusCode.PERMISSION_DENIED,
     "DamagedError": grpc.StatusCode.DATA_LOSS,
     "UploadBrokenOffError": grpc.StatusCode.CANCELLED,
     "HypervisorError": grpc.StatusCode.INTERNAL,
@@ -86,6 +88,8 @@ def made(kind: type[errors.ContractError], message: str = "it is so") -> errors.
         return kind([part(message, field="spec.name"), part("another", field="spec.flavor")])
     if issubclass(kind, errors.UnsupportedError):
         return kind("spawn_instance", why=message)
+    if issubclass(kind, TokenRefusedError):
+        return kind()
     if issubclass(kind, errors.InstanceNotFoundError):
         return kind("11111111-1111-4111-8111-111111111111")
     return kind(message)

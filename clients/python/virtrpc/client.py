@@ -15,6 +15,7 @@ import grpc
 from google.protobuf.message import Message
 
 from virtrpc.address import Address, parsed
+from virtrpc.attachment import ConsoleAttachment
 from virtrpc.channel import connect, connect_async
 from virtrpc.errors import RpcError
 from virtrpc.outcome import Waiting, result_of
@@ -26,7 +27,7 @@ from virtrpc.subscriptions import (
     ImageSubscription,
     OperationSubscription,
 )
-from virtrpc.v1.console_pb2 import StreamConsoleOutputResponse
+from virtrpc.v1.console_pb2 import AttachConsoleOpen, StreamConsoleOutputResponse
 from virtrpc.v1.event_pb2 import Event, EventCursor, EventType
 from virtrpc.v1.image_pb2 import DownloadImageResponse
 from virtrpc.v1.operation_pb2 import Operation
@@ -171,6 +172,18 @@ class Client(Services):
         subscription = ConsoleSubscription(instance_id, offset=offset, tail_bytes=tail_bytes)
         retries = Retries(self._backoff, on_retry)
         return follow(self.consoles.StreamConsoleOutput, subscription, retries)
+
+    def attach_console(
+        self, opening: AttachConsoleOpen, *, on_retry: OnRetry | None = None
+    ) -> ConsoleAttachment:
+        """A serial port to read and to type at; nothing is asked before it is iterated.
+
+        After a break it resumes behind the last byte, as a reader where somebody
+        else has become the writer meanwhile. Raises RpcError as `watch_events`.
+        """
+        return ConsoleAttachment(
+            self.consoles.AttachConsole, opening, backoff=self._backoff, on_retry=on_retry
+        )
 
     def download_image(
         self,

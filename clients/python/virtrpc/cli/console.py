@@ -1,4 +1,4 @@
-"""`console`: what instances say on their serial ports, byte for byte."""
+"""`console`: what instances say on their serial ports, byte for byte, and ways to talk to them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import click
 
 from virtrpc.cli.command import Noun
+from virtrpc.cli.console_access import access, pool
+from virtrpc.cli.console_attach import attach
+from virtrpc.cli.console_tunnel import spice, vnc
 from virtrpc.cli.naming import INSTANCE, instance_id
 from virtrpc.cli.parameters import BYTES, MOST
 from virtrpc.cli.session import Session, pass_session
@@ -29,7 +32,11 @@ offset_option = click.option(
 
 @click.group(cls=Noun)
 def noun() -> None:
-    """What instances say on their serial ports."""
+    """What instances say on their serial ports, and ways to talk to them."""
+
+
+for verb in (access, attach, pool, spice, vnc):
+    noun.add_command(verb)
 
 
 @noun.command("log")

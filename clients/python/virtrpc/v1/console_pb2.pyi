@@ -518,7 +518,8 @@ class AttachConsoleOpen(google.protobuf.message.Message):
     """
     record: builtins.bool
     """Record what is typed and shown, with times, in the daemon's directory of
-    recordings for as long as its configuration keeps them.
+    recordings (asciicast v2) for as long as its configuration keeps them; of long
+    output only the beginning, as far as the configuration allows.
     """
     log_id: builtins.str
     """Log that the offset belongs to, a UUID from an earlier reply; empty: the
@@ -748,12 +749,17 @@ class GetConsoleResponse(google.protobuf.message.Message):
     tls_port: builtins.int
     """TCP port that speaks TLS; 0: none."""
     path: builtins.str
-    """Path that a client of the port has to name first; empty: none."""
+    """Path that a client of the port has to name first; empty: none. For SERIAL
+    where the daemon serves a web console, that of a WebSocket: its first message
+    is the text {"page": "serial", "token": TOKEN}, then come binary messages both
+    ways, and text messages in JSON that other clients may pass over.
+    """
     token: builtins.str
     """Opens the console once; empty for POOL."""
     web_url: builtins.str
-    """Address for a browser, with the token in it; empty where the daemon serves
-    no web console.
+    """Address for a browser, with the token in its fragment; empty where the daemon
+    serves no web console, or this kind has no page. Its page connects again by
+    itself when the connection breaks, until the instance stops.
     """
     @property
     def expires_at(self) -> google.protobuf.timestamp_pb2.Timestamp:

@@ -96,7 +96,9 @@ class ConsoleServiceStub:
     reader. After `writer_lost` they are dropped silently: they may have been on
     their way.
     FAILED_PRECONDITION / WRITER_PRESENT: somebody else writes, and `takeover`
-    is not set.
+    is not set; `writer_identity` in the metadata.
+    FAILED_PRECONDITION / NO_CONSOLE: at the first input, which has nowhere to go.
+    RESOURCE_EXHAUSTED / RECORDING_UNWRITABLE: what is to be recorded cannot be.
     UNAVAILABLE / SHUTTING_DOWN, OUT_OF_RANGE: as in StreamConsoleOutput.
     """
 
@@ -110,8 +112,9 @@ class ConsoleServiceStub:
     connections it opened end then too.
 
     Not idempotent: every call makes another token. A repeat with the same
-    request_id returns the first reply without `token` and `web_url`, since they
-    are stored nowhere.
+    request_id returns the first reply without `token`, `web_url` and the pool's
+    password, since they are stored nowhere. Of an instance the newest 256 tokens
+    are good.
 
     UNIMPLEMENTED / CAPABILITY_MISSING: this backend has no consoles of the type;
     `capability` is "get_console." and the type, e.g. "get_console.rdp".
@@ -213,7 +216,9 @@ class ConsoleServiceAsyncStub:
     reader. After `writer_lost` they are dropped silently: they may have been on
     their way.
     FAILED_PRECONDITION / WRITER_PRESENT: somebody else writes, and `takeover`
-    is not set.
+    is not set; `writer_identity` in the metadata.
+    FAILED_PRECONDITION / NO_CONSOLE: at the first input, which has nowhere to go.
+    RESOURCE_EXHAUSTED / RECORDING_UNWRITABLE: what is to be recorded cannot be.
     UNAVAILABLE / SHUTTING_DOWN, OUT_OF_RANGE: as in StreamConsoleOutput.
     """
 
@@ -227,8 +232,9 @@ class ConsoleServiceAsyncStub:
     connections it opened end then too.
 
     Not idempotent: every call makes another token. A repeat with the same
-    request_id returns the first reply without `token` and `web_url`, since they
-    are stored nowhere.
+    request_id returns the first reply without `token`, `web_url` and the pool's
+    password, since they are stored nowhere. Of an instance the newest 256 tokens
+    are good.
 
     UNIMPLEMENTED / CAPABILITY_MISSING: this backend has no consoles of the type;
     `capability` is "get_console." and the type, e.g. "get_console.rdp".
@@ -336,7 +342,9 @@ class ConsoleServiceServicer(metaclass=abc.ABCMeta):
         reader. After `writer_lost` they are dropped silently: they may have been on
         their way.
         FAILED_PRECONDITION / WRITER_PRESENT: somebody else writes, and `takeover`
-        is not set.
+        is not set; `writer_identity` in the metadata.
+        FAILED_PRECONDITION / NO_CONSOLE: at the first input, which has nowhere to go.
+        RESOURCE_EXHAUSTED / RECORDING_UNWRITABLE: what is to be recorded cannot be.
         UNAVAILABLE / SHUTTING_DOWN, OUT_OF_RANGE: as in StreamConsoleOutput.
         """
 
@@ -352,8 +360,9 @@ class ConsoleServiceServicer(metaclass=abc.ABCMeta):
         connections it opened end then too.
 
         Not idempotent: every call makes another token. A repeat with the same
-        request_id returns the first reply without `token` and `web_url`, since they
-        are stored nowhere.
+        request_id returns the first reply without `token`, `web_url` and the pool's
+        password, since they are stored nowhere. Of an instance the newest 256 tokens
+        are good.
 
         UNIMPLEMENTED / CAPABILITY_MISSING: this backend has no consoles of the type;
         `capability` is "get_console." and the type, e.g. "get_console.rdp".

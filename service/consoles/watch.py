@@ -8,6 +8,8 @@ from pathlib import Path
 from inotify_simple import INotify, flags
 
 _MASK = flags.MODIFY | flags.CREATE | flags.DELETE
+# QEMU writes a log byte by byte. Equal events that nobody has read yet are one event.
+_REST_S = 0.003
 
 
 class ConsoleWatch:
@@ -17,11 +19,15 @@ class ConsoleWatch:
         self._inotify = INotify(nonblocking=True)
         self._followers: dict[Path, set[asyncio.Event]] = {}
         self._descriptors: dict[int, Path] = {}
-        asyncio.get_running_loop().add_reader(self._inotify.fileno(), self._read)
+        self._loop = asyncio.get_running_loop()
+        self._resting: asyncio.TimerHandle | None = None
+        self._listen()
 
     def close(self) -> None:
         """Wakes everyone and watches no more."""
-        asyncio.get_running_loop().remove_reader(self._inotify.fileno())
+        self._loop.remove_reader(self._inotify.fileno())
+        if self._resting is not None:
+            self._resting.cancel()
         self.wake_all()
         self._inotify.close()
 
@@ -64,7 +70,13 @@ class ConsoleWatch:
                     with suppress(OSError):  # the watch has gone with the folder
                         self._inotify.rm_watch(descriptor)
 
+    def _listen(self) -> None:
+        self._loop.add_reader(self._inotify.fileno(), self._read)
+
     def _read(self) -> None:
+        """Wakes whom it concerns, and then listens to nobody for a moment."""
+        self._loop.remove_reader(self._inotify.fileno())
+        self._resting = self._loop.call_later(_REST_S, self._listen)
         for event in self._inotify.read(timeout=0):
             if event.mask & flags.Q_OVERFLOW:
                 self.wake_all()

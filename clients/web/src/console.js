@@ -1,0 +1,147 @@
+// The page: its token, its console, and what the bar and the notices say.
+
+import { Link } from "./link.js";
+
+const NOTICE_MS = 6000;
+const by = (id) => document.getElementById(id);
+
+/** Style elements that the terminal adds pass the page's policy with its nonce. */
+function allowStyles() {
+  const nonce = document.querySelector("script[nonce]").nonce;
+  const create = document.createElement.bind(document);
+  document.createElement = (name, options) => {
+    const element = create(name, options);
+    if (name === "style") element.setAttribute("nonce", nonce);
+    return element;
+  };
+}
+
+/** The token of the address, which then no longer shows it: nor do history and bookmarks. */
+function takeToken() {
+  const token = location.hash.slice(1);
+  history.replaceState(null, "", location.pathname);
+  return token;
+}
+
+async function makeView(link) {
+  if (link.page === "serial") {
+    const { SerialView } = await import("./serial.js");
+    return new SerialView(by("console"), link);
+  }
+  const { ScreenView } = await import("./screen.js");
+  return new ScreenView(by("console"), link);
+}
+
+function showState({ state, again, message, refused }) {
+  document.body.dataset.state = state;
+  by("status").textContent = { open: "connected", over: "disconnected" }[state]
+    ?? (again ? "connection lost, connecting again …" : "connecting …");
+  by("curtain").hidden = state !== "over";
+  if (state !== "over") return;
+  by("curtain-title").textContent = refused ? "This link does not open the console" : "Disconnected";
+  by("curtain-text").textContent = refused
+    ? "A link can be used once, and only for a while. Ask for a new one."
+    : `${sentence(message ?? "the connection has ended")}.`;
+}
+
+function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1);
+}
+
+let noticeTimer = 0;
+
+function notice(text, { stays = false } = {}) {
+  clearTimeout(noticeTimer);
+  by("notice").textContent = text;
+  by("notice").hidden = !text;
+  if (text && !stays) noticeTimer = setTimeout(() => notice(""), NOTICE_MS);
+}
+
+function watchOnly(view, writer) {
+  view.watchOnly();
+  by("takeover").hidden = false;
+  by("paste").disabled = true;
+  by("status").textContent = `watching: ${writer || "somebody else"} types here`;
+}
+
+function listen(link, view) {
+  link.addEventListener("state", ({ detail }) => showState(detail));
+  link.addEventListener("opened", ({ detail }) => {
+    const name = detail.name || detail.instance_id;
+    by("name").textContent = document.title = name;
+    by("name").title = detail.instance_id;
+    by("takeover").hidden = true;
+    by("paste").disabled = false;
+    view.opened(detail);
+    if (detail.writer === false) {
+      queueMicrotask(() => watchOnly(view, detail.writer_identity));
+    }
+  });
+  link.addEventListener("message", ({ detail }) => {
+    if ("writer_lost" in detail) watchOnly(view, detail.writer_lost);
+    if (detail.dropped) notice("The instance is off: what was typed has gone nowhere.");
+    if (detail.expired) notice(`${detail.expired} bytes of output are no longer kept.`);
+  });
+}
+
+function equip(link, view) {
+  by("kind").textContent = view.label;
+  by("takeover").onclick = () => link.reopen({ takeover: true });
+  by("fullscreen").onclick = toggleFullscreen;
+  by("paste").onclick = () => askForText(view);
+  by("reset").hidden = !view.controlAltDelete;
+  by("reset").onclick = () => view.controlAltDelete();
+  if (view.onSelect) {
+    by("copy").hidden = false;
+    by("copy").disabled = true;
+    by("copy").onclick = () => copy(view);
+    view.onSelect(() => (by("copy").disabled = !view.selection()));
+  }
+}
+
+async function toggleFullscreen() {
+  if (document.fullscreenElement) await document.exitFullscreen();
+  else await document.body.requestFullscreen();
+}
+
+async function copy(view) {
+  try {
+    await navigator.clipboard.writeText(view.selection());
+    notice("Copied.");
+  } catch {
+    notice("The browser does not allow it: press Ctrl+Shift+C.");
+  }
+  view.focus();
+}
+
+async function askForText(view) {
+  const dialog = by("paste-dialog");
+  const field = by("paste-text");
+  field.value = "";
+  dialog.onclose = () => {
+    if (dialog.returnValue === "type") view.type(field.value);
+    field.value = "";
+    view.focus();
+  };
+  dialog.returnValue = "";
+  dialog.showModal();
+  try {
+    field.value ||= await navigator.clipboard.readText();
+  } catch {
+    // Not allowed, or not a page by HTTPS: there is the keyboard.
+  }
+}
+
+allowStyles();
+const socket = new URL("socket", location.href);
+socket.protocol = socket.protocol.replace("http", "ws");
+socket.hash = "";
+const token = takeToken();
+const link = new Link(socket.href, { page: location.pathname.split("/").pop(), token });
+const view = await makeView(link);
+listen(link, view);
+equip(link, view);
+if (token) link.start();
+else showState({ state: "over", refused: "NO_TOKEN" });
+// Another token in the address is another console.
+window.addEventListener("hashchange", () => location.reload());

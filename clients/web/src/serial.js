@@ -1,0 +1,86 @@
+// A serial port in a terminal: xterm.js over a link.
+
+import { FitAddon } from "./xterm/addon-fit/lib/addon-fit.mjs";
+import { Terminal } from "./xterm/xterm/lib/xterm.mjs";
+
+const encoder = new TextEncoder();
+const THEME = {
+  background: "#0c1118",
+  foreground: "#d7dfea",
+  cursor: "#5cc8a8",
+  cursorAccent: "#0c1118",
+  selectionBackground: "#2f4a5c",
+  black: "#1b2431", red: "#e5707a", green: "#8fc97f", yellow: "#e5b567",
+  blue: "#6fa8e8", magenta: "#c58ae0", cyan: "#5cc8a8", white: "#d7dfea",
+  brightBlack: "#5d6c80", brightRed: "#f08d95", brightGreen: "#a9dd9b", brightYellow: "#f2cb86",
+  brightBlue: "#92c0f5", brightMagenta: "#d9a9ef", brightCyan: "#82dcc0", brightWhite: "#f4f7fb",
+};
+
+export class SerialView {
+  label = "serial";
+
+  constructor(element, link) {
+    this.link = link;
+    element.classList.add("serial");
+    this.terminal = new Terminal({
+      cursorBlink: true,
+      fontFamily: 'ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace',
+      fontSize: 14,
+      scrollback: 10_000,
+      theme: THEME,
+    });
+    this.fit = new FitAddon();
+    this.terminal.loadAddon(this.fit);
+    this.terminal.open(element);
+    this.terminal.onData((text) => link.send(encoder.encode(text)));
+    this.terminal.onBinary((text) => link.send(Uint8Array.from(text, (c) => c.charCodeAt(0))));
+    this.terminal.onResize(() => this.#tellSize());
+    this.terminal.attachCustomKeyEventHandler((event) => this.#isOurs(event));
+    new ResizeObserver(() => this.fit.fit()).observe(element);
+    link.addEventListener("bytes", ({ detail }) => this.terminal.write(new Uint8Array(detail)));
+    this.fit.fit();
+  }
+
+  opened({ resumed, writer }) {
+    if (!resumed) this.terminal.reset();
+    this.terminal.options.disableStdin = !writer;
+    this.terminal.options.cursorBlink = writer;
+    if (writer) this.#tellSize();
+    this.focus();
+  }
+
+  watchOnly() {
+    this.terminal.options.disableStdin = true;
+    this.terminal.options.cursorBlink = false;
+  }
+
+  focus() {
+    this.terminal.focus();
+  }
+
+  type(text) {
+    this.terminal.paste(text);
+  }
+
+  selection() {
+    return this.terminal.getSelection();
+  }
+
+  onSelect(listener) {
+    this.terminal.onSelectionChange(listener);
+  }
+
+  #tellSize() {
+    this.link.send({ resize: [this.terminal.cols, this.terminal.rows] });
+  }
+
+  /** Ctrl+Shift+C copies, as in other terminals; everything else is the guest's. */
+  #isOurs(event) {
+    const copies = event.ctrlKey && event.shiftKey && event.code === "KeyC";
+    if (copies && event.type === "keydown" && this.terminal.hasSelection()) {
+      event.preventDefault();
+      document.execCommand("copy"); // works without the permission that the clipboard API needs
+    }
+    return !copies;
+  }
+}

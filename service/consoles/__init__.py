@@ -1,0 +1,1 @@
+"""Consoles in use: their output, who writes, tokens, connections and recordings."""

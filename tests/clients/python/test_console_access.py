@@ -1,0 +1,227 @@
+"""`virtrpc console attach`, `vnc`, `access`: serial ports in a terminal, screens on a port."""
+
+import json
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from virtrpc.cli.terminal import control_key
+from virtrpc.v1 import console_pb2 as pb
+
+from tests.attached import Attached
+from tests.clients.python.conftest import Run, command_line
+from tests.clients.python.pty_terminal import Terminal
+from tests.conftest import MakeDaemon
+from tests.daemon import DaemonProcess
+from tests.instances import small_spec, spawned
+
+WRITER = pb.CONSOLE_MODE_WRITER
+DETACH = b"\x1d"
+
+
+def virtrpc(daemon: DaemonProcess, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "virtrpc.cli", "--address", daemon.address, *arguments]
+
+
+def attach(daemon: DaemonProcess, *arguments: str) -> Terminal:
+    return Terminal(virtrpc(daemon, "console", "attach", "web-1", *arguments))
+
+
+@pytest.fixture(scope="module")
+def daemon(short_folder: Callable[[], Path]) -> Iterator[DaemonProcess]:
+    """A fake with an instance "web-1" that has a screen."""
+    with DaemonProcess(short_folder(), backend="fake") as served:
+        served.start()
+        spec = command_line(served.address)(
+            "instance", "spawn", "web-1", "--image", "demo", "--file", "-", given=_SPEC
+        )
+        assert spec.returncode == 0, spec.stderr
+        yield served
+
+
+_SPEC = "machine: {graphics: GRAPHICS_TYPE_VNC}\n"
+
+
+@pytest.fixture
+def run(daemon: DaemonProcess) -> Run:
+    return command_line(daemon.address)
+
+
+def test_terminal_talks_to_the_guest_until_its_key(daemon: DaemonProcess) -> None:
+    with attach(daemon) as terminal:
+        terminal.until(b"attached, detach with ^]")
+        assert not terminal.as_before
+        terminal.type(b"echo typed\r")
+        terminal.until(b"\ntyped\r\n")
+        terminal.type(b"\x03")  # the guest's, not ours
+        terminal.type(b"\recho after-ctrl-c\r")
+        terminal.until(b"\nafter-ctrl-c\r\n")
+        terminal.type(DETACH)
+        terminal.until(b"[detached]")
+        assert terminal.exit_code() == 0
+        assert terminal.as_before
+
+
+def test_another_key_detaches(daemon: DaemonProcess) -> None:
+    with attach(daemon, "--detach-key", "^a") as terminal:
+        terminal.until(b"detach with ^a")
+        terminal.type(b"echo still \x1d here\r")
+        terminal.until(b"still \x1d here\r\n")
+        terminal.type(b"\x01")
+        terminal.until(b"[detached]")
+        assert terminal.exit_code() == 0
+
+
+def test_readers_type_nothing(daemon: DaemonProcess) -> None:
+    with attach(daemon, "--read-only", "--tail", "4K") as reader, attach(daemon) as writer:
+        reader.until(b"virtrpc guest ready")
+        reader.type(b"not-for-the-guest\r")
+        writer.until(b"attached")
+        writer.type(b"echo for-both\r")
+        writer.until(b"\nfor-both\r\n")
+        assert b"not-for-the-guest" not in reader.until(b"\nfor-both\r\n")
+        reader.type(DETACH)
+        assert reader.exit_code() == 0
+
+
+def test_second_writer_needs_to_take_over(daemon: DaemonProcess, run: Run) -> None:
+    with attach(daemon) as first:
+        first.until(b"attached")
+        refused = run("console", "attach", "web-1")
+        assert refused.returncode == 64 + 9
+        assert "WRITER_PRESENT" in refused.stderr
+        with attach(daemon, "--takeover") as second:
+            second.until(b"attached")
+            first.until(b"[local:unix has taken over: you are reading only]")
+            first.type(b"lost\r")
+            second.type(b"echo mine\r")
+            assert b"lost" not in first.until(b"\nmine\r\n")
+
+
+def test_input_from_a_pipe_is_typed_to_its_end(daemon: DaemonProcess, run: Run) -> None:
+    with daemon.connect() as connection, Attached(connection, _id(run)) as reader:
+        reader.opened()
+        done = run("console", "attach", "web-1", given="echo from-a-pipe\n")
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == "[attached]\n[detached]\n"
+        reader.until(b"\nfrom-a-pipe\r\n")
+
+
+def test_window_s_size_is_recorded(daemon: DaemonProcess) -> None:
+    with attach(daemon, "--record") as terminal:
+        name = terminal.until(b"]\r\n").partition(b"recorded as ")[2].rstrip(b"]\r\n").decode()
+        terminal.resize(132, 50)
+        terminal.type(b"echo sized\r")
+        terminal.until(b"\nsized\r\n")
+        terminal.type(DETACH)
+        assert terminal.exit_code() == 0
+    lines = (daemon.state_dir / "recordings" / name).read_text(encoding="utf-8").splitlines()
+    head, *events = map(json.loads, lines)
+    assert (head["width"], head["height"]) == (80, 24)
+    assert "132x50" in [text for _, kind, text in events if kind == "r"]
+
+
+def test_read_only_and_takeover_exclude_each_other(run: Run) -> None:
+    assert run("console", "attach", "web-1", "--read-only", "--takeover").returncode == 2
+
+
+@pytest.mark.parametrize(("text", "byte"), [("^]", 0x1D), ("^A", 1), ("^a", 1), ("^_", 0x1F)])
+def test_control_key(text: str, byte: int) -> None:
+    assert control_key(text) == bytes([byte])
+
+
+@pytest.mark.parametrize("text", ["]", "^", "^1", "^]]", ""])
+def test_what_is_no_control_key(text: str) -> None:
+    with pytest.raises(ValueError, match="control key"):
+        control_key(text)
+
+
+def test_access_is_shown_once(run: Run) -> None:
+    done = run("console", "access", "web-1", "-o", "json", "--lifetime", "60")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["type"] == "CONSOLE_TYPE_VNC"
+    assert re.fullmatch(r"[\w.-]{50,}", shown["token"])
+    table = run("console", "access", "web-1", "--type", "rdp").stdout
+    assert re.search(r"^port +3389$", table, re.MULTILINE)
+    assert run("console", "access", "web-1", "--validate-only").stdout.split() == []
+    no_page = run("console", "access", "web-1", "--url")
+    assert (no_page.returncode, "--http" in no_page.stderr) == (1, True)
+
+
+def test_pool_is_shown(run: Run) -> None:
+    assert re.search(r"^username +fake-vnc$", run("console", "pool").stdout, re.MULTILINE)
+
+
+def test_port_for_viewers_carries_a_connection(daemon: DaemonProcess) -> None:
+    command = virtrpc(daemon, "console", "vnc", "web-1", "--once")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tunnel:
+        assert tunnel.stdout is not None
+        host, _, port = tunnel.stdout.readline().strip().partition(":")
+        sent = bytes(range(256)) * 2048
+        with socket.create_connection((host, int(port)), timeout=20) as viewer:
+            reader = viewer.makefile("rb")
+            assert reader.read(12) == b"RFB 003.008\n"
+            viewer.sendall(sent)
+            assert reader.read(len(sent)) == sent
+            viewer.shutdown(socket.SHUT_WR)
+            assert reader.read() == b""
+        assert tunnel.wait(20) == 0
+
+
+def test_no_port_is_opened_for_what_there_is_not(run: Run) -> None:
+    refused = run("console", "spice", "web-1")
+    assert (refused.returncode, refused.stdout) == (64 + 9, "")
+    assert "NO_CONSOLE" in refused.stderr
+
+
+def test_key_ends_the_wait_for_a_daemon_that_is_away(make_daemon: MakeDaemon) -> None:
+    served = make_daemon().start()
+    spawned_by = command_line(served.address)("instance", "spawn", "web-1", "--image", "demo")
+    assert spawned_by.returncode == 0, spawned_by.stderr
+    with attach(served) as terminal:
+        terminal.until(b"attached")
+        served.kill()
+        for pause in (b"0.1 s", b"0.2 s", b"0.4 s", b"0.8 s", b"1.6 s", b"3.2 s"):
+            terminal.until(b"connection lost, trying again in " + pause)
+        terminal.type(DETACH)
+        assert terminal.exit_code() == 130
+        assert terminal.as_before
+
+
+@pytest.mark.libvirt
+@pytest.mark.timeout(180)
+def test_terminal_before_a_real_guest_outlasts_the_daemon(make_daemon: MakeDaemon) -> None:
+    served = make_daemon(backend="libvirt").start()
+    spec = small_spec(backend="libvirt", name="web-1")
+    spec.image.kernel_args += " virtrpc.counter=1"
+    with (
+        served.connect() as connection,
+        spawned(connection, spec),
+        attach(served, "--tail", "1M") as terminal,
+    ):
+        shown = terminal.until(b":~# ")
+        terminal.type(b"echo $((6*7))-before\r")
+        shown += terminal.until(b"42-before\r\n")
+        served.kill()
+        shown += terminal.until(b"connection lost, trying again")
+        served.start()
+        # What is typed while there is no connection is lost: the next line shows that there is.
+        shown += terminal.until(b"\ncount ")
+        terminal.type(b"echo $((7*7))-after\r")
+        shown += terminal.until(b"49-after\r\n") + terminal.until(b"\ncount ")
+        terminal.type(DETACH)
+        terminal.until(b"[detached]")
+        assert terminal.exit_code() == 0
+    counts = [int(number) for number in re.findall(rb"count (\d+)\r", shown)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def _id(run: Run) -> str:
+    found = json.loads(run("instance", "get", "web-1", "-o", "json").stdout)
+    instance_id: str = found["instance"]["instance_id"]
+    return instance_id

@@ -1,0 +1,195 @@
+"""The pages in a browser, before a real guest: what it shows is seen, what is typed arrives."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+from virtrpc.v1 import console_pb2 as pb
+from virtrpc.v1 import instance_pb2
+
+from tests.attached import Attached
+from tests.instances import TIMEOUT_S, console_until
+from tests.web.browser import Browser, Page, chromium
+from tests.web.conftest import WebHost
+
+pytestmark = [pytest.mark.libvirt, pytest.mark.asyncio(loop_scope="module")]
+VNC, SERIAL = pb.CONSOLE_TYPE_VNC, pb.CONSOLE_TYPE_SERIAL
+STATE = "document.body.dataset.state"
+ROWS = "document.querySelector('.xterm-rows').innerText.replaceAll('\\u00a0', ' ')"
+# Lit pixels of the guest's screen, and a number that changes with them.
+PIXELS = """(() => {
+    const canvas = document.querySelector('#console canvas');
+    if (!canvas?.width) return null;
+    const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    let lit = 0, sum = 0;
+    for (let i = 0; i < data.length; i += 4)
+        if (data[i] > 100) { lit += 1; sum = (sum * 31 + i) | 0; }
+    return {lit, sum, width: canvas.width, height: canvas.height};
+})()"""
+
+
+@pytest.fixture(scope="module")
+def host(real_host: WebHost) -> WebHost:
+    """A host whose guest's shell listens, on its serial port and on its screen."""
+    console_until(real_host.connection, real_host.instance_id, b":~# ")
+    return real_host
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(short_folder: Callable[[], Path]) -> AsyncIterator[Browser]:
+    """One browser for all tests; each page has a profile of its own."""
+    async with chromium(short_folder()) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(autouse=True, loop_scope="module")
+async def pages_are_closed(browser: Browser, host: WebHost) -> AsyncIterator[None]:
+    """Closes the pages of a test, and waits until none of them writes any more."""
+    yield
+    await browser.close_pages()
+    if not host.running():
+        return
+    writer = pb.CONSOLE_MODE_WRITER
+    with Attached(host.connection, host.instance_id, mode=writer, takeover=True) as last:
+        last.opened()
+        last.half_close()
+        last.notice("closed")
+        assert list(last.responses) == []
+
+
+async def opened(browser: Browser, access: pb.GetConsoleResponse) -> Page:
+    page = await browser.page()
+    await page.open(access.web_url)
+    await page.until(f"{STATE} === 'open'")
+    return page
+
+
+async def entered(page: Page, text: str) -> None:
+    """Types a line."""
+    await page.type(text)
+    await page.press("Enter", code="Enter", number=13, text="\r")
+
+
+def clean(page: Page, access: pb.GetConsoleResponse) -> None:
+    """Nothing went wrong in the page, nothing came from elsewhere, no token went anywhere."""
+    assert page.errors == []
+    assert {urlsplit(address).netloc for address in page.requests} == {
+        urlsplit(access.web_url).netloc
+    }
+    assert not [address for address in page.requests if access.token in address]
+
+
+async def test_serial_page_takes_a_command_and_shows_the_answer(
+    host: WebHost, browser: Browser
+) -> None:
+    access = host.access(SERIAL)
+    page = await opened(browser, access)
+    assert await page.evaluate("document.title") == "web-guest"
+    assert access.token not in await page.evaluate("location.href")
+    await entered(page, "echo $((6*7))-is-the-answer")
+    await page.until(f"{ROWS}.includes('\\n42-is-the-answer')")
+    clean(page, access)
+
+
+async def test_serial_page_tells_the_window_s_size_and_copies(
+    host: WebHost, browser: Browser
+) -> None:
+    page = await opened(browser, host.access(SERIAL))
+    await page.until(f"{ROWS}.includes('# ')")
+    assert await page.evaluate("document.getElementById('copy').disabled")
+    await page.call(
+        "Input.dispatchMouseEvent", type="mousePressed", x=60, y=100, button="left", clickCount=3
+    )
+    await page.call(
+        "Input.dispatchMouseEvent", type="mouseReleased", x=60, y=100, button="left", clickCount=3
+    )
+    await page.until("!document.getElementById('copy').disabled")
+
+
+async def test_screen_page_shows_the_guest_and_takes_keys(host: WebHost, browser: Browser) -> None:
+    access = host.access(VNC)
+    page = await opened(browser, access)
+    before = await page.until(f"({PIXELS})?.lit > 1000 && {PIXELS}")
+    assert (before["width"], before["height"]) == (720, 400)
+    for key in "ls":
+        await page.press(key, code=f"Key{key.upper()}", number=ord(key.upper()), text=key)
+    await page.press("Enter", code="Enter", number=13, text="\r")
+    after = await page.until(f"{PIXELS}.lit > {before['lit']} + 100 && {PIXELS}")
+    assert after["sum"] != before["sum"]
+    clean(page, access)
+
+
+async def test_text_is_typed_into_a_screen(host: WebHost, browser: Browser) -> None:
+    page = await opened(browser, host.access(VNC))
+    await page.until(f"({PIXELS})?.lit > 1000")
+    await page.evaluate("document.getElementById('paste').click()")
+    await page.evaluate(
+        "document.getElementById('paste-text').value = 'echo \"Typed & Shifted!\" >/dev/ttyS0\\n'"
+    )
+    end = await asyncio.to_thread(console_end, host)
+    await page.evaluate("document.querySelector('button[value=type]').click()")
+    await asyncio.to_thread(
+        console_until, host.connection, host.instance_id, b"Typed & Shifted!", offset=end
+    )
+
+
+async def test_second_page_watches_and_takes_over(host: WebHost, browser: Browser) -> None:
+    with Attached(host.connection, host.instance_id, mode=pb.CONSOLE_MODE_WRITER) as other:
+        other.opened()
+        page = await opened(browser, host.access(SERIAL))
+        await page.until("!document.getElementById('takeover').hidden")
+        assert "local:unix types" in await page.evaluate(
+            "document.getElementById('status').textContent"
+        )
+        await page.evaluate("document.getElementById('takeover').click()")
+        await page.until("document.getElementById('takeover').hidden")
+        await asyncio.to_thread(other.notice, "writer_lost")
+        await entered(page, "echo $((2*4))-taken")
+        await page.until(f"{ROWS}.includes('\\n8-taken')")
+
+
+async def test_used_and_foreign_links_open_nothing(host: WebHost, browser: Browser) -> None:
+    used = host.access(VNC)
+    await opened(browser, used)
+    foreign = host.access(SERIAL).web_url.replace("/serial#", "/vnc#")
+    for address in (used.web_url, foreign, used.web_url.partition("#")[0]):
+        page = await browser.page()
+        await page.open(address)
+        await page.until(f"{STATE} === 'over'")
+        title = await page.evaluate("document.getElementById('curtain-title').textContent")
+        assert title == "This link does not open the console"
+
+
+async def test_pages_outlast_the_daemon_and_end_with_the_guest(
+    host: WebHost, browser: Browser
+) -> None:
+    serial, screen = [await opened(browser, host.access(kind)) for kind in (SERIAL, VNC)]
+    await entered(serial, "echo $((3*3))-before")
+    await serial.until(f"{ROWS}.includes('\\n9-before')")
+    await asyncio.to_thread(host.daemon.kill)
+    await serial.until(f"{STATE} === 'connecting'")
+    await asyncio.to_thread(host.daemon.start)
+    await serial.until(f"{STATE} === 'open'")
+    await entered(serial, "echo $((4*4))-after")
+    await serial.until(f"{ROWS}.includes('\\n16-after')")
+    assert (await serial.evaluate(ROWS)).count("\n9-before") == 1
+    await screen.until(f"{STATE} === 'open' && ({PIXELS})?.lit > 1000")
+    await asyncio.to_thread(switch_off, host)
+    for page in (serial, screen):
+        await page.until(f"{STATE} === 'over'")
+        text = await page.evaluate("document.getElementById('curtain-text').textContent")
+        assert text == "The instance has stopped."
+
+
+def console_end(host: WebHost) -> int:
+    request = pb.GetConsoleOutputRequest(instance_id=host.instance_id, tail_bytes=0)
+    return host.connection.consoles.GetConsoleOutput(request, timeout=TIMEOUT_S).end_offset
+
+
+def switch_off(host: WebHost) -> None:
+    off = instance_pb2.PowerOffInstanceRequest(instance_id=host.instance_id)
+    off.timeout.FromSeconds(0)
+    host.connection.instances.PowerOffInstance(off, timeout=TIMEOUT_S, wait_for_ready=True)

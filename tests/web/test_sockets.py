@@ -1,0 +1,228 @@
+"""The web console's HTTP and WebSocket: who is let in, what is told, and what is kept quiet."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+from virtrpc.v1 import console_pb2 as pb
+from virtrpc.v1 import instance_pb2
+
+from tests.daemon import DaemonProcess
+from tests.instances import TIMEOUT_S
+from tests.web.conftest import WebHost, web_host
+
+VNC, SERIAL = pb.CONSOLE_TYPE_VNC, pb.CONSOLE_TYPE_SERIAL
+REFUSED, ENDED = 4403, 4410
+BYTES = (aiohttp.WSMsgType.BINARY,)
+Socket = aiohttp.ClientWebSocketResponse
+
+
+def base(access: pb.GetConsoleResponse) -> str:
+    return f"http://{access.host}:{urlsplit(access.web_url).port}"
+
+
+@asynccontextmanager
+async def connected(host: WebHost, **headers: str) -> AsyncIterator[Socket]:
+    address = f"{base(host.access(SERIAL))}/console/socket"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(address, headers=headers) as socket,
+    ):
+        yield socket
+
+
+async def told(socket: Socket) -> Any:
+    """The next message that is no bytes."""
+    while True:
+        message = await socket.receive(timeout=TIMEOUT_S)
+        if message.type != aiohttp.WSMsgType.BINARY:
+            return json.loads(message.data)
+
+
+async def shown(socket: Socket, text: bytes) -> bytes:
+    """Bytes until a text is in them."""
+    seen = b""
+    while text not in seen:
+        message = await socket.receive(timeout=TIMEOUT_S)
+        assert message.type == aiohttp.WSMsgType.BINARY, message
+        seen += message.data
+    return seen
+
+
+async def opened(socket: Socket, page: str, token: str, **asked: Any) -> Any:
+    await socket.send_json({"page": page, "token": token, **asked})
+    return (await told(socket))["opened"]
+
+
+async def refused(socket: Socket, hello: Any) -> None:
+    """Sends a first message, and is refused."""
+    await socket.send_str(hello if isinstance(hello, str) else json.dumps(hello))
+    assert (await told(socket))["refused"] == "CONSOLE_TOKEN_REFUSED"
+    assert (await socket.receive(timeout=TIMEOUT_S)).data == REFUSED
+
+
+def stop(host: WebHost, *, on_again: bool) -> None:
+    off = instance_pb2.PowerOffInstanceRequest(instance_id=host.instance_id)
+    host.connection.instances.PowerOffInstance(off, timeout=TIMEOUT_S)
+    if on_again:
+        power_on = instance_pb2.PowerOnInstanceRequest(instance_id=host.instance_id)
+        host.connection.instances.PowerOnInstance(power_on, timeout=TIMEOUT_S)
+
+
+def test_access_says_where_browsers_and_programs_connect(fake_host: WebHost) -> None:
+    screen, serial = fake_host.access(VNC), fake_host.access(SERIAL)
+    assert screen.web_url == f"{base(screen)}/console/vnc#{screen.token}"
+    assert serial.web_url == f"{base(serial)}/console/serial#{serial.token}"
+    assert (serial.host, serial.path) == ("127.0.0.1", "/console/socket")
+    assert serial.port == urlsplit(serial.web_url).port
+    web = fake_host.access(pb.CONSOLE_TYPE_WEB)
+    assert web.web_url.startswith(f"{base(web)}/console/serial#")
+
+
+async def test_page_is_strict_about_what_it_loads(fake_host: WebHost) -> None:
+    access = fake_host.access(VNC)
+    async with aiohttp.ClientSession() as session, session.get(access.web_url) as page:
+        text = await page.text()
+        policy = page.headers["Content-Security-Policy"]
+    assert page.status == 200
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert page.headers["Referrer-Policy"] == "no-referrer"
+    assert page.headers["Cache-Control"] == "no-store"
+    nonce = policy.partition("'nonce-")[2].partition("'")[0]
+    assert f'nonce="{nonce}"' in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    async with aiohttp.ClientSession() as session, session.get(access.web_url) as again:
+        assert nonce not in again.headers["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/console/", "/console/assets/", "/console/assets/../console.html", "/etc/passwd"]
+)
+async def test_nothing_else_is_served(fake_host: WebHost, path: str) -> None:
+    address = base(fake_host.access(VNC)) + path
+    async with aiohttp.ClientSession() as session:
+        for encoded in (address, address.replace("..", "%2e%2e")):
+            async with session.get(encoded) as response:
+                assert response.status in (403, 404)
+                assert response.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("origin", ["http://elsewhere.example", "null", "http://127.0.0.1:1"])
+async def test_pages_from_elsewhere_do_not_connect(fake_host: WebHost, origin: str) -> None:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+        async with connected(fake_host, Origin=origin):
+            pass
+    assert caught.value.status == 403
+
+
+async def test_our_own_page_and_programs_connect(fake_host: WebHost) -> None:
+    origin = base(fake_host.access(SERIAL))
+    for headers in ({"Origin": origin}, {}):
+        async with connected(fake_host, **headers) as socket:
+            await opened(socket, "serial", fake_host.access(SERIAL).token)
+
+
+@pytest.mark.parametrize(
+    "hello", ["", "x", "[]", "{}", '{"token": 1}', '{"page": "serial", "token": "a.b"}', "null"]
+)
+async def test_nonsense_is_refused(fake_host: WebHost, hello: str) -> None:
+    async with connected(fake_host) as socket:
+        await refused(socket, hello)
+
+
+async def test_token_opens_once_and_only_its_own_page(fake_host: WebHost) -> None:
+    token = fake_host.access(SERIAL).token
+    async with connected(fake_host) as socket:
+        facts = await opened(socket, "serial", token)
+        assert (facts["instance_id"], facts["name"]) == (fake_host.instance_id, "web-guest")
+        async with connected(fake_host) as another:
+            await refused(another, {"page": "serial", "token": token})
+    async with connected(fake_host) as socket:
+        await refused(socket, {"page": "serial", "token": fake_host.access(VNC).token})
+
+
+async def test_serial_port_is_typed_at_and_resumed(fake_host: WebHost) -> None:
+    async with connected(fake_host) as socket:
+        facts = await opened(socket, "serial", fake_host.access(SERIAL).token)
+        assert facts["writer"]
+        await socket.send_json({"resize": [100, 30]})
+        await socket.send_json({"resize": "nonsense"})
+        await socket.send_bytes(b"echo by-web\r")
+        seen = await shown(socket, b"\nby-web\r\n")
+    place = {"offset": facts["offset"] + len(seen), "log_id": facts["log_id"]}
+    async with connected(fake_host) as socket:
+        again = await opened(socket, "serial", facts["resume"], **place)
+        assert again["offset"] == place["offset"]
+        await socket.send_bytes(b"echo resumed\r")
+        assert await shown(socket, b"\nresumed\r\n") == b"echo resumed\r\nresumed\r\n"
+
+
+async def test_second_page_watches_until_it_takes_over(fake_host: WebHost) -> None:
+    async with connected(fake_host) as first, connected(fake_host) as second:
+        await opened(first, "serial", fake_host.access(SERIAL).token)
+        facts = await opened(second, "serial", fake_host.access(SERIAL).token)
+        assert not facts["writer"]
+        assert facts["writer_identity"] == "local:unix by web"
+        async with connected(fake_host) as third:
+            token = facts["resume"]
+            assert (await opened(third, "serial", token, takeover=True))["writer"]
+            assert (await told(first))["writer_lost"] == "local:unix by web"
+
+
+async def test_screen_s_bytes_come_as_they_are(fake_host: WebHost) -> None:
+    async with connected(fake_host) as socket:
+        await opened(socket, "vnc", fake_host.access(VNC).token)
+        await shown(socket, b"RFB 003.008\n")
+        await socket.send_bytes(bytes(range(256)))
+        assert await shown(socket, bytes(range(256)))
+
+
+@pytest.mark.parametrize("page", ["vnc", "serial"])
+async def test_stop_ends_connections_and_voids_every_token(fake_host: WebHost, page: str) -> None:
+    kind = VNC if page == "vnc" else SERIAL
+    unused = fake_host.access(kind).token
+    async with connected(fake_host) as socket:
+        facts = await opened(socket, page, fake_host.access(kind).token)
+        await asyncio.to_thread(stop, fake_host, on_again=True)
+        last = await told(socket)
+        assert last == {"closed": "INSTANCE_STOPPED", "message": "the instance has stopped"}
+        assert (await socket.receive(timeout=TIMEOUT_S)).data == ENDED
+    for token in (unused, facts["resume"]):
+        async with connected(fake_host) as socket:
+            await refused(socket, {"page": page, "token": token})
+
+
+@pytest.mark.parametrize("page", ["vnc", "serial"])
+async def test_stopping_daemon_says_that_it_comes_back(
+    page: str,
+    short_folder: Callable[[], Path],
+    guest_images: Callable[[DaemonProcess], None],
+) -> None:
+    hosts = web_host("fake", short_folder(), guest_images)
+    host = next(hosts)
+    async with connected(host) as socket:
+        await opened(socket, page, host.access(VNC if page == "vnc" else SERIAL).token)
+        assert host.daemon.process is not None
+        host.daemon.process.terminate()
+        while (message := await socket.receive(timeout=TIMEOUT_S)).type in BYTES:
+            pass
+        assert message.data == aiohttp.WSCloseCode.SERVICE_RESTART
+    assert await asyncio.to_thread(host.daemon.wait) == 0
+    host.daemon.start()
+    hosts.close()
+
+
+async def test_no_token_is_logged(fake_host: WebHost) -> None:
+    access = fake_host.access(SERIAL)
+    async with connected(fake_host) as socket:
+        facts = await opened(socket, "serial", access.token)
+    log = fake_host.daemon.log()
+    assert access.token not in log
+    assert facts["resume"] not in log
