@@ -51,8 +51,10 @@ from service.own.host_changes import AggregateChanges, HostChanges
 from service.own.images import ImageVerbs
 from service.own.instances import InstanceReads
 from service.own.maintenance import Maintenance
+from service.own.migrations import MigrationVerbs
 from service.own.operations import OperationVerbs
 from service.own.resources import ResourceVerbs
+from service.peers import GrpcPeers
 from service.pools import Pools
 from service.reclaim import reclaim
 from service.samples import Samples
@@ -126,6 +128,10 @@ class Daemon:
                 images=settings.images,
                 pci_passthrough=settings.pci_passthrough,
                 host_power=settings.host_power,
+                instance_dir=settings.instance_dir,
+                peers=GrpcPeers(settings.peer_networks),
+                hypervisor_uri=settings.hypervisor_uri,
+                migration_uri=settings.migration_uri,
             ),
         )
         self._journal = Journal(self._state_dir.journal)
@@ -241,6 +247,7 @@ class Daemon:
                 exists=lambda instance_id: self._truth.stale or instance_id in self._truth,
                 closing=lambda: self._operations.closing,
             ),
+            MigrationVerbs(self._backend.migrations, closing=lambda: self._operations.closing),
         ]
 
     def _bind_host(self) -> ResourceVerbs:

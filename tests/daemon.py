@@ -17,6 +17,7 @@ from virtrpc.v1 import (
     event_pb2_grpc,
     host_pb2_grpc,
     instance_pb2_grpc,
+    migration_pb2_grpc,
     operation_pb2_grpc,
 )
 
@@ -156,6 +157,7 @@ class Connection:
         self.operations = operation_pb2_grpc.OperationServiceStub(self.channel)
         self.events = event_pb2_grpc.EventServiceStub(self.channel)
         self.consoles = console_pb2_grpc.ConsoleServiceStub(self.channel)
+        self.migrations = migration_pb2_grpc.MigrationServiceStub(self.channel)
         self.hosts = host_pb2_grpc.HostServiceStub(self.channel)
 
     def close(self) -> None:

@@ -25,10 +25,19 @@ from backends.contract.facets import (
 )
 from backends.contract.host import Adoption, HostPower
 from backends.contract.images import Images
+from backends.contract.migration import (
+    CpuCompatibility,
+    LiveMigration,
+    MigrationDestination,
+    Peer,
+    Peers,
+    SharedStorage,
+)
 
 __all__ = [
     "Adoption",
     "Backend",
+    "CpuCompatibility",
     "Diagnostics",
     "Facet",
     "GuestAgent",
@@ -39,8 +48,13 @@ __all__ = [
     "InstanceFiles",
     "Intent",
     "Lifecycle",
+    "LiveMigration",
+    "MigrationDestination",
     "Observer",
+    "Peer",
+    "Peers",
     "Power",
     "Sample",
+    "SharedStorage",
     "Suspension",
 ]

@@ -12,6 +12,7 @@ from virtrpc.v1.instance_pb2 import Instance
 
 from backends.console_log import ConsoleLog
 from backends.images import ImageStore, ImageUsers
+from backends.migration.book import MigrationBook
 from backends.work import Undo
 
 
@@ -98,6 +99,8 @@ class Backend(ABC):
     """The host's images, whose reads and streams are the daemon's own verbs."""
     image_users: ImageUsers
     """Finds out which instances use them."""
+    migrations: MigrationBook
+    """What this host knows of migrations, which the daemon's own verbs watch."""
 
     @abstractmethod
     def open(self, observer: Observer) -> HypervisorFacts:

@@ -16,6 +16,7 @@ from backends.fake.guest import FakeGuestAgent
 from backends.fake.host import FakeHost
 from backends.fake.intent import FakeIntent
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
+from backends.fake.migration import FakeMigrationDriver
 from backends.fake.power import FakePower
 from backends.fake.resources import sample_host
 from backends.fake.suspension import FakeSuspension
@@ -23,6 +24,8 @@ from backends.host_power import CommandedPower
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
 from backends.loading import BackendOptions
+from backends.migration.book import MigrationBook
+from backends.migration.verbs import HostMigrations
 from backends.work import Undo
 
 
@@ -44,6 +47,13 @@ class FakeBackend(Backend):
         )
         guest = FakeGuestAgent(self._host)
         suspension = FakeSuspension(self._host)
+        self.migrations = MigrationBook(self._host.folder / "migrations")
+        self._migrations = HostMigrations(
+            FakeMigrationDriver(self._host, self.image_store),
+            peers=options.peers,
+            book=self.migrations,
+            folder=self._host.folder,
+        )
         self._facets = (
             FakeLifecycle(self._host, self.image_store, self._features),
             FakeInstanceFiles(self._host),
@@ -60,6 +70,7 @@ class FakeBackend(Backend):
                 observed=lambda work, verb: self._host.faulty(work, verb, None),
             ),
             FakeAdoption(self._host),
+            *self._migrations.facets,
         )
         self._pci_passthrough = options.pci_passthrough
         self._undo: Mapping[str, Callable[[str], None]] = {
@@ -72,11 +83,13 @@ class FakeBackend(Backend):
             "undefine": self._host.undefine,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
             **images.undo,
+            **self._migrations.undo,
         }
 
     def open(self, observer: Observer) -> HypervisorFacts:
         """See Backend."""
         self._host.reset()
+        self._migrations.open()
         self._host.observer = observer
         observer.instances_listed(self._host.instances())
         observer.connected()

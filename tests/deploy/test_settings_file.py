@@ -12,6 +12,7 @@ FILE = Path(__file__).resolve().parents[2] / "deploy" / "virtrpcd.toml"
 OF_ROOT = {
     "state_dir": Path("/var/lib/virtrpc"),
     "image_dir": Path("/var/lib/virtrpc/images"),
+    "instance_dir": Path("/var/lib/virtrpc/instances"),
     "listen": ("unix:/run/virtrpc/virtrpc.sock", "127.0.0.1:50051"),
 }
 

@@ -1,6 +1,7 @@
 """Flags are stronger than the environment, that than the TOML file, that than the defaults."""
 
 from collections.abc import Mapping
+from ipaddress import ip_network
 from operator import attrgetter
 from pathlib import Path
 
@@ -16,6 +17,20 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
     "backend": ("fake", '"fake"', "backend", "fake"),
     "state-dir": ("/tmp/state", '"/tmp/state"', "state_dir", Path("/tmp/state")),
     "image-dir": ("/tmp/images", '"/tmp/images"', "image_dir", Path("/tmp/images")),
+    "instance-dir": ("/tmp/i", '"/tmp/i"', "instance_dir", Path("/tmp/i")),
+    "hypervisor-uri": (
+        "qemu+tcp://h/system",
+        '"qemu+tcp://h/system"',
+        "hypervisor_uri",
+        "qemu+tcp://h/system",
+    ),
+    "migration-uri": ("tcp://192.0.2.7", '"tcp://192.0.2.7"', "migration_uri", "tcp://192.0.2.7"),
+    "peer-network": (
+        "192.0.2.0/24",
+        '["192.0.2.0/24"]',
+        "peer_networks",
+        (ip_network("192.0.2.0/24"),),
+    ),
     "listen": ("127.0.0.1:1", '["127.0.0.1:1"]', "listen", ("127.0.0.1:1",)),
     "metrics": ("127.0.0.1:2", '"127.0.0.1:2"', "metrics", "127.0.0.1:2"),
     "libvirt-uri": ("test:///default", '"test:///default"', "libvirt_uri", "test:///default"),
