@@ -39,8 +39,6 @@ _KIB = 1024
 class FakeMigrationDriver(MigrationDriver):
     """Gives and takes fake guests."""
 
-    features = FEATURES
-
     def __init__(self, host: FakeHost, images: ImageStore) -> None:
         self._host = host
         self.images = images
@@ -64,10 +62,6 @@ class FakeMigrationDriver(MigrationDriver):
             post_copy=True,
             tls=True,
         )
-
-    def folder(self) -> str:
-        """See MigrationDriver."""
-        return str(self._host.folder)
 
     def compare_cpu(self, cpu: pb.ComparedCpu, *, guest: bool) -> pb.CompareCpuResponse:  # noqa: ARG002
         """See MigrationDriver: a guest can be given what the host has."""

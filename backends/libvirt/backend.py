@@ -29,11 +29,14 @@ from backends.libvirt.lifecycle import (
     force_off,
     undefine,
 )
+from backends.libvirt.migration import LibvirtMigrationDriver
 from backends.libvirt.power import LibvirtPower
 from backends.libvirt.probe import Probed, probe
 from backends.libvirt.resources import HostResources
 from backends.libvirt.suspension import LibvirtSuspension
 from backends.loading import BackendOptions
+from backends.migration.book import MigrationBook
+from backends.migration.verbs import HostMigrations
 from backends.work import Undo
 
 
@@ -44,7 +47,7 @@ class LibvirtBackend(Backend):
 
     def __init__(self, options: BackendOptions) -> None:
         self._options = options
-        self._folders = InstanceFolders(options.state_dir / "instances")
+        self._folders = InstanceFolders(options.instance_dir or options.state_dir / "instances")
         self._domains = Domains()
         self._counters = Counters(self._domains)
         self._probed = Probed()
@@ -59,6 +62,20 @@ class LibvirtBackend(Backend):
         guest = LibvirtGuestAgent(self._domains)
         suspension = LibvirtSuspension(self._domains)
         adoption = LibvirtAdoption(self._domains, self._folders, image_dir=options.image_dir)
+        self.migrations = MigrationBook(options.state_dir / "migrations")
+        self._migrations = HostMigrations(
+            LibvirtMigrationDriver(
+                self._domains,
+                self._folders,
+                self.image_store,
+                self._probed,
+                hypervisor_uri=options.hypervisor_uri,
+                migration_uri=options.migration_uri,
+            ),
+            peers=options.peers,
+            book=self.migrations,
+            folder=self._folders.folder,
+        )
         self._facets = (
             LibvirtLifecycle(self._domains, self._folders, self.image_store, self._probed),
             LibvirtInstanceFiles(self._domains, self._folders),
@@ -70,6 +87,7 @@ class LibvirtBackend(Backend):
             images,
             adoption,
             CommandedPower(options.host_power, instances=self._domains.read_all, own_way=SYSTEMD),
+            *self._migrations.facets,
         )
         self._resources = HostResources(
             self._domains,
@@ -85,6 +103,7 @@ class LibvirtBackend(Backend):
             "disown": adoption.disown,
             "force_off": lambda instance_id: force_off(self._domains, instance_id),
             **images.undo,
+            **self._migrations.undo,
         }
 
     def open(self, observer: Observer) -> HypervisorFacts:
@@ -109,6 +128,7 @@ class LibvirtBackend(Backend):
         if self._connection is not None:
             self._connection.close()
             self._domains.close()
+            self._migrations.close()
         if self._reaper is not None:
             self._reaper.close()
         if self._embedded is not None:
@@ -145,6 +165,7 @@ class LibvirtBackend(Backend):
 
     def _prepare(self, observer: Observer) -> None:
         """What is done once, before the first open."""
+        self._migrations.open()
         uri = self._options.libvirt_uri
         if is_embedded(uri):
             self._embedded = EmbeddedRoot(uri, default=self._options.state_dir / "libvirt")

@@ -13,7 +13,7 @@ class InstanceFolders:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        folder.mkdir(mode=0o711, exist_ok=True)
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     def of(self, instance_id: str) -> Path:
         """The folder of an instance, whether or not it exists."""

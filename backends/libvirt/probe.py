@@ -12,6 +12,7 @@ import libvirt
 from backends.contract import HypervisorFacts
 from backends.libvirt.firmware import has_secure_boot
 from backends.libvirt.host_probe import HostFacts, probe_host
+from backends.libvirt.migration_features import migration_features
 from backends.libvirt.xml.capabilities import (
     GuestCapabilities,
     HostCell,
@@ -22,6 +23,11 @@ from backends.libvirt.xml.capabilities import (
 
 _NOT_YET = "this backend does not do it yet"
 _MACHINE_TYPE = "q35"
+_MIGRATIONS = (
+    *("live_migrate_instance", "abort_live_migration", "force_complete_live_migration"),
+    *("check_source", "complete_source", "check_destination", "cleanup_destination_check"),
+    *("prepare_destination", "rollback_destination", "complete_destination"),
+)
 _EPHEMERAL_FILESYSTEMS = ("ext2", "ext3", "ext4", "vfat", "xfs")
 
 
@@ -50,8 +56,13 @@ def probe(
     if kind != "test":
         of_domains = _probe_qemu(connection, capabilities, into)
     into.host = probe_host(connection, capabilities, of_domains)
-    into.features = {"kvm": "" if kind == "kvm" else reason, **_features(into)}
     split = urlsplit(uri)
+    lacks = _missing(split.path, kind).get("live_migrate_instance", "")
+    into.features = {
+        "kvm": "" if kind == "kvm" else reason,
+        **_features(into),
+        **migration_features(lacks),
+    }
     return HypervisorFacts(
         hypervisor_type=connection.getType(),
         hypervisor_version=_dotted(connection.getVersion()),
@@ -60,7 +71,7 @@ def probe(
         connection=f"{split.scheme}://{split.hostname or ''}{split.path}",
         virt_type=kind,
         virt_type_reason=reason,
-        missing={},
+        missing=_missing(split.path, kind),
         features=into.features,
     )
 
@@ -113,6 +124,16 @@ def _filesystems() -> dict[str, str]:
         f"filesystem_{name}": "" if shutil.which(program) else f"{program} is not installed"
         for name, program in programs.items()
     }
+
+
+def _missing(path: str, virt_type: str) -> dict[str, str]:
+    """Verbs that this driver of libvirt cannot carry out, and why."""
+    if virt_type == "test":
+        why = "libvirt's test driver runs no guests"
+        return dict.fromkeys((*_MIGRATIONS, "compare_cpu"), why)
+    if path == "/embed":
+        return dict.fromkeys(_MIGRATIONS, "the embedded driver migrates no guests: use libvirtd")
+    return {}
 
 
 def _virt_type(uri: str, asked: str) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """What a backend brings to a live migration. All methods block, and raise ContractError."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from virtrpc.v1 import migration_pb2 as pb
@@ -50,8 +50,6 @@ class MigrationDriver(ABC):
     """A hypervisor and its host, as they give and take guests."""
 
     images: ImageStore
-    features: Mapping[str, str]
-    """As in HypervisorFacts: name → why it is missing here; "": it is there."""
 
     def work(self, work: Work, verb: str, instance_id: str) -> Work:  # noqa: ARG002 - see fake
         """The Work of a verb, with what this backend adds to it."""
@@ -64,16 +62,12 @@ class MigrationDriver(ABC):
         """This host as a destination, without what its storage and images say."""
 
     @abstractmethod
-    def folder(self) -> str:
-        """Directory in which instances have their own."""
-
-    @abstractmethod
     def compare_cpu(self, cpu: pb.ComparedCpu, *, guest: bool) -> pb.CompareCpuResponse:
         """See MigrationService.CompareCpu."""
 
     @abstractmethod
     def find(self, instance_id: str) -> Instance | None:
-        """The instance as the hypervisor knows it, one that is arriving excepted."""
+        """The instance as the hypervisor knows it."""
 
     @abstractmethod
     def tell(self, instance_id: str, kind: "EventType.ValueType", detail: str) -> None:

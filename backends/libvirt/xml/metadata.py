@@ -39,6 +39,8 @@ class InstanceMetadata:
     """Power state that it should have after the host has restarted."""
     reclaim_at: Timestamp | None = None
     """Soft-deleted, and to be destroyed at this time."""
+    migration_id: str = ""
+    """Migration by which it came to this host, a UUID; empty: it was made here."""
 
 
 def to_node(own: InstanceMetadata, *, bare: bool = False) -> Node:
@@ -55,6 +57,8 @@ def to_node(own: InstanceMetadata, *, bare: bool = False) -> Node:
         node.set("wanted", PowerState.Name(own.wanted))
     if own.reclaim_at is not None:
         node.set("reclaim", own.reclaim_at.ToJsonString())
+    if own.migration_id:
+        node.set("migration", own.migration_id)
     etree.SubElement(node, f"{namespace}spec").text = json_format.MessageToJson(
         redacted(own.spec), preserving_proto_field_name=True, indent=None, sort_keys=True
     )
@@ -88,7 +92,15 @@ def find_in(domain: Node) -> InstanceMetadata | None:
         bootable=node.get("bootable") != "no",
         wanted=_power_state(node.get("wanted", "")),
         reclaim_at=_time(node.get("reclaim")),
+        migration_id=node.get("migration", ""),
     )
+
+
+def mark_migration(domain: Node, migration_id: str) -> None:
+    """Says in a <domain> by which migration it comes to its next host."""
+    node = domain.find(f"metadata/{_tag('instance')}")
+    if node is not None:
+        node.set("migration", migration_id)
 
 
 def _spec(text: str) -> InstanceSpec:
