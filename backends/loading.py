@@ -35,6 +35,8 @@ class BackendOptions:
     """Patterns of PCI devices that instances may be given."""
     host_power: HostPowerPolicy = HostPowerPolicy()
     """Whether and how the host itself may be switched off."""
+    host_id: str = ""
+    """Which host this is, a UUID; empty: nobody shares its directories."""
     instance_dir: Path | None = None
     """Directory in which instances have their own; None: below `state_dir`."""
     peers: Peers = field(default_factory=NoPeers)

@@ -128,6 +128,7 @@ class Daemon:
                 images=settings.images,
                 pci_passthrough=settings.pci_passthrough,
                 host_power=settings.host_power,
+                host_id=self._state_dir.host_id,
                 instance_dir=settings.instance_dir,
                 peers=GrpcPeers(settings.peer_networks),
                 hypervisor_uri=settings.hypervisor_uri,

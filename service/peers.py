@@ -132,5 +132,5 @@ def _reason(error: grpc.RpcError) -> str:
     info = error_details_pb2.ErrorInfo()
     for detail in status.details if status is not None else ():
         if detail.Unpack(info):
-            return info.reason
+            return str(info.reason)
     return ""

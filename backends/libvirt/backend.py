@@ -47,7 +47,9 @@ class LibvirtBackend(Backend):
 
     def __init__(self, options: BackendOptions) -> None:
         self._options = options
-        self._folders = InstanceFolders(options.instance_dir or options.state_dir / "instances")
+        self._folders = InstanceFolders(
+            options.instance_dir or options.state_dir / "instances", host_id=options.host_id
+        )
         self._domains = Domains()
         self._counters = Counters(self._domains)
         self._probed = Probed()

@@ -6,7 +6,7 @@ from virtrpc.v1 import migration_pb2 as pb
 from backends.errors import InvalidArgumentError
 from backends.libvirt.domains import Domains
 from backends.libvirt.probe import Probed
-from backends.libvirt.xml.migration import cpu_xml, expanded_features, host_cpu
+from backends.libvirt.xml.migration import cpu_xml, expanded_features
 
 _COMPARISONS = {
     libvirt.VIR_CPU_COMPARE_INCOMPATIBLE: pb.CPU_COMPARISON_INCOMPATIBLE,
@@ -24,11 +24,14 @@ class CpuComparer:
         self._probed = probed
 
     def host_cpu(self) -> pb.ComparedCpu:
-        """The CPU of this host."""
-        try:
-            return host_cpu(self._connection().getCapabilities())
-        except libvirt.libvirtError as error:
-            raise self._domains.failed(error) from error
+        """The CPU of this host, with all its features."""
+        cpu = self._probed.host.cpu
+        return pb.ComparedCpu(
+            architecture=cpu.architecture,
+            model=cpu.model,
+            vendor=cpu.vendor,
+            features=cpu.features,
+        )
 
     def compare(self, cpu: pb.ComparedCpu, *, guest: bool) -> pb.CompareCpuResponse:
         """See MigrationService.CompareCpu."""
@@ -62,18 +65,10 @@ class CpuComparer:
 
     def _missing(self, cpu: pb.ComparedCpu, *, guest: bool) -> list[str]:
         """Features of the other that this host, or what it can offer a guest, lacks."""
-        connection = self._connection()
-        theirs = connection.baselineCPU([cpu_xml(cpu, guest=False)], _EXPAND)
-        if guest:
-            offered = self._probed.guests.host_model_cpu
-            ours = connection.baselineHypervisorCPU(
-                self._probed.emulator, cpu.architecture, None, self._probed.virt_type,
-                [offered], _EXPAND,
-            )  # fmt: skip
-        else:
-            ours = connection.baselineCPU([cpu_xml(self.host_cpu(), guest=False)], _EXPAND)
-        lacks = expanded_features(theirs) - expanded_features(ours)
-        return sorted(lacks - set(cpu.disabled_features))
+        theirs = self._connection().baselineCPU([cpu_xml(cpu, guest=False)], _EXPAND)
+        host = self._probed.host
+        ours = host.guest_cpu_features if guest else frozenset(host.cpu.features)
+        return sorted(expanded_features(theirs) - ours - set(cpu.disabled_features))
 
     def _require_known(self, cpu: pb.ComparedCpu) -> None:
         if cpu.model not in self._connection().getCPUModelNames(cpu.architecture, 0):

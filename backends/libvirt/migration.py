@@ -233,6 +233,7 @@ class LibvirtMigrationDriver(MigrationDriver):
     def adopt(self, migration: Migration) -> Instance:
         """See MigrationDriver."""
         domain, instance = self._domains.managed(migration.instance_id)
+        self._folders.own(migration.instance_id)
         if instance.power_state == PowerState.POWER_STATE_RUNNING:
             self._domains.want(domain, PowerState.POWER_STATE_RUNNING)
         return self._domains.tell(domain)

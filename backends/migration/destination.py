@@ -4,7 +4,12 @@ from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.event_pb2 import EventType
 
 from backends.contract import MigrationDestination
-from backends.errors import AlreadyExistsError, ContractError, WrongStateError
+from backends.errors import (
+    AlreadyExistsError,
+    ContractError,
+    InstanceNotFoundError,
+    WrongStateError,
+)
 from backends.migration import checks
 from backends.migration.book import DESTINATION, Migration, MigrationBook, Phase
 from backends.migration.driver import MigrationDriver
@@ -89,6 +94,8 @@ class Destination(MigrationDestination):
         """See MigrationDestination."""
         work = self._driver.work(work, "complete_destination", request.instance_id)
         migration = self._known(request.instance_id, request.migration_id)
+        if migration is None and self._driver.find(request.instance_id) is None:
+            raise InstanceNotFoundError(request.instance_id)
         if migration is None or not self._driver.has_arrived(migration):
             raise WrongStateError("the guest is not here", reason="NOT_SWITCHED")
         work.ready()

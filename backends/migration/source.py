@@ -156,10 +156,11 @@ class LiveRun:
     def _check(
         self, migration_id: str, instance: Instance
     ) -> tuple[list[ContractError], pb.MigrationData]:
-        if self._orchestrated:
-            data = pb.MigrationData()
-            data.CopyFrom(self._request.data)
-            return checks.state_blockers(instance), data
+        data = pb.MigrationData()
+        data.CopyFrom(self._request.data)
+        blockers = checks.state_blockers(instance)
+        if self._orchestrated or blockers:
+            return blockers, data
         answer = self._peer.check_destination(
             pb.CheckDestinationRequest(
                 instance_id=instance.instance_id,

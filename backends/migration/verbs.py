@@ -202,13 +202,13 @@ class LiveMigrations(LiveMigration):
         """See LiveMigration."""
         work = self._driver.work(work, "complete_source", request.instance_id)
         migration = self._book.find(request.migration_id)
+        if self._driver.find(request.instance_id) is not None:
+            raise WrongStateError("the guest is still here", reason="NOT_SWITCHED")
         if migration is None or migration.role != SOURCE:
-            raise WrongStateError("no such migration left from here", reason="NOT_SWITCHED")
+            raise InstanceNotFoundError(request.instance_id)
         if migration.phase == Phase.MIGRATION_PHASE_SUCCEEDED:
             work.ready()
             return pb.CompleteSourceResponse(data=migration.data)
-        if self._driver.find(request.instance_id) is not None:
-            raise WrongStateError("the guest is still here", reason="NOT_SWITCHED")
         work.ready()
         work.step("complete")
         with self._peers.at(migration.data.destination_uri) as peer:

@@ -20,8 +20,8 @@ class MigrationVerbs:
         self._book = book
         self._closing = closing
         self._watchers: dict[str, set[asyncio.Event]] = {}
-        loop = asyncio.get_running_loop()
-        book.changed = lambda migration_id: loop.call_soon_threadsafe(self._wake, migration_id)
+        self._loop = asyncio.get_running_loop()
+        book.changed = self._changed
 
     async def watch_migration(
         self, request: pb.WatchMigrationRequest, _call: Call
@@ -71,9 +71,15 @@ class MigrationVerbs:
             found = self._book.last_of(instance_id)
         if found is None or found.instance_id != instance_id:
             raise NotFoundError(
-                "no such migration of the instance is known", reason="MIGRATION_NOT_FOUND"
+                "no such migration of the instance is known",
+                reason="MIGRATION_NOT_FOUND",
+                metadata={"instance_id": request.instance_id},
             )
         return found
+
+    def _changed(self, migration_id: str) -> None:
+        """Called on any thread."""
+        self._loop.call_soon_threadsafe(self._wake, migration_id)
 
     def _wake(self, migration_id: str) -> None:
         for watcher in self._watchers.get(migration_id, ()):

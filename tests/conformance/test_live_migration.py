@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -226,7 +227,7 @@ def test_controller_takes_the_steps_itself(hosts: tuple[Host, Host], guest: str)
     """As the comment at MigrationService draws them."""
     here, there = hosts
     migration_id = str(uuid.uuid4())
-    ids = {"instance_id": guest, "migration_id": migration_id}
+    ids: dict[str, Any] = {"instance_id": guest, "migration_id": migration_id}
     instance = instance_at(here, guest)
     assert instance is not None
     source = pb.MigrationSource(instance_name=instance.name, flavor=instance.spec.flavor)
@@ -271,7 +272,7 @@ def test_controller_takes_the_steps_itself(hosts: tuple[Host, Host], guest: str)
 def test_rollback_forgets_what_was_prepared(hosts: tuple[Host, Host], guest: str) -> None:
     here, there = hosts
     migration_id = str(uuid.uuid4())
-    ids = {"instance_id": guest, "migration_id": migration_id}
+    ids: dict[str, Any] = {"instance_id": guest, "migration_id": migration_id}
     instance = instance_at(here, guest)
     assert instance is not None
     data = pb.MigrationData(
@@ -283,7 +284,7 @@ def test_rollback_forgets_what_was_prepared(hosts: tuple[Host, Host], guest: str
     )
     request = pb.PrepareDestinationRequest(data=data, spec=instance.spec, **ids)
     there.connection.migrations.PrepareDestination(request, timeout=TIMEOUT_S)
-    other = {"instance_id": guest, "migration_id": str(uuid.uuid4())}
+    other: dict[str, Any] = {"instance_id": guest, "migration_id": str(uuid.uuid4())}
     data.migration_id = other["migration_id"]
     with refused(grpc.StatusCode.ALREADY_EXISTS, "INSTANCE_EXISTS"):
         there.connection.migrations.PrepareDestination(

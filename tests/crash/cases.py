@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from virtrpc.v1 import host_pb2, instance_pb2, spec_pb2, types_pb2
+from virtrpc.v1 import host_pb2, instance_pb2, migration_pb2, spec_pb2, types_pb2
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from tests.images import guest_cmdline
@@ -44,6 +44,9 @@ class Case:
     """What is said of an instance that does not exist; empty: that is a success."""
     more: Sequence[Fields] = ()
     """Messages after the first one, where the caller sends a stream."""
+    alone: str = ""
+    """With which reason it is refused on a host by itself, as here: it takes two. Called well
+    it is in tests/conformance/test_live_migration.py and tests/lab."""
 
     def __str__(self) -> str:
         return self.name or self.verb
@@ -67,6 +70,30 @@ FOREIGN = Case("SpawnInstance", labels={"fake/foreign": "yes"})
 AGGREGATE = {"aggregate_id": "{key}"}
 ADD = Case("AddToAggregate", fields={**AGGREGATE, "metadata": {"zone": "z1"}})
 UNDO_ADDITION = {**AGGREGATE, "operation": host_pb2.AGGREGATE_OPERATION_ADD}
+# No file of the book has the instance's id in its name.
+MIGRATION = {"migration_id": "{key:.24}000000000000"}
+NOWHERE = {"destination_uri": "unix:/nonexistent/virtrpc.sock"}
+MIGRATION_DATA = {
+    **MIGRATION,
+    "instance_id": "{key}",
+    "kind": migration_pb2.MIGRATION_KIND_LIVE,
+    "source": {"host_name": "elsewhere"},
+    "storage": migration_pb2.MIGRATION_STORAGE_COPY,
+}
+PREPARE = Case(
+    "PrepareDestination",
+    fields={
+        **MIGRATION,
+        "data": MIGRATION_DATA,
+        "spec": {
+            "flavor": {"vcpus": 1, "memory_mib": 96},
+            "image": {"kernel_image_id": "kernel", "ramdisk_image_id": "ramdisk"},
+        },
+    },
+    wrong=(),
+    unknown="",
+)
+MARK = {"mark": {"file_name": ".virtrpc-shared-0", "content": "0123456789abcdef"}}
 CASES = (
     SPAWN,
     DESTROY,
@@ -113,8 +140,59 @@ CASES = (
     PULL,
     Case("DeleteImage", [PULL], IMAGE),
     Case("ManageImageCache", fields={"max_unused_age": {"seconds": 86400}}),
+    Case(
+        "LiveMigrateInstance",
+        [SPAWN],
+        {**MIGRATION, **NOWHERE},
+        wrong=IS_OFF,
+        alone="PEER_UNREACHABLE",
+    ),
+    Case(
+        "AbortLiveMigration",
+        [SPAWN],
+        wrong=[SPAWN],
+        refusal="NO_MIGRATION",
+        alone="NO_MIGRATION",
+    ),
+    Case(
+        "ForceCompleteLiveMigration",
+        [SPAWN],
+        wrong=[SPAWN],
+        refusal="NO_MIGRATION",
+        alone="NO_MIGRATION",
+    ),
+    Case(
+        "CompleteSource",
+        [SPAWN],
+        {**MIGRATION, "data": MIGRATION_DATA},
+        wrong=[SPAWN],
+        refusal="NOT_SWITCHED",
+        alone="NOT_SWITCHED",
+    ),
+    Case(
+        "CompleteDestination",
+        [PREPARE],
+        {**MIGRATION, "data": MIGRATION_DATA},
+        wrong=[SPAWN],
+        refusal="NOT_SWITCHED",
+        alone="NOT_SWITCHED",
+    ),
+    PREPARE,
+    Case("RollbackDestination", [PREPARE], MIGRATION, wrong=(), unknown=""),
+    Case("CleanupDestinationCheck", fields=MIGRATION, wrong=(), unknown=""),
+    Case("CheckSharedStorageLocal", [SPAWN], wrong=(), unknown=""),
+    Case("CleanupSharedStorageCheck", [SPAWN], MARK, wrong=(), unknown=""),
 )
 READS = (
+    Case("CompareCpu", fields={"cpu": {"architecture": "x86_64"}}),
+    Case("CheckDestination", fields={"source": {"host_name": "elsewhere"}}, unknown=""),
+    Case(
+        "CheckSource",
+        [SPAWN],
+        {**MIGRATION, **NOWHERE, "check": {"host_name": "elsewhere"}},
+    ),
+    Case("CheckSharedStorageRemote", [SPAWN], MARK, unknown=""),
+    Case("WatchMigration", [PREPARE], unknown="MIGRATION_NOT_FOUND"),
     Case("GetInstance", [SPAWN], {"fresh": True}),
     Case("ListInstances"),
     Case("CheckInstanceOnDisk", [SPAWN], unknown=""),

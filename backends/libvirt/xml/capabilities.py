@@ -6,9 +6,7 @@ Sources: "Capabilities XML format" and "Domain capabilities XML format" of libvi
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lxml import etree
-
-from backends.libvirt.xml.element import Node, parse, to_text
+from backends.libvirt.xml.element import Node, parse
 
 _SMALL_PAGE_KIB = 4
 
@@ -42,8 +40,6 @@ class GuestCapabilities:
     graphics: frozenset[str] = frozenset()
     tpm_models: frozenset[str] = frozenset()
     tpm_emulator: bool = False
-    host_model_cpu: str = ""
-    """The <cpu> that comes nearest to the host's; empty: guests have no such choice."""
 
 
 def read_cells(capabilities: str) -> tuple[HostCell, ...]:
@@ -82,17 +78,7 @@ def read_guest_capabilities(domain_capabilities: str) -> GuestCapabilities:
         graphics=_values(node, "devices/graphics/enum[@name='type']"),
         tpm_models=_values(node, "devices/tpm/enum[@name='model']"),
         tpm_emulator="emulator" in _values(node, "devices/tpm/enum[@name='backendModel']"),
-        host_model_cpu=_host_model_cpu(node),
     )
-
-
-def _host_model_cpu(node: Node) -> str:
-    mode = node.find("cpu/mode[@name='host-model'][@supported='yes']")
-    if mode is None:
-        return ""
-    cpu = etree.Element("cpu", mode="custom", match="exact")
-    cpu.extend(mode)
-    return to_text(cpu)
 
 
 def _values(node: Node, path: str) -> frozenset[str]:

@@ -40,7 +40,8 @@ def _point(disk: Node, path: str) -> None:
     source = disk.find("source")
     if source is not None and source.get("file") is not None:
         source.set("file", path)
-        source.attrib.pop("index", None)
+        if "index" in source.attrib:
+            del source.attrib["index"]
     for tag in ("backingStore", "mirror"):
         for child in disk.findall(tag):
             disk.remove(child)
@@ -52,14 +53,6 @@ def guest_cpu(document: str, architecture: str) -> ComparedCpu | None:
     if cpu is None or cpu.get("mode", "custom") != "custom" or not cpu.findtext("model"):
         return None
     return _cpu(cpu, architecture)
-
-
-def host_cpu(capabilities: str) -> ComparedCpu:
-    """The host's CPU from its capabilities."""
-    cpu = parse(capabilities).find("host/cpu")
-    if cpu is None:
-        return ComparedCpu(architecture="x86_64")
-    return _cpu(cpu, cpu.findtext("arch") or "x86_64")
 
 
 def expanded_features(document: str) -> set[str]:
