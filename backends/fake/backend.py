@@ -55,7 +55,7 @@ class FakeBackend(Backend):
             folder=self._host.folder,
         )
         self._facets = (
-            FakeLifecycle(self._host, self.image_store, self._features),
+            FakeLifecycle(self._host, self.image_store, self._features, self.migrations),
             FakeInstanceFiles(self._host),
             FakePower(self._host),
             suspension,

@@ -16,6 +16,7 @@ from backends.fake.features import free_room
 from backends.fake.host import FakeHost
 from backends.fake.machines import CONFIG_DRIVE
 from backends.images import ImageStore
+from backends.migration.book import MigrationBook
 from backends.plan import InstancePlan
 from backends.specification import SpecImages, boot_source_blockers, existing, instance_name
 from backends.work import Undo, Work
@@ -27,8 +28,15 @@ log = structlog.get_logger()
 class FakeLifecycle(Lifecycle):
     """Beginning and end of instances."""
 
-    def __init__(self, host: FakeHost, images: ImageStore, features: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        host: FakeHost,
+        images: ImageStore,
+        features: Mapping[str, str],
+        migrations: MigrationBook,
+    ) -> None:
         """`features` as in HypervisorFacts."""
+        self._migrations = migrations
         self._host = host
         self._images = images
         self._features = features
@@ -85,6 +93,7 @@ class FakeLifecycle(Lifecycle):
         self._host.stop(request.instance_id, "destroyed")
         faulty.step("undefine")
         self._host.undefine(request.instance_id)
+        self._migrations.destroyed(request.instance_id)
         faulty.step("files")
         if request.destroy_disks:
             _remove(self._host, request.instance_id)

@@ -31,7 +31,7 @@ CPU = pb.ComparedCpu(
     architecture="x86_64", model="Fake-Server", vendor="Fake", features=FEATURES_OF_CPU
 )
 PASS_LABEL = "fake/migration_pass_s"  # noqa: S105 - a pass over memory
-_ARRIVALS = "arrivals"
+_ARRIVALS = "migrations"
 _PASSES, _PASS_S = 4, 0.02
 _KIB = 1024
 
@@ -172,8 +172,7 @@ class FakeMigrationDriver(MigrationDriver):
         folder = self._host.instance_folder(data.instance_id)
         folder.mkdir(exist_ok=True)
         arrivals = self._host.folder / _ARRIVALS
-        arrivals.mkdir(exist_ok=True)
-        data.migration_uri = f"unix:{arrivals / data.migration_id}"
+        data.migration_uri = f"unix:{arrivals / data.migration_id}.guest"
         data.hypervisor_uri = "fake://destination/system"
 
     def unprepare(self, migration: Migration) -> None:
@@ -200,7 +199,7 @@ class FakeMigrationDriver(MigrationDriver):
         return cpu_blockers(lambda: self.compare_cpu(source.guest_cpu, guest=True))
 
     def _here(self, migration: Migration) -> Path:
-        return self._host.folder / _ARRIVALS / migration.migration_id
+        return self._host.folder / _ARRIVALS / f"{migration.migration_id}.guest"
 
     def _copy(self, instance: Instance, counters: Counters, stopped: threading.Event) -> None:
         """The guest's memory, pass by pass; raises MigrationFailedError when it is stopped."""

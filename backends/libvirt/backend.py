@@ -79,7 +79,9 @@ class LibvirtBackend(Backend):
             folder=self._folders.folder,
         )
         self._facets = (
-            LibvirtLifecycle(self._domains, self._folders, self.image_store, self._probed),
+            LibvirtLifecycle(
+                self._domains, self._folders, self.image_store, self._probed, self.migrations
+            ),
             LibvirtInstanceFiles(self._domains, self._folders),
             LibvirtPower(self._domains),
             suspension,

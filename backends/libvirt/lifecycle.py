@@ -14,6 +14,7 @@ from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.instances import add_live_counters
 from backends.libvirt.probe import Probed
 from backends.libvirt.spawning import Spawning
+from backends.migration.book import MigrationBook
 from backends.plan import InstancePlan
 from backends.specification import (
     existing,
@@ -37,10 +38,16 @@ class LibvirtLifecycle(Lifecycle):
     """Beginning and end of instances."""
 
     def __init__(
-        self, domains: Domains, folders: InstanceFolders, images: ImageStore, probed: Probed
+        self,
+        domains: Domains,
+        folders: InstanceFolders,
+        images: ImageStore,
+        probed: Probed,
+        migrations: MigrationBook,
     ) -> None:
         self._domains = domains
         self._folders = folders
+        self._migrations = migrations
         self._spawning = Spawning(domains, folders, images, probed)
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
@@ -78,6 +85,7 @@ class LibvirtLifecycle(Lifecycle):
         force_off(self._domains, request.instance_id)
         work.step("undefine")
         undefine(self._domains, request.instance_id)
+        self._migrations.destroyed(request.instance_id)
         if request.destroy_disks:
             work.step("files")
             self._folders.remove(request.instance_id)

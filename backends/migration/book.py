@@ -112,6 +112,12 @@ class MigrationBook:
             return None
         return last
 
+    def destroyed(self, instance_id: str) -> None:
+        """An instance is no more: it is expected here no longer."""
+        expected = self.open_of(instance_id, DESTINATION)
+        if expected is not None:
+            self.end(expected, MIGRATION_PHASE_CANCELLED)
+
     def begin(
         self,
         migration: Migration,

@@ -128,7 +128,7 @@ class LiveMigrations(LiveMigration):
             or str(uuid.uuid4())
         )
         known = self._repeated(request, migration_id)
-        if known is not None and known.ended.is_set() and known.data.prepared:
+        if known is not None and known.ended.is_set() and not _came_to_nothing(known):
             work.ready()
             return _first_outcome(known)
         with self._peers.at(request.destination_uri) as peer:
@@ -233,13 +233,18 @@ class LiveMigrations(LiveMigration):
     def _asked_for(self, instance_id: str, migration_id: str) -> Migration:
         """The migration that is meant; raises WrongStateError where there is none."""
         migration = self._book.last_of(instance_id)
-        if migration is None or migration.role != SOURCE:
+        if migration is None or migration.role != SOURCE or _came_to_nothing(migration):
             if self._driver.find(instance_id) is None:
                 raise InstanceNotFoundError(instance_id)
             raise _no_migration()
         if migration_id and migration.migration_id != migration_id.lower():
             raise _no_migration()
         return migration
+
+
+def _came_to_nothing(migration: Migration) -> bool:
+    """The checks were its end: nothing was begun."""
+    return migration.ended.is_set() and not migration.data.prepared
 
 
 def _no_migration() -> ContractError:

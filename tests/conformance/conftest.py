@@ -20,6 +20,8 @@ _NOT_OF_INSTANCES = (
     "journal.sqlite",
     "events.sqlite",
     "host.sqlite",
+    "migrations",  # what became of them
+    "fake/migrations",
     "images/.records",  # when an image was last used
     "libvirt/cache",
     "libvirt/log/libvirt",

@@ -180,8 +180,8 @@ CASES = (
     PREPARE,
     Case("RollbackDestination", [PREPARE], MIGRATION, wrong=(), unknown=""),
     Case("CleanupDestinationCheck", fields=MIGRATION, wrong=(), unknown=""),
-    Case("CheckSharedStorageLocal", [SPAWN], wrong=(), unknown=""),
-    Case("CleanupSharedStorageCheck", [SPAWN], MARK, wrong=(), unknown=""),
+    Case("CheckSharedStorageLocal", wrong=(), unknown=""),
+    Case("CleanupSharedStorageCheck", fields=MARK, wrong=(), unknown=""),
 )
 READS = (
     Case("CompareCpu", fields={"cpu": {"architecture": "x86_64"}}),
