@@ -15,10 +15,12 @@ from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.spec_pb2 import DiskFormat, InstanceSpec
 
+from backends.console_log import ConsoleLog
 from backends.errors import ContractError, InvalidArgumentError, MigrationFailedError
 from backends.fake.features import FEATURES, free_room
 from backends.fake.host import FakeHost
 from backends.images import ImageStore
+from backends.migration import console
 from backends.migration.book import Migration
 from backends.migration.checks import COPY, cpu_blockers, name_blockers
 from backends.migration.driver import Counters, MigrationDriver, Transfer
@@ -87,6 +89,10 @@ class FakeMigrationDriver(MigrationDriver):
         known = self._host.find(instance_id) or Instance(instance_id=instance_id)
         if self._host.observer is not None:
             self._host.observer.event(kind, instance=known, detail=detail)
+
+    def console(self, instance_id: str) -> ConsoleLog | None:
+        """See MigrationDriver."""
+        return ConsoleLog.found_in(self._host.instance_folder(instance_id))
 
     def source(self, instance: Instance) -> pb.MigrationSource:
         """See MigrationDriver."""
@@ -171,6 +177,9 @@ class FakeMigrationDriver(MigrationDriver):
         """See MigrationDriver."""
         folder = self._host.instance_folder(data.instance_id)
         folder.mkdir(exist_ok=True)
+        if data.console_log_id and ConsoleLog.found_in(folder) is None:
+            log = ConsoleLog.of(folder, log_id=data.console_log_id)
+            console.expect(log.path, data.console_offset)
         arrivals = self._host.folder / _ARRIVALS
         data.migration_uri = f"unix:{arrivals / data.migration_id}.guest"
         data.hypervisor_uri = "fake://destination/system"

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from backends.libvirt.lifecycle import undefine
 from backends.libvirt.migration_features import post_copy_lacks, tls_lacks
 from backends.libvirt.probe import Probed
 from backends.libvirt.xml.migration import guest_cpu
+from backends.migration import console
 from backends.migration.book import Migration
 from backends.migration.checks import COPY, cpu_blockers, name_blockers
 from backends.migration.driver import Counters, MigrationDriver, Transfer
@@ -94,6 +96,10 @@ class LibvirtMigrationDriver(MigrationDriver):
         known = self._domains.told.get(instance_id) or Instance(instance_id=instance_id)
         if self._domains.observer is not None:
             self._domains.observer.event(kind, instance=known, detail=detail)
+
+    def console(self, instance_id: str) -> ConsoleLog | None:
+        """See MigrationDriver."""
+        return ConsoleLog.found_in(self._folders.of(instance_id))
 
     # The source.
 
@@ -294,9 +300,12 @@ class LibvirtMigrationDriver(MigrationDriver):
 
     def _add_files(self, data: pb.MigrationData, folder: Path, images: SpecImages) -> None:
         """Where the machine finds what it uses beside its disks."""
-        log = ConsoleLog.found_in(folder) or ConsoleLog.new(folder)
-        log.path.touch(mode=0o600)
-        data.console_log_id = log.log_id
+        log = ConsoleLog.found_in(folder)
+        if log is None:
+            log_id = data.console_log_id or str(uuid.uuid4())
+            log = ConsoleLog.of(folder, log_id=log_id)
+            console.expect(log.path, data.console_offset)
+            data.console_log_id = log.log_id
         data.files.add(role="console", path=str(log.path))
         data.files.add(role="nvram", path=str(folder / "nvram.fd"))
         for role, image in (("kernel", images.kernel), ("ramdisk", images.ramdisk)):

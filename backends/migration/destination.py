@@ -10,7 +10,7 @@ from backends.errors import (
     InstanceNotFoundError,
     WrongStateError,
 )
-from backends.migration import checks
+from backends.migration import checks, console
 from backends.migration.book import DESTINATION, Migration, MigrationBook, Phase
 from backends.migration.driver import MigrationDriver
 from backends.migration.storage import StorageMark
@@ -102,6 +102,7 @@ class Destination(MigrationDestination):
         if not migration.ended.is_set():
             work.step("adopt")
             self._book.enter(migration, Phase.MIGRATION_PHASE_COMPLETING)
+            self._take_console(migration, request)
         instance = self._driver.adopt(migration)
         if not migration.ended.is_set():
             self._driver.tell(
@@ -118,6 +119,16 @@ class Destination(MigrationDestination):
         if migration is not None and not migration.ended.is_set():
             self._driver.unprepare(migration)
             self._book.end(migration, Phase.MIGRATION_PHASE_CANCELLED)
+
+    def _take_console(self, migration: Migration, request: pb.CompleteDestinationRequest) -> None:
+        log = self._driver.console(migration.instance_id)
+        if log is not None and request.console_log and migration.data.storage == checks.COPY:
+            console.take(
+                log.path,
+                request.console_log,
+                end=request.data.console_offset,
+                begins=console.begin(migration.data.console_offset),
+            )
 
     def _known(self, instance_id: str, migration_id: str) -> Migration | None:
         """The migration of an id, as this host's part of it."""

@@ -9,6 +9,7 @@ from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
+from backends.console_log import ConsoleLog
 from backends.errors import ContractError
 from backends.images import ImageStore
 from backends.migration.book import Migration
@@ -72,6 +73,10 @@ class MigrationDriver(ABC):
     @abstractmethod
     def tell(self, instance_id: str, kind: "EventType.ValueType", detail: str) -> None:
         """Tells the daemon's watchers of the instance's migration."""
+
+    @abstractmethod
+    def console(self, instance_id: str) -> ConsoleLog | None:
+        """Log of the instance's console here; None where there is none."""
 
     # The source.
 

@@ -29,7 +29,7 @@ from backends.errors import (
     UnreachableError,
     WrongStateError,
 )
-from backends.migration import checks
+from backends.migration import checks, console
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
 from backends.migration.driver import Counters, MigrationDriver, Transfer
 from backends.migration.storage import StorageMark
@@ -68,6 +68,9 @@ class SourceChecks:
             interfaces=source.interfaces,
             storage=checks.storage_of(options, shared=shared),
         )
+        log = self._driver.console(request.instance_id)
+        if log is not None:
+            data.console_log_id, data.console_offset = log.log_id, log.end()
         for disk in data.disks:
             disk.storage = checks.SHARED if disk.volume_id else data.storage
         if check.storage_mark and check.storage_mark == self._mark.name:
@@ -348,11 +351,19 @@ class LiveRun:
             return result
         self._work.phase("complete", percent=90)
         if not migration.ended.is_set():
+            self._peer.complete_destination(self._with_console(migration))
             complete_source(migration, driver=self._driver, peer=self._peer)
-            self._peer.complete_destination(_completion(migration))
             self._book.end(migration, Phase.MIGRATION_PHASE_SUCCEEDED)
         result.total_time.FromNanoseconds(time.monotonic_ns() - migration.began_ns)
         return result
+
+    def _with_console(self, migration: Migration) -> pb.CompleteDestinationRequest:
+        """What the destination is told, with the last of the console where it has another file."""
+        request = _completion(migration)
+        log = self._driver.console(migration.instance_id)
+        if log is not None and migration.data.storage == checks.COPY:
+            request.console_log, request.data.console_offset = console.last_bytes(log)
+        return request
 
     def _failed(self, migration: Migration, error: ContractError) -> None:
         """Takes back at the destination what was made ready; raises where that is not known yet."""

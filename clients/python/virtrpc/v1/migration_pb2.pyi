@@ -586,8 +586,9 @@ class MigrationData(google.protobuf.message.Message):
     console_log_id: builtins.str
     """Log of the instance's console, a UUID; empty: it has none."""
     console_offset: builtins.int
-    """Offset at which the console log ended at the source and goes on at the
-    destination; unset before the switch.
+    """Offset at which the console log ended at the source, before the switch so
+    far. At the destination it goes on at a later one: offsets between were never
+    written and count as expired.
     """
     resize: builtins.bool
     """The specification here and there differ in the flavor: disks are grown."""
@@ -1844,12 +1845,17 @@ class CompleteDestinationRequest(google.protobuf.message.Message):
     INSTANCE_ID_FIELD_NUMBER: builtins.int
     MIGRATION_ID_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
+    CONSOLE_LOG_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     instance_id: builtins.str
     """The instance, a UUID."""
     migration_id: builtins.str
     """The migration, a UUID."""
+    console_log: builtins.bytes
+    """Last bytes of the console log up to `data.console_offset`, where its file is
+    not shared; empty: they stay behind, and count as expired. At most 1 MiB.
+    """
     request_id: builtins.str
     """Makes a repeat of the call return the first outcome; empty: every call is
     a new one. Up to 128 printable ASCII characters.
@@ -1869,11 +1875,12 @@ class CompleteDestinationRequest(google.protobuf.message.Message):
         instance_id: builtins.str = ...,
         migration_id: builtins.str = ...,
         data: global___MigrationData | None = ...,
+        console_log: builtins.bytes = ...,
         request_id: builtins.str = ...,
         validate_only: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["data", b"data"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "instance_id", b"instance_id", "migration_id", b"migration_id", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["console_log", b"console_log", "data", b"data", "instance_id", b"instance_id", "migration_id", b"migration_id", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
 
 global___CompleteDestinationRequest = CompleteDestinationRequest
 
