@@ -79,4 +79,4 @@ class CpuComparer:
             )
 
     def _connection(self) -> libvirt.virConnect:
-        return self._domains.connection.handles.jobs
+        return self._domains.connection.handles.own

@@ -68,7 +68,7 @@ class LibvirtMigrationDriver(MigrationDriver):
     def describe(self) -> pb.DestinationCheck:
         """See MigrationDriver."""
         room = self._rooms.room()
-        connection = self._domains.connection.handles.reads
+        connection = self._domains.connection.handles.own
         with translating():
             hypervisor, version = connection.getType(), connection.getVersion()
         return pb.DestinationCheck(
@@ -88,7 +88,7 @@ class LibvirtMigrationDriver(MigrationDriver):
 
     def find(self, instance_id: str) -> Instance | None:
         """See MigrationDriver."""
-        domain = self._domains.find_for_read(instance_id)
+        domain = self._domains.find(instance_id)
         return None if domain is None else self._domains.read(domain)
 
     def tell(self, instance_id: str, kind: "EventType.ValueType", detail: str) -> None:
@@ -140,7 +140,7 @@ class LibvirtMigrationDriver(MigrationDriver):
 
     def counters(self, instance_id: str) -> Counters | None:
         """See MigrationDriver."""
-        domain = self._domains.find_for_read(instance_id)
+        domain = self._domains.find(instance_id)
         try:
             return None if domain is None else transfers.running_counters(domain)
         except libvirt.libvirtError as error:
@@ -148,13 +148,13 @@ class LibvirtMigrationDriver(MigrationDriver):
 
     def abort(self, instance_id: str) -> None:
         """See MigrationDriver."""
-        domain = self._domains.find_urgent(instance_id)
+        domain = self._domains.find(instance_id)
         if domain is not None:
             transfers.abort(domain)
 
     def force(self, instance_id: str, *, post_copy: bool) -> None:
         """See MigrationDriver."""
-        domain = self._domains.find_urgent(instance_id)
+        domain = self._domains.find(instance_id)
         if domain is None:
             return
         try:
@@ -259,7 +259,7 @@ class LibvirtMigrationDriver(MigrationDriver):
         )
 
     def _guest_cpu(self, instance_id: str) -> pb.ComparedCpu | None:
-        domain = self._domains.find_for_read(instance_id)
+        domain = self._domains.find(instance_id)
         if domain is None:
             return None
         with translating(instance_id):

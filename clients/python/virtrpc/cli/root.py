@@ -23,7 +23,10 @@ from virtrpc.cli.session import Session
 from virtrpc.errors import ServiceError
 
 # Noun: module of this package with a click command called `noun`.
-NOUNS = ("completion", "console", "diagnostics", "event", "host", "image", "instance", "operation")
+NOUNS = (
+    *("completion", "console", "diagnostics", "event", "host", "image", "instance"),
+    *("migration", "operation"),
+)
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 # The output cannot be written, e.g. to a full disk.
