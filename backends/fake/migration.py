@@ -2,7 +2,7 @@
 
 Only the guest's way is short: its machine is written into a file that both fakes see,
 the one at the `migration_uri` that the destination has named. Memory "goes over" in four
-passes; the label `fake/migration_pass_s` says how long each takes.
+passes; the label `fake/live_migrate_instance.pass=delay:SECONDS` says how long each takes.
 """
 
 import socket
@@ -32,7 +32,7 @@ FEATURES_OF_CPU = ("aes", "avx", "fake1", "fake2")
 CPU = pb.ComparedCpu(
     architecture="x86_64", model="Fake-Server", vendor="Fake", features=FEATURES_OF_CPU
 )
-PASS_LABEL = "fake/migration_pass_s"  # noqa: S105 - a pass over memory
+_PASS_LABEL = "fake/live_migrate_instance.pass"  # noqa: S105 - a pass over memory
 _ARRIVALS = "migrations"
 _PASSES, _PASS_S = 4, 0.02
 _KIB = 1024
@@ -219,8 +219,8 @@ class FakeMigrationDriver(MigrationDriver):
             counters.memory = pb.MigrationCounter(
                 total_bytes=total, processed_bytes=sent, remaining_bytes=total - sent
             )
-            seconds = float(instance.labels.get(PASS_LABEL, _PASS_S))
-            if stopped.wait(seconds):
+            _, _, seconds = instance.labels.get(_PASS_LABEL, "").partition("delay:")
+            if stopped.wait(float(seconds or _PASS_S)):
                 raise MigrationFailedError("the transfer was stopped")
 
 

@@ -24,7 +24,7 @@ from tests.migrations import (
 from tests.refusals import refused
 
 TIMEOUT_S = 20.0
-SLOW = {"fake/migration_pass_s": "20"}
+SLOW = {"fake/live_migrate_instance.pass": "delay:20"}
 
 
 @pytest.fixture(scope="module")
