@@ -108,7 +108,12 @@ def abort(session: Session, /, *, instances: Sequence[str], **common: Any) -> No
 @mutation_options
 @pass_session
 def force(
-    session: Session, /, *, instances: Sequence[str], method: int | None, **common: Any
+    session: Session,
+    /,
+    *,
+    instances: Sequence[str],
+    method: ForceCompleteMethod.ValueType | None,
+    **common: Any,
 ) -> None:
     """Makes migrations end that the guests outrun."""
     request = partial(messages.ForceCompleteLiveMigrationRequest, method=method, **common)
@@ -133,9 +138,12 @@ def watch(session: Session, /, *, instance: str, interval: float | None) -> None
 
 def _options(given: dict[str, Any]) -> LiveMigrationOptions:
     """What was given; the rest is the daemon's to choose."""
-    lengths = {name: duration(given.pop(name)) for name in _LENGTHS}
-    said = {name: value for name, value in given.items() if value is not None}
-    return LiveMigrationOptions(**lengths, **said)
+    said = {
+        name: duration(value) if name in _LENGTHS else value
+        for name, value in given.items()
+        if value is not None
+    }
+    return LiveMigrationOptions(**said)
 
 
 def _moved(result: LiveMigrationResult) -> str:
