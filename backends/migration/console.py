@@ -8,16 +8,20 @@ written into it, where it was:
     source       ...kept|end
     destination  ...kept|end....hole....|begin → appended
 
-What is left of the hole counts as expired, as all holes of a log do: nothing was there.
+What is left of the hole is a gap: it counts as expired, though nothing was ever there.
 """
 
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from backends.console_log import ConsoleLog
+from virtrpc.v1 import migration_pb2 as pb
+
+from backends.console_log import ConsoleLog, Extent
 from backends.errors import HypervisorError
 
 CARRIED_BYTES = 1 << 20
+_MOST_PIECES = 64
 _BLOCK_BYTES = 1 << 16
 # More than a console prints while a guest moves; what is beyond stays behind.
 _HOLE_BYTES = 8 << 20
@@ -39,28 +43,42 @@ def expect(path: Path, offset: int) -> None:
         os.close(descriptor)
 
 
-def last_bytes(log: ConsoleLog) -> tuple[bytes, int]:
-    """What of a log goes along, and the offset where it ends."""
-    end = log.end()
-    kept = b""
-    offset = max(end - CARRIED_BYTES, 0)
-    while offset < end:
-        chunk = log.read(offset, max_bytes=end - offset)
-        if not chunk.data:
+def last_pieces(log: ConsoleLog) -> list[pb.ConsolePiece]:
+    """What of a log goes along: its last bytes, in order."""
+    pieces: list[pb.ConsolePiece] = []
+    room = CARRIED_BYTES
+    for extent in reversed(log.extents()[-_MOST_PIECES:]):
+        start = max(extent.start, extent.end - room)
+        data = log.read(start, max_bytes=extent.end - start).data
+        pieces.insert(0, pb.ConsolePiece(offset=start, data=data))
+        room -= len(data)
+        if room <= 0:
             break
-        kept = chunk.data if chunk.expired else kept + chunk.data
-        offset = chunk.next_offset
-    return kept, offset
+    return pieces
 
 
-def take(path: Path, kept: bytes, *, end: int, begins: int) -> None:
+def take(log: ConsoleLog, pieces: Iterable[pb.ConsolePiece], *, begins: int) -> None:
     """Writes what came along where it was, below where the log begins here."""
-    start = end - len(kept)
-    kept = kept[: max(begins - start, 0)]
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    written: list[Extent] = []
+    descriptor = os.open(log.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        while kept:
-            written = os.pwrite(descriptor, kept, start)
-            kept, start = kept[written:], start + written
+        for piece in pieces:
+            data = piece.data[: max(begins - piece.offset, 0)]
+            _write(descriptor, data, piece.offset)
+            written.append(Extent(piece.offset, piece.offset + len(data)))
     finally:
         os.close(descriptor)
+    log.set_gaps(_between(written, begins))
+
+
+def _between(written: Sequence[Extent], begins: int) -> list[Extent]:
+    """The ranges up to where the log begins here that nothing was written into."""
+    starts = [0, *(extent.end for extent in written)]
+    stops = [*(extent.start for extent in written), begins]
+    return [Extent(a, b) for a, b in zip(starts, stops, strict=True) if a < b]
+
+
+def _write(descriptor: int, data: bytes, offset: int) -> None:
+    while data:
+        count = os.pwrite(descriptor, data, offset)
+        data, offset = data[count:], offset + count

@@ -122,13 +122,9 @@ class Destination(MigrationDestination):
 
     def _take_console(self, migration: Migration, request: pb.CompleteDestinationRequest) -> None:
         log = self._driver.console(migration.instance_id)
-        if log is not None and request.console_log and migration.data.storage == checks.COPY:
-            console.take(
-                log.path,
-                request.console_log,
-                end=request.data.console_offset,
-                begins=console.begin(migration.data.console_offset),
-            )
+        if log is not None and migration.data.storage == checks.COPY:
+            begins = console.begin(migration.data.console_offset)
+            console.take(log, request.console_log, begins=begins)
 
     def _known(self, instance_id: str, migration_id: str) -> Migration | None:
         """The migration of an id, as this host's part of it."""

@@ -362,7 +362,8 @@ class LiveRun:
         request = _completion(migration)
         log = self._driver.console(migration.instance_id)
         if log is not None and migration.data.storage == checks.COPY:
-            request.console_log, request.data.console_offset = console.last_bytes(log)
+            request.console_log.extend(console.last_pieces(log))
+            request.data.console_offset = log.end()
         return request
 
     def _failed(self, migration: Migration, error: ContractError) -> None:

@@ -1852,10 +1852,6 @@ class CompleteDestinationRequest(google.protobuf.message.Message):
     """The instance, a UUID."""
     migration_id: builtins.str
     """The migration, a UUID."""
-    console_log: builtins.bytes
-    """Last bytes of the console log up to `data.console_offset`, where its file is
-    not shared; empty: they stay behind, and count as expired. At most 1 MiB.
-    """
     request_id: builtins.str
     """Makes a repeat of the call return the first outcome; empty: every call is
     a new one. Up to 128 printable ASCII characters.
@@ -1869,13 +1865,19 @@ class CompleteDestinationRequest(google.protobuf.message.Message):
         a gap.
         """
 
+    @property
+    def console_log(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ConsolePiece]:
+        """What goes along of the console log, where its file is not shared: its last
+        bytes, in order, at most 1 MiB together; what does not counts as expired.
+        """
+
     def __init__(
         self,
         *,
         instance_id: builtins.str = ...,
         migration_id: builtins.str = ...,
         data: global___MigrationData | None = ...,
-        console_log: builtins.bytes = ...,
+        console_log: collections.abc.Iterable[global___ConsolePiece] | None = ...,
         request_id: builtins.str = ...,
         validate_only: builtins.bool = ...,
     ) -> None: ...
@@ -1883,6 +1885,28 @@ class CompleteDestinationRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["console_log", b"console_log", "data", b"data", "instance_id", b"instance_id", "migration_id", b"migration_id", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
 
 global___CompleteDestinationRequest = CompleteDestinationRequest
+
+@typing.final
+class ConsolePiece(google.protobuf.message.Message):
+    """Bytes of a console log."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    offset: builtins.int
+    """Offset of the first of them in the log."""
+    data: builtins.bytes
+    """The bytes."""
+    def __init__(
+        self,
+        *,
+        offset: builtins.int = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "offset", b"offset"]) -> None: ...
+
+global___ConsolePiece = ConsolePiece
 
 @typing.final
 class CompleteDestinationResponse(google.protobuf.message.Message):
