@@ -21,15 +21,15 @@ from backends.migration import checks
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
 from backends.migration.destination import Destination
 from backends.migration.driver import MigrationDriver
-from backends.migration.source import (
+from backends.migration.endings import (
     CANCELLED,
-    LiveRun,
-    SourceChecks,
     complete_source,
     end_without,
     force,
     roll_back_destination,
 )
+from backends.migration.source import LiveRun
+from backends.migration.source_checks import SourceChecks
 from backends.migration.storage import StorageChecks, StorageMark, remove_mark
 from backends.specification import require_managed
 from backends.work import Work
