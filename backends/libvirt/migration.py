@@ -15,7 +15,12 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.console_log import ConsoleLog
 from backends.disk_files import disk_info
-from backends.errors import ContractError, HypervisorError, WrongStateError
+from backends.errors import (
+    ContractError,
+    HypervisorError,
+    InstanceNotFoundError,
+    WrongStateError,
+)
 from backends.images import ImageStore, qemu_img
 from backends.libvirt import transfer as transfers
 from backends.libvirt.blueprint import disk_path, unsupported
@@ -26,7 +31,7 @@ from backends.libvirt.errors import is_gone, translating
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.host_limits import host_limits
 from backends.libvirt.host_room import HostRoomBook
-from backends.libvirt.lifecycle import undefine
+from backends.libvirt.lifecycle import force_off, undefine
 from backends.libvirt.migration_features import post_copy_lacks, tls_lacks
 from backends.libvirt.probe import Probed
 from backends.libvirt.xml.migration import guest_cpu
@@ -221,9 +226,14 @@ class LibvirtMigrationDriver(MigrationDriver):
 
     def unprepare(self, migration: Migration) -> None:
         """See MigrationDriver."""
-        here = self._domains.find(migration.instance_id)
-        if migration.data.storage == COPY and here is None:
-            self._folders.remove(migration.instance_id)
+        instance_id = migration.instance_id
+        domain = self._domains.find(instance_id)
+        arriving = domain is not None and self._own_id(domain) == migration.migration_id
+        if arriving and not self.has_arrived(migration):
+            force_off(self._domains, instance_id)  # it has never run
+            domain = self._domains.find(instance_id)
+        if migration.data.storage == COPY and domain is None:
+            self._folders.remove(instance_id)
 
     def has_arrived(self, migration: Migration) -> bool:
         """See MigrationDriver."""
@@ -234,7 +244,7 @@ class LibvirtMigrationDriver(MigrationDriver):
             state, reason = domain.state()
         if state == libvirt.VIR_DOMAIN_PAUSED and reason in _ARRIVING:
             return False
-        return self._domains.own(domain).migration_id == migration.migration_id
+        return self._own_id(domain) == migration.migration_id
 
     def adopt(self, migration: Migration) -> Instance:
         """See MigrationDriver."""
@@ -243,6 +253,13 @@ class LibvirtMigrationDriver(MigrationDriver):
         if instance.power_state == PowerState.POWER_STATE_RUNNING:
             self._domains.want(domain, PowerState.POWER_STATE_RUNNING)
         return self._domains.tell(domain)
+
+    def _own_id(self, domain: libvirt.virDomain) -> str:
+        """The migration by which a domain came; empty: by none, or it is not ours."""
+        try:
+            return self._domains.own(domain).migration_id
+        except InstanceNotFoundError:
+            return ""
 
     def _disk(self, disk: AttachedDisk, spec: InstanceSpec) -> pb.MigrationDisk:
         info = disk_info(disk)

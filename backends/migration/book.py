@@ -80,7 +80,7 @@ class MigrationBook:
     """All of them, the ended ones as long as there is room. Callable from any thread."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._lock = threading.RLock()
         self._migrations: dict[str, Migration] = {}
         self.changed: Callable[[str], None] = lambda _migration_id: None
@@ -88,8 +88,8 @@ class MigrationBook:
 
     def load(self) -> None:
         """Knows again what earlier runs of the daemon have written."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        paths = sorted(self._folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        paths = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
         for path in paths:
             migration = _read(json.loads(path.read_text(encoding="utf-8")))
             self._migrations[migration.migration_id] = migration
@@ -177,7 +177,7 @@ class MigrationBook:
         return copy
 
     def _write(self, migration: Migration) -> None:
-        path = self._folder / f"{migration.migration_id}.json"
+        path = self.folder / f"{migration.migration_id}.json"
         fresh = path.with_suffix(".new")
         with fresh.open("w", encoding="utf-8") as file:
             json.dump(_written(migration), file)
@@ -189,7 +189,7 @@ class MigrationBook:
         ended = [key for key, m in self._migrations.items() if m.ended.is_set()]
         for key in ended[: max(len(ended) - _RETAINED, 0)]:
             del self._migrations[key]
-            (self._folder / f"{key}.json").unlink(missing_ok=True)
+            (self.folder / f"{key}.json").unlink(missing_ok=True)
 
 
 def _written(migration: Migration) -> dict[str, Any]:

@@ -4,6 +4,7 @@ A destination that cannot be asked counts as one that has the guest: nothing is 
 and it is asked until it answers.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -78,7 +79,8 @@ class Course:
                 raise
             migration.abort = migration.abort or "request"
         if migration.abort and not migration.post_copy:
-            self._driver.abort(migration.instance_id)
+            with contextlib.suppress(UnreachableError):  # tried again at the next look
+                self._driver.abort(migration.instance_id)
 
     def _enforce(self, migration: Migration, due: str) -> None:
         if due == "abort":
@@ -111,6 +113,7 @@ class Course:
             raise error
         if isinstance(error, UnreachableError):
             self._settle(migration)
+            error = MigrationFailedError(f"the hypervisor was lost meanwhile: {error}")
         if self._has_switched(migration):
             log.warning("a transfer was told to have failed, and has not", reason=str(error))
             return Counters()

@@ -33,7 +33,7 @@ class Destination(MigrationDestination):
         bases = {disk.base_image_id for disk in source.disks if disk.base_image_id}
         check.base_image_ids.extend(sorted(i for i in bases if self._driver.images.exists(i)))
         blockers = [
-            *self._presence(request.instance_id, request.migration_id),
+            *self._presence(request.instance_id, request.migration_id, source.host_name),
             *checks.hypervisor_blockers(source, check),
             *checks.memory_blockers(source, check),
             *self._driver.taken(source, request.instance_id),
@@ -61,11 +61,13 @@ class Destination(MigrationDestination):
             return pb.PrepareDestinationResponse(data=known.data)
         data = pb.MigrationData()
         data.CopyFrom(request.data)
-        blockers = self._presence(request.instance_id, request.migration_id)
+        host_name = request.data.source.host_name
+        blockers = self._presence(request.instance_id, request.migration_id, host_name)
         if blockers:
             raise AlreadyExistsError(str(blockers[0]), reason="INSTANCE_EXISTS")
         work.ready([*self._driver.blockers(request.instance_id, data, request.spec)])
         work.step("prepare", Undo("unprepare", {"migration_id": request.migration_id}))
+        self._forget_given_up(request)
         migration = self._book.begin(Migration(DESTINATION, data), Phase.MIGRATION_PHASE_PREPARING)
         self._driver.prepare(data, request.spec)
         with self._book.change(migration):
@@ -137,11 +139,21 @@ class Destination(MigrationDestination):
             )
         return migration
 
-    def _presence(self, instance_id: str, migration_id: str) -> list[ContractError]:
-        """That the instance is not here yet, nor about to come by another migration."""
+    def _forget_given_up(self, request: pb.PrepareDestinationRequest) -> None:
+        """A source that comes anew has given up what it could not take back."""
+        other = self._book.open_of(request.instance_id, DESTINATION)
+        if other is not None and other.migration_id != request.migration_id.lower():
+            self.unprepare(other.migration_id)
+
+    def _presence(self, instance_id: str, migration_id: str, host_name: str) -> list[ContractError]:
+        """That the instance is not here yet, nor about to come by another migration.
+
+        One that its source, which has one at a time, has given up does not count.
+        """
         other = self._book.open_of(instance_id, DESTINATION)
         expected = other is not None and other.migration_id != migration_id.lower()
-        if expected or self._driver.find(instance_id) is not None:
+        given_up = other is not None and host_name and host_name == other.data.source.host_name
+        if (expected and not given_up) or self._driver.find(instance_id) is not None:
             return [checks.instance_exists(instance_id)]
         return []
 

@@ -8,6 +8,7 @@ and on demand writes one of random content into an instance's own.
 import contextlib
 import os
 import secrets
+import time
 import uuid
 from pathlib import Path
 
@@ -23,19 +24,30 @@ _OLDEST_S = 3600.0
 
 
 class StorageMark:
-    """The mark of this host, there for as long as its daemon runs."""
+    """The mark of this host, there for as long as its daemon runs.
 
-    def __init__(self, folder: Path) -> None:
+    `memory` is a file in which its name is kept, so that one that was left behind by a
+    killed daemon is removed by the next.
+    """
+
+    def __init__(self, folder: Path, memory: Path) -> None:
         self._folder = folder
+        self._memory = memory
         self.name = ""
 
     def place(self) -> None:
         """Writes it; raises OSError."""
+        with contextlib.suppress(FileNotFoundError):
+            self.name = self._memory.read_text(encoding="ascii")
+            self.remove()
         self.name = f"{_HOST_MARK}{uuid.uuid4()}"
+        self._memory.write_text(self.name, encoding="ascii")
         (self._folder / self.name).touch(mode=0o600)
 
     def remove(self) -> None:
         """Takes it away."""
+        if not self.name.startswith(_HOST_MARK):
+            return
         with contextlib.suppress(OSError):
             (self._folder / self.name).unlink(missing_ok=True)
 
@@ -56,6 +68,7 @@ class StorageChecks(SharedStorage):
         """See SharedStorage."""
         folder = self._folder / request.instance_id.lower()
         work.ready()
+        remove_old_marks(self._folder, now_s=time.time())
         if not folder.is_dir():
             return pb.CheckSharedStorageLocalResponse()
         mark = _find(folder)

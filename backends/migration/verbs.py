@@ -1,5 +1,6 @@
 """The verbs of live migration, alike on every backend: the source's, and what both need."""
 
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ from backends.errors import (
     InstanceNotFoundError,
     MigrationFailedError,
     PeerRefusedError,
+    PeerUnreachableError,
     WrongStateError,
 )
 from backends.migration import checks
@@ -30,7 +32,7 @@ from backends.migration.endings import (
 )
 from backends.migration.source import LiveRun
 from backends.migration.source_checks import SourceChecks
-from backends.migration.storage import StorageChecks, StorageMark, remove_mark
+from backends.migration.storage import StorageChecks, StorageMark, remove_mark, remove_old_marks
 from backends.specification import require_managed
 from backends.work import Work
 
@@ -58,7 +60,8 @@ class HostMigrations:
         self._driver = driver
         self._peers = peers
         self._book = book
-        self._mark = StorageMark(folder)
+        self._mark = StorageMark(folder, book.folder / "mark")
+        self._folder = folder
         destination = Destination(driver, book, self._mark)
         self.facets: tuple[Facet, ...] = (
             LiveMigrations(driver, peers=peers, book=book, mark=self._mark),
@@ -76,6 +79,7 @@ class HostMigrations:
         """What is done once, at the daemon's start."""
         self._book.load()
         self._mark.place()
+        remove_old_marks(self._folder, now_s=time.time())
 
     def close(self) -> None:
         """Takes away what is only there while the daemon runs."""
@@ -91,6 +95,11 @@ class HostMigrations:
                 roll_back_destination(migration, peer)
             except PeerRefusedError as error:
                 log.warning("destination refuses to roll back", reason=error.peer_reason)
+            except PeerUnreachableError:
+                if migration.data.prepared:
+                    raise  # it may have the guest
+                # It takes back a preparation when the same host comes with another one.
+                log.warning("destination not rolled back", uri=migration.data.destination_uri)
         end_without(self._book, migration, None)
 
 

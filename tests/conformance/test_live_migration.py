@@ -1,5 +1,6 @@
 """Two fakes give each other instances by the road of real hosts, as controllers see it."""
 
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -310,3 +311,43 @@ def test_abort_and_force_without_a_migration_are_refused(
         here.connection.migrations.ForceCompleteLiveMigration(
             pb.ForceCompleteLiveMigrationRequest(instance_id=guest), timeout=TIMEOUT_S
         )
+
+
+def test_preparation_that_its_source_has_given_up_is_not_in_the_way(
+    hosts: tuple[Host, Host], guest: str
+) -> None:
+    """As after a destination that was away when it should have rolled back."""
+    here, there = hosts
+    instance = instance_at(here, guest)
+    assert instance is not None
+    ids: dict[str, Any] = {"instance_id": guest, "migration_id": str(uuid.uuid4())}
+    data = pb.MigrationData(
+        kind=pb.MIGRATION_KIND_LIVE,
+        destination_uri=there.uri,
+        source=pb.MigrationSource(host_name=socket.gethostname()),
+        storage=pb.MIGRATION_STORAGE_COPY,
+        **ids,
+    )
+    request = pb.PrepareDestinationRequest(data=data, spec=instance.spec, **ids)
+    there.connection.migrations.PrepareDestination(request, timeout=TIMEOUT_S)
+    migrated(here, live_request(guest, there))
+    (last,) = progress_of(there, guest, ids["migration_id"])
+    assert last.phase == MigrationPhase.MIGRATION_PHASE_CANCELLED
+
+
+def test_destroy_ends_a_preparation(hosts: tuple[Host, Host], guest: str) -> None:
+    here, there = hosts
+    instance = instance_at(here, guest)
+    assert instance is not None
+    ids: dict[str, Any] = {"instance_id": guest, "migration_id": str(uuid.uuid4())}
+    data = pb.MigrationData(
+        kind=pb.MIGRATION_KIND_LIVE,
+        destination_uri=there.uri,
+        source=pb.MigrationSource(host_name="elsewhere"),
+        **ids,
+    )
+    request = pb.PrepareDestinationRequest(data=data, spec=instance.spec, **ids)
+    there.connection.migrations.PrepareDestination(request, timeout=TIMEOUT_S)
+    assert ended(here, live_request(guest, there)).error.reason == "INSTANCE_EXISTS"
+    destroyed(there.connection, guest)
+    migrated(here, live_request(guest, there))

@@ -141,6 +141,22 @@ def test_killed_machine_at_the_destination_leaves_the_guest_where_it_was(
     goes_on(here, guest)
 
 
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_killed_libvirtd_leaves_the_guest_where_it_was(
+    two_hosts: Lab, guest: str, side: str
+) -> None:
+    here, there = location(two_hosts, guest)
+    operation = begun(here, live_request(guest, there, options=SLOWLY))
+    libvirtd = (here if side == "source" else there).libvirtd
+    libvirtd.kill()
+    libvirtd.start()
+    ending = finished(here.connection, operation)
+    assert ending.error.reason == "MIGRATION_FAILED", ending.error
+    is_clean(there, guest)
+    assert len(here.libvirtd.guests) == 1
+    goes_on(here, guest)
+
+
 def reconnected(host: LabHost) -> None:
     """Returns when the host's connection has found its daemon again."""
     grpc.channel_ready_future(host.connection.channel).result(timeout=TIMEOUT_S)

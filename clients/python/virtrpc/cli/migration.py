@@ -138,7 +138,7 @@ def watch(session: Session, /, *, instance: str, interval: float | None) -> None
 
 def _options(given: dict[str, Any]) -> LiveMigrationOptions:
     """What was given; the rest is the daemon's to choose."""
-    said = {
+    said: dict[str, Any] = {
         name: duration(value) if name in _LENGTHS else value
         for name, value in given.items()
         if value is not None
