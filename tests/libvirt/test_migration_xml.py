@@ -45,7 +45,7 @@ DATA = MigrationData(
 
 def test_files_are_the_destinations_and_the_rest_stays() -> None:
     node = parse(destination_xml(DOMAIN, DATA))
-    sources = [source.attrib for source in node.iterfind("devices/disk/source")]
+    sources = [dict(source.attrib) for source in node.iterfind("devices/disk/source")]
     assert sources == [{"file": "/b/root.qcow2"}, {"file": "/volumes/v"}]
     assert node.find("devices/disk/backingStore") is None
     assert (node.findtext("os/kernel"), node.findtext("os/initrd")) == ("/b/kernel", "/a/ramdisk")

@@ -27,6 +27,7 @@ from virtrpc.v1.migration_pb2 import (
 )
 
 # Options of the migration itself, by the fields of LiveMigrationOptions.
+_ANY = ForceCompleteMethod.FORCE_COMPLETE_METHOD_UNSPECIFIED
 _LENGTHS = ("timeout", "force_timeout", "max_downtime")
 
 
@@ -116,7 +117,7 @@ def force(
     **common: Any,
 ) -> None:
     """Makes migrations end that the guests outrun."""
-    request = partial(messages.ForceCompleteLiveMigrationRequest, method=method, **common)
+    request = partial(messages.ForceCompleteLiveMigrationRequest, method=method or _ANY, **common)
     call = session.client.migrations.ForceCompleteLiveMigration
     change(session, instances, call, request, words=_forced)
 
