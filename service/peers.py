@@ -20,6 +20,7 @@ from virtrpc.v1 import migration_pb2_grpc
 
 from backends.contract import Peer
 from backends.errors import PeerMismatchError, PeerRefusedError, PeerUnreachableError
+from service.setting_types import Network
 
 _CHECK_S = 30.0
 _CHANGE_S = 300.0
@@ -30,7 +31,6 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.enable_http_proxy", 0),
 )
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Reply = TypeVar("Reply", bound=Message)
 
 

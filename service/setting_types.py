@@ -9,7 +9,7 @@ from typing import Any
 import click
 from virtrpc.cli.parameters import ParamType
 
-from service.peers import Network
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Folder(click.Path):

@@ -13,8 +13,7 @@ from virtrpc.address import default_socket
 from backends.host_power import HostPowerPolicy
 from backends.images import ImagePolicy
 from service.inventory import InventoryPolicy
-from service.peers import Network
-from service.setting_types import CidrNetwork, Folder, Seconds, as_flag
+from service.setting_types import CidrNetwork, Folder, Network, Seconds, as_flag
 
 ENVIRONMENT_PREFIX = "VIRTRPC"
 

@@ -1,5 +1,7 @@
 """Flags are stronger than the environment, that than the TOML file, that than the defaults."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from ipaddress import ip_network
 from operator import attrgetter
@@ -216,3 +218,9 @@ def test_unknown_flag_is_refused() -> None:
 def test_daemon_takes_its_settings_from_the_environment(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(environment={"VIRTRPC_LOG_FORMAT": "json"}).start()
     assert daemon.log().startswith("{")
+
+
+def test_reading_them_does_not_import_grpc() -> None:
+    """It reads its own settings when it is imported, which the daemon makes after these."""
+    program = "import service.main, sys; sys.exit('grpc' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
