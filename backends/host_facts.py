@@ -11,9 +11,8 @@ _NS_PER_S = 1_000_000_000
 
 
 def host_facts() -> host_pb2.Host:
-    """Name, addresses, uptime, CPU time and load, as they are now."""
+    """Addresses, uptime, CPU time and load, as they are now."""
     host = host_pb2.Host(
-        hostname=host_name(),
         ip_address=_own_address(),
         ip_addresses=_addresses(),
         operating_system=_operating_system(),

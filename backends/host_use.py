@@ -11,6 +11,15 @@ from backends.disk_files import disk_info
 _BYTES_PER_MIB, _KIB_PER_MIB = 1 << 20, 1 << 10
 
 
+def divide_cpus(node: GetAvailableResourceResponse, dedicated: frozenset[int]) -> None:
+    """Takes the CPUs that are kept for single instances from those that instances share."""
+    if not dedicated:
+        return
+    for cell in node.numa_cells:
+        cell.dedicated_cpus[:] = [cpu for cpu in cell.dedicated_cpus if cpu in dedicated]
+        cell.shared_cpus[:] = [cpu for cpu in cell.shared_cpus if cpu not in dedicated]
+
+
 def add_use(node: GetAvailableResourceResponse, instances: Iterable[Instance]) -> None:
     """Puts what instances that are on have of CPUs, NUMA cells and devices into a node."""
     for instance in instances:
@@ -44,10 +53,9 @@ def over_committed_mib(instances: Iterable[Instance], folder: Path) -> int:
     """How much the disks of instances may still grow on the filesystem that holds `folder`."""
     filesystem = folder.stat().st_dev
     grows = sum(
-        disk_info(disk).over_committed_bytes
+        _may_grow_bytes(disk, filesystem)
         for instance in instances
         for disk in _machine(instance).disks
-        if _is_on(disk, filesystem)
     )
     return -(-grows // _BYTES_PER_MIB)
 
@@ -56,10 +64,11 @@ def _machine(instance: Instance) -> MachineState:
     return instance.effective if instance.HasField("effective") else instance.persistent
 
 
-def _is_on(disk: AttachedDisk, filesystem: int) -> bool:
+def _may_grow_bytes(disk: AttachedDisk, filesystem: int) -> int:
     if disk.volume_id or not disk.source.startswith("/"):
-        return False
+        return 0
     try:
-        return Path(disk.source).stat().st_dev == filesystem
+        there = Path(disk.source).stat().st_dev == filesystem
+        return disk_info(disk).over_committed_bytes if there else 0
     except OSError:
-        return False  # it went meanwhile, or is no file of this host
+        return 0  # it has gone meanwhile, or is not to be read

@@ -29,8 +29,12 @@ class BackendOptions:
     fake_faults: str = ""
     fake_lacks: str = ""
     """Capabilities that the fake backend is to lack, separated by commas."""
+    share_dirs: tuple[Path, ...] = ()
+    """Directories that may be shared with guests, with all below them; none: none may."""
     reclaim_after_s: float = 7 * 24 * 3600
     """How long soft-deleted instances are kept unless the request says."""
+    dedicated_cpus: frozenset[int] = frozenset()
+    """Host CPUs that are kept for instances which have them to themselves; empty: any may be."""
     pci_passthrough: tuple[str, ...] = ()
     """Patterns of PCI devices that instances may be given."""
     host_power: HostPowerPolicy = HostPowerPolicy()

@@ -46,14 +46,12 @@ from service.operations.runner import Method, Operations
 from service.own.consoles import ConsoleVerbs
 from service.own.diagnostics import DiagnosticsVerbs
 from service.own.events import EventVerbs
-from service.own.host import DaemonState, HostVerbs
-from service.own.host_changes import AggregateChanges, HostChanges
+from service.own.host import DaemonState
+from service.own.host_services import bind_host
 from service.own.images import ImageVerbs
 from service.own.instances import InstanceReads
-from service.own.maintenance import Maintenance
 from service.own.migrations import MigrationVerbs
 from service.own.operations import OperationVerbs
-from service.own.resources import ResourceVerbs
 from service.peers import GrpcPeers
 from service.pools import Pools
 from service.reclaim import reclaim
@@ -124,8 +122,10 @@ class Daemon:
                 virt_type=settings.virt_type,
                 fake_faults=settings.fake_faults,
                 fake_lacks=settings.fake_lacks,
+                share_dirs=settings.share_dirs,
                 reclaim_after_s=settings.reclaim_after_s,
                 images=settings.images,
+                dedicated_cpus=settings.dedicated_cpus,
                 pci_passthrough=settings.pci_passthrough,
                 host_power=settings.host_power,
                 host_id=self._state_dir.host_id,
@@ -169,7 +169,17 @@ class Daemon:
             keeps_out=self._door.keeps_out,
         )
         self._bindings = Bindings(own=self._own_verbs(), facets=self._backend.facets())
-        self._resources = self._bind_host()
+        self._resources = bind_host(
+            self._bindings,
+            self._operations,
+            backend=self._backend,
+            daemon=self._state,
+            door=self._door,
+            truth=self._truth,
+            verbs=self._verbs,
+            pools=self._pools,
+            policy=settings.inventory,
+        )
         images = ImageVerbs(
             store=self._backend.image_store,
             users=self._backend.image_users,
@@ -250,39 +260,6 @@ class Daemon:
             ),
             MigrationVerbs(self._backend.migrations, closing=lambda: self._operations.closing),
         ]
-
-    def _bind_host(self) -> ResourceVerbs:
-        """The verbs of the host as a whole; gives those that read what it has."""
-        host = HostVerbs(
-            daemon=self._state,
-            bindings=self._bindings,
-            verbs=self._verbs.values(),
-            truth=self._truth,
-            state=self._host_state,
-        )
-        resources = ResourceVerbs(
-            backend=self._backend,
-            host=host,
-            state=self._host_state,
-            truth=self._truth,
-            pools=self._pools,
-            policy=self._settings.inventory,
-        )
-        for verbs in (host, resources):
-            self._bindings.add_own(verbs)
-        migrate = self._verbs["/virtrpc.v1.MigrationService/LiveMigrateInstance"]
-        for facet in (
-            HostChanges(self._door, host=host.host),
-            AggregateChanges(self._host_state),
-            Maintenance(
-                self._door,
-                host=host.host,
-                instances=self._truth.all,
-                why_no_migration=lambda: self._bindings.why_missing(migrate),
-            ),
-        ):
-            self._bindings.add_facet(facet)
-        return resources
 
     def _undo(self, undo: Undo) -> None:
         """Undoes a step: of the service's own, or of the backend's."""

@@ -49,8 +49,11 @@ def providers(
 def _inventories(
     node: pb.GetAvailableResourceResponse, policy: InventoryPolicy
 ) -> dict[str, pb.Inventory]:
+    kept = sum(len(set(c.dedicated_cpus) - set(c.shared_cpus)) for c in node.numa_cells)
+    shared = node.vcpus - kept
     found = {
-        os_resource_classes.VCPU: _inventory(node.vcpus, policy.reserved_cpus, policy.cpu_ratio),
+        os_resource_classes.VCPU: _inventory(shared, policy.reserved_cpus, policy.cpu_ratio),
+        os_resource_classes.PCPU: _inventory(kept),
         os_resource_classes.MEMORY_MB: _inventory(
             node.memory_mib, policy.reserved_memory_mib, policy.memory_ratio
         ),

@@ -12,6 +12,7 @@ from virtrpc.address import default_socket
 
 from backends.host_power import HostPowerPolicy
 from backends.images import ImagePolicy
+from backends.plan.extra_spec_values import cpu_set
 from service.inventory import InventoryPolicy
 from service.setting_types import CidrNetwork, Folder, Network, Seconds, as_flag
 
@@ -36,11 +37,13 @@ class Settings:
     virt_type: str
     fake_faults: str
     fake_lacks: str
+    share_dirs: tuple[Path, ...]
     sample_interval_s: float
     reclaim_after_s: float
     images: ImagePolicy
     image_cache_interval_s: float
     inventory: InventoryPolicy
+    dedicated_cpus: frozenset[int]
     pci_passthrough: tuple[str, ...]
     host_power: HostPowerPolicy
     grace_s: float
@@ -82,6 +85,17 @@ def _some(
     if not addresses:
         raise click.BadParameter("the daemon would serve nowhere")
     return addresses
+
+
+def _cpus(_context: click.Context, parameter: click.Parameter, text: str) -> frozenset[int]:
+    """Host CPUs by number."""
+    if not text:
+        return frozenset()
+    try:
+        cpus = cpu_set(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not {error}", param=parameter) from None
+    return cpus.included - cpus.excluded
 
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -157,6 +171,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True, help="Seconds that soft-deleted instances are kept.",
     ),
     click.option(
+        "--share-dir", multiple=True, type=Folder(file_okay=False),
+        help="Directory that MountShare may share, with all below it; none: it may share nothing."
+        " Repeatable.",
+    ),
+    click.option(
         "--image-source-dir", multiple=True, type=Folder(file_okay=False),
         help="Directory that PullImage may read files from. Repeatable  [default: none]",
     ),
@@ -209,6 +228,11 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         metavar="GIB", help="Disk that it keeps from them.",
     ),
     click.option(
+        "--dedicated-cpus", default="", metavar="CPUS", callback=_cpus,
+        help="Host CPUs kept for instances that have them to themselves, e.g. 2-7,^5"
+        "  [default: none; any may be given away, and shared]",
+    ),
+    click.option(
         "--pci-passthrough", multiple=True, metavar="PATTERN",
         help="PCI devices that instances may be given, by vendor:product or address, e.g. 8086:*."
         " Repeatable  [default: none]",
@@ -252,6 +276,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
         sample_interval: float,
         reclaim_after: float,
         grace: float,
+        share_dir: tuple[Path, ...],
         image_source_dir: tuple[Path, ...],
         image_url_prefix: tuple[str, ...],
         image_max_size: int,
@@ -278,6 +303,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                 sample_interval_s=sample_interval,
                 reclaim_after_s=reclaim_after,
                 grace_s=grace,
+                share_dirs=tuple(folder.absolute() for folder in share_dir),
                 images=ImagePolicy(
                     source_dirs=tuple(folder.absolute() for folder in image_source_dir),
                     url_prefixes=image_url_prefix,

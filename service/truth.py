@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 
 from virtrpc.v1 import instance_pb2
 from virtrpc.v1.instance_pb2 import Instance, InstanceView
-from virtrpc.v1.types_pb2 import Freshness
+from virtrpc.v1.types_pb2 import Freshness, PowerState
 
 from backends.contract import Sample
 from backends.errors import InstanceNotFoundError
 from service.errors import StartingError
+
+_ON = (PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED)
 
 
 class Record:
@@ -90,6 +92,11 @@ class Truth:
         """Whether there is such an instance, and it is the service's. Callable from any thread."""
         record = self._records.get(instance_id)
         return record is not None and record.instance.managed
+
+    def is_on(self, instance_id: str) -> bool:
+        """Whether an instance is running or paused here."""
+        record = self._records.get(instance_id)
+        return record is not None and record.instance.power_state in _ON
 
     def ordered(self) -> list[Record]:
         """All instances, by id."""

@@ -71,7 +71,7 @@ def daemon(
 ) -> Iterator[DaemonProcess]:
     """The shared daemon of a backend; tests leave it as they found it."""
     folder = short_folder()
-    arguments = (f"--image-source-dir={folder}/sources",)
+    arguments = [f"--{kind}-dir={folder}/sources" for kind in ("image-source", "share")]
     with DaemonProcess(folder, backend=backend, arguments=arguments) as shared:
         shared.sources.mkdir()
         guest_images(shared)

@@ -66,7 +66,7 @@ class DaemonProcess:
 
     @property
     def sources(self) -> Path:
-        """A folder that a test may let it read images from."""
+        """A folder that a test may let it read images from, and share."""
         return self.folder / "sources"
 
     def start(self, *, wait: bool = True) -> "DaemonProcess":

@@ -33,6 +33,7 @@ from backends.contract.migration import (
     Peers,
     SharedStorage,
 )
+from backends.contract.shares import Shares
 
 __all__ = [
     "Adoption",
@@ -56,5 +57,6 @@ __all__ = [
     "Power",
     "Sample",
     "SharedStorage",
+    "Shares",
     "Suspension",
 ]

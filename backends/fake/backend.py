@@ -19,6 +19,7 @@ from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.migration import FakeMigrationDriver
 from backends.fake.power import FakePower
 from backends.fake.resources import sample_host
+from backends.fake.shares import FakeShares
 from backends.fake.suspension import FakeSuspension
 from backends.host_power import CommandedPower
 from backends.images import ImageStore, ImageUsers
@@ -35,6 +36,7 @@ class FakeBackend(Backend):
     name = "fake"
 
     def __init__(self, options: BackendOptions) -> None:
+        self._options = options
         self._host = FakeHost(options.state_dir / "fake", parse_rules(options.fake_faults))
         self._missing, self._features = lacking(options.fake_lacks)
         self.image_store = ImageStore(options.image_dir, options.images)
@@ -54,6 +56,7 @@ class FakeBackend(Backend):
             book=self.migrations,
             folder=self._host.folder,
         )
+        shares = FakeShares(self._host, options.share_dirs, self._features)
         self._facets = (
             FakeLifecycle(self._host, self.image_store, self._features, self.migrations),
             FakeInstanceFiles(self._host),
@@ -62,6 +65,7 @@ class FakeBackend(Backend):
             guest,
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
+            shares,
             images,
             CommandedPower(
                 options.host_power,
@@ -72,7 +76,6 @@ class FakeBackend(Backend):
             FakeAdoption(self._host),
             *self._migrations.facets,
         )
-        self._pci_passthrough = options.pci_passthrough
         self._undo: Mapping[str, Callable[[str], None]] = {
             "remove_files": lambda instance_id: shutil.rmtree(
                 self._host.instance_folder(instance_id), ignore_errors=True
@@ -81,6 +84,7 @@ class FakeBackend(Backend):
             "thaw": guest.thaw,
             "disown": self._host.disown,
             "undefine": self._host.undefine,
+            "unshare": shares.undo_mount,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
             **images.undo,
             **self._migrations.undo,
@@ -131,7 +135,11 @@ class FakeBackend(Backend):
 
     def sample_host(self, instances: Iterable[Instance]) -> HostSample:
         """See Backend."""
-        return sample_host(instances, pci_passthrough=self._pci_passthrough)
+        return sample_host(
+            instances,
+            pci_passthrough=self._options.pci_passthrough,
+            dedicated_cpus=self._options.dedicated_cpus,
+        )
 
     def console_log(self, instance_id: str) -> ConsoleLog:
         """See Backend."""

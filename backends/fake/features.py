@@ -11,7 +11,15 @@ MEMORY_MIB = 1 << 20
 DISK_BYTES = (1 << 10) * BYTES_PER_GIB
 _NAMES = (
     *("kvm", "cpu_pinning", "numa", "hugepages", "uefi", "secure_boot", "vtpm", "rng"),
-    *("watchdog", "guest_agent", "boot_from_volume", "vnc", "spice"),
+    *(
+        "watchdog",
+        "guest_agent",
+        "virtiofs",
+        "virtiofs_read_only",
+        "boot_from_volume",
+        "vnc",
+        "spice",
+    ),
     *("config_drive_openstack", "config_drive_nocloud", "image_raw", "image_qcow2"),
     *(f"filesystem_{name}" for name in ("ext2", "ext3", "ext4", "vfat", "xfs", "swap")),
     *(f"volume_{name}" for name in ("local_file", "local_block", "nbd", "iscsi", "rbd", "nfs")),

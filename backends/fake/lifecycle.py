@@ -10,7 +10,7 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.config_drive import config_drive
 from backends.contract import InstanceFiles, Lifecycle
-from backends.errors import ContractError, WrongStateError
+from backends.errors import ContractError, InstanceNotFoundError, WrongStateError
 from backends.fake.faults import FOREIGN_LABEL
 from backends.fake.features import free_room
 from backends.fake.host import FakeHost
@@ -73,7 +73,9 @@ class FakeLifecycle(Lifecycle):
 
     def get_instance(self, request: pb.GetInstanceRequest) -> pb.GetInstanceResponse:
         """See Lifecycle."""
-        instance = self._host.get(request.instance_id)
+        instance = self._host.find(request.instance_id)
+        if instance is None:
+            raise InstanceNotFoundError(request.instance_id)
         for sample in self._host.samples():
             if sample.instance_id == request.instance_id:
                 instance.cpu_time_ns = sample.cpu_time_ns

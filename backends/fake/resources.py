@@ -7,7 +7,7 @@ from virtrpc.v1.instance_pb2 import Instance
 
 from backends.contract import HostSample
 from backends.fake.features import DISK_BYTES, MEMORY_MIB, free_room
-from backends.host_use import add_use
+from backends.host_use import add_use, divide_cpus
 from backends.pci_devices import is_allowed
 from backends.plan.disks import BYTES_PER_MIB
 
@@ -18,7 +18,12 @@ _FEATURES = ("aes", "avx", "avx2", "fma", "sse", "sse2", "sse4.1", "sse4.2", "ss
 _CARD = "0000:81:00.0"
 
 
-def sample_host(instances: Iterable[Instance], *, pci_passthrough: Sequence[str]) -> HostSample:
+def sample_host(
+    instances: Iterable[Instance],
+    *,
+    pci_passthrough: Sequence[str],
+    dedicated_cpus: frozenset[int],
+) -> HostSample:
     """See Backend.sample_host."""
     there = list(instances)
     room = free_room(there)
@@ -38,6 +43,7 @@ def sample_host(instances: Iterable[Instance], *, pci_passthrough: Sequence[str]
             pb.GuestType(architecture="x86_64", hypervisor_type="fake", vm_mode="hvm")
         ],
     )
+    divide_cpus(node, dedicated_cpus)
     add_use(node, there)
     return HostSample(node=node, guest_cpu_features=frozenset(_FEATURES))
 

@@ -33,6 +33,7 @@ from backends.libvirt.migration import LibvirtMigrationDriver
 from backends.libvirt.power import LibvirtPower
 from backends.libvirt.probe import Probed, probe
 from backends.libvirt.resources import HostResources
+from backends.libvirt.shares import LibvirtShares
 from backends.libvirt.suspension import LibvirtSuspension
 from backends.loading import BackendOptions
 from backends.migration.book import MigrationBook
@@ -52,7 +53,7 @@ class LibvirtBackend(Backend):
         )
         self._domains = Domains()
         self._counters = Counters(self._domains)
-        self._probed = Probed()
+        self._probed = Probed(dedicated_cpus=options.dedicated_cpus)
         self._connection: Connection | None = None
         self._observer: Observer | None = None
         self._callbacks: Callbacks | None = None
@@ -78,6 +79,7 @@ class LibvirtBackend(Backend):
             book=self.migrations,
             folder=self._folders.folder,
         )
+        shares = LibvirtShares(self._domains, self._probed, options.share_dirs)
         self._facets = (
             LibvirtLifecycle(
                 self._domains, self._folders, self.image_store, self._probed, self.migrations
@@ -88,6 +90,7 @@ class LibvirtBackend(Backend):
             guest,
             LibvirtDiagnostics(self._domains),
             LibvirtIntent(self._domains, reclaim_after_s=options.reclaim_after_s),
+            shares,
             images,
             adoption,
             CommandedPower(options.host_power, instances=self._domains.read_all, own_way=SYSTEMD),
@@ -103,6 +106,7 @@ class LibvirtBackend(Backend):
             "remove_files": self._folders.remove,
             "undefine": lambda instance_id: undefine(self._domains, instance_id),
             "restore": suspension.undo_save,
+            "unshare": shares.undo_mount,
             "thaw": guest.thaw,
             "disown": adoption.disown,
             "force_off": lambda instance_id: force_off(self._domains, instance_id),

@@ -11,6 +11,7 @@ import hashlib
 import os
 import tempfile
 import threading
+from glob import escape
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -45,9 +46,16 @@ class EmbeddedRoot:
         self.uri = f"qemu:///embed?root={quote(str(self._link or self.folder))}"
 
     def remove_log(self, name: str) -> None:
-        """Removes the logs of a domain's QEMU and TPM, which libvirt leaves behind for ever."""
-        for log in (f"qemu/{name}.log", f"swtpm/{name}-swtpm.log"):
-            (self.folder / "log" / log).unlink(missing_ok=True)
+        """Removes the logs of a domain's QEMU, TPM and shares, which libvirt leaves for ever."""
+        logs = self.folder / "log"
+        for log in (logs / "qemu" / f"{name}.log", logs / "swtpm" / f"{name}-swtpm.log"):
+            log.unlink(missing_ok=True)
+        self.remove_share_logs(name)
+
+    def remove_share_logs(self, name: str, alias: str = "ua-share-*") -> None:
+        """Removes the log of a domain's share, or those of all of them."""
+        for log in (self.folder / "log/qemu").glob(f"{escape(name)}-{alias}-virtiofsd.log"):
+            log.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Takes away what is only needed while the driver is open."""

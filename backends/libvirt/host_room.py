@@ -56,12 +56,13 @@ class HostRoomBook:
                 self._claims.pop(plan.instance_id, None)
 
     def _claim(self, plan: InstancePlan) -> Placement:
-        if plan.errors or not plan.cpus.cells or not self._probed.cells:
+        if plan.errors or not self._probed.cells:
             return Placement()
         with self._lock:
             room = HostRoom(
                 cells=self._probed.cells,
                 pinned=self._pinned() if plan.cpus.pinned else frozenset(),
+                dedicated=self._probed.dedicated_cpus,
                 free_pages=self._free_pages() if plan.cpus.page_size else {},
             )
             placement = place(plan.cpus, plan.extra, room)

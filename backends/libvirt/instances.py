@@ -14,6 +14,7 @@ from backends.libvirt.starts import started_at_ns
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.domain import Disk, Domain, Interface
 from backends.libvirt.xml.element import Node, parse
+from backends.libvirt.xml.shares import shares_of
 
 POWER_STATES: Mapping[int, "PowerState.ValueType"] = {
     libvirt.VIR_DOMAIN_NOSTATE: PowerState.POWER_STATE_NOSTATE,
@@ -101,6 +102,7 @@ def read_instance(domain: libvirt.virDomain, *, pid_folder: Path | None = None) 
         started_ns = started_at_ns(pid_folder, instance.name)
         if started_ns is not None:
             instance.started_at.FromNanoseconds(started_ns)
+    instance.shares.extend(shares_of(persistent))
     if own is not None:
         add_own(instance, own)
     return instance

@@ -45,6 +45,8 @@ class HostRoom:
     cells: Sequence[HostCell]
     pinned: frozenset[int] = frozenset()
     """Host CPUs that instances have to themselves."""
+    dedicated: frozenset[int] = frozenset()
+    """Host CPUs that are kept for that; empty: any of them may be given away, and shared."""
     free_pages: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
     """Cell → page size in KiB → free pages."""
 
@@ -52,7 +54,7 @@ class HostRoom:
 def place(layout: CpuLayout, extra: ExtraSpecs, room: HostRoom) -> Placement:
     """The first placement that fits; raises NoRoomError saying what lacks."""
     if not layout.cells:
-        return Placement()
+        return _anywhere(room)
     if len(layout.cells) > len(room.cells):
         raise _no_room("hw:numa_nodes", f"the host has {len(room.cells)} NUMA cells")
     sizes = {size for cell in room.cells for size in cell.huge_pages}
@@ -62,6 +64,17 @@ def place(layout: CpuLayout, extra: ExtraSpecs, room: HostRoom) -> Placement:
             if placement is not None:
                 return placement
     raise _what_lacks(layout, extra, room)
+
+
+def _anywhere(room: HostRoom) -> Placement:
+    """A guest without wishes; it stays off the CPUs that are kept for others."""
+    if not room.dedicated:
+        return Placement()
+    shared = _shared(room.cells, room)
+    if not shared:
+        why = "all host CPUs are kept for instances that have them to themselves"
+        raise NoRoomError(why, field="spec.flavor.vcpus")
+    return Placement(cpus=shared)
 
 
 def _page_sizes(asked: str | int | None, present: set[int]) -> list[int | None]:
@@ -88,9 +101,11 @@ def _placed(
     pins: dict[int, int] = {}
     spare: list[int] = []
     for guest, host in pairs:
-        free = list(_free_cpus(host, room.pinned, extra.cpu_thread_policy))
+        free = list(_free_cpus(host, room, extra.cpu_thread_policy))
         pinned = sorted(layout.pinned & guest.cpus)
         if len(pinned) > len(free) or not _pages_fit(guest, host, room, page_kib):
+            return None
+        if guest.cpus - layout.pinned and not host.cpus - room.dedicated:
             return None
         pins.update(zip(pinned, free, strict=False))
         spare += free[len(pinned) :]
@@ -99,21 +114,25 @@ def _placed(
         return None
     return Placement(
         cells={guest.cell_id: host.cell_id for guest, host in pairs},
-        cpus=frozenset(cpu for host in cells for cpu in host.cpus),
+        cpus=_shared(cells, room) or frozenset(pins.values()),
         pins=pins,
         emulator=frozenset(spare[:1]) if isolated else frozenset(),
         page_kib=page_kib,
     )
 
 
-def _free_cpus(host: HostCell, taken: frozenset[int], policy: str | None) -> Iterator[int]:
+def _shared(cells: Sequence[HostCell], room: HostRoom) -> frozenset[int]:
+    return frozenset(cpu for host in cells for cpu in host.cpus) - room.dedicated
+
+
+def _free_cpus(host: HostCell, room: HostRoom, policy: str | None) -> Iterator[int]:
     """CPUs that may be pinned to, siblings next to each other.
 
     `isolate` takes one CPU of a core that nobody is pinned to, `require` only cores
     that have siblings.
     """
     for core in host.cores:
-        free = sorted(core - taken)
+        free = sorted((core & room.dedicated if room.dedicated else core) - room.pinned)
         if policy == "isolate":
             yield from free[:1] if len(free) == len(core) else ()
         elif policy != "require" or len(core) > 1:

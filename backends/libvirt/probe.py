@@ -1,5 +1,6 @@
 """What this host's hypervisor can really do, found out at the start."""
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -28,13 +29,16 @@ _MIGRATIONS = (
     *("check_source", "complete_source", "check_destination", "cleanup_destination_check"),
     *("prepare_destination", "rollback_destination", "complete_destination"),
 )
+_VHOST_USER_FOLDERS = (Path("/etc/qemu/vhost-user"), Path("/usr/share/qemu/vhost-user"))
 _EPHEMERAL_FILESYSTEMS = ("ext2", "ext3", "ext4", "vfat", "xfs")
 
 
 @dataclass
 class Probed:
-    """Facts that the verbs use; filled in at every connect."""
+    """Facts that the verbs use; filled in at every connect, but for what is configured."""
 
+    dedicated_cpus: frozenset[int] = frozenset()
+    """Configured: host CPUs kept for instances that have them to themselves."""
     virt_type: str = "qemu"
     emulator: str | None = None
     features: Mapping[str, str] = field(default_factory=dict)
@@ -63,6 +67,7 @@ def probe(
         **_features(into),
         **migration_features(lacks),
     }
+    without_shares = into.features["virtiofs"]
     return HypervisorFacts(
         hypervisor_type=connection.getType(),
         hypervisor_version=_dotted(connection.getVersion()),
@@ -71,7 +76,10 @@ def probe(
         connection=f"{split.scheme}://{split.hostname or ''}{split.path}",
         virt_type=kind,
         virt_type_reason=reason,
-        missing=_missing(split.path, kind),
+        missing={
+            **_missing(split.path, kind),
+            **({"mount_share": without_shares} if without_shares else {}),
+        },
         features=into.features,
     )
 
@@ -111,10 +119,39 @@ def _features(probed: Probed) -> dict[str, str]:
         "cpu_pinning": "" if probed.cells else "libvirt does not know the host's CPUs",
         "numa": "" if probed.cells else "libvirt does not know the host's NUMA cells",
         "hugepages": "" if huge else "the host has no huge pages reserved (vm.nr_hugepages)",
+        **_shares(guests, no_guests=not real),
         "disk_hotplug": _NOT_YET,
         "interface_hotplug": _NOT_YET,
         **_filesystems(),
     }
+
+
+def _shares(guests: GuestCapabilities, *, no_guests: bool) -> dict[str, str]:
+    """Whether directories can be shared; no virtiofsd of QEMU's own serves them read-only."""
+    why = ""
+    if no_guests:
+        why = "libvirt's test driver runs no guests"
+    elif "virtiofs" not in guests.filesystem_drivers:
+        why = "QEMU has no virtiofs device"
+    elif not virtiofsd_is_there():
+        why = "virtiofsd is not installed (Debian 12: package qemu-system-common)"
+    return {
+        "virtiofs": why,
+        "virtiofs_read_only": why or "libvirt does not know read-only shares yet",
+    }
+
+
+def virtiofsd_is_there() -> bool:
+    """As libvirt finds it: by what QEMU's vhost-user programs say of themselves.
+
+    Source: docs/interop/vhost-user.json of QEMU.
+    """
+    for folder in _VHOST_USER_FOLDERS:
+        for path in sorted(folder.glob("*.json")):
+            told = json.loads(path.read_text(encoding="utf-8"))
+            if told.get("type") == "fs" and os.access(told.get("binary", ""), os.X_OK):
+                return True
+    return False
 
 
 def _filesystems() -> dict[str, str]:

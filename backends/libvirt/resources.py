@@ -8,7 +8,7 @@ from virtrpc.v1 import host_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
 
 from backends.contract import HostSample
-from backends.host_use import add_use, over_committed_mib
+from backends.host_use import add_use, divide_cpus, over_committed_mib
 from backends.libvirt.domains import Domains
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.probe import Probed
@@ -51,6 +51,7 @@ class HostResources:
         )
         self._add_memory_and_disk(node, there)
         self._add_pages(node)
+        divide_cpus(node, self._probed.dedicated_cpus)
         add_use(node, there)
         return HostSample(node=node, guest_cpu_features=host.guest_cpu_features)
 

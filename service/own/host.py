@@ -24,7 +24,7 @@ class DaemonState:
     version: str
     host_id: str
     node_name: str = field(default_factory=host_name)
-    """The one node that the service manages; it keeps the name until the daemon restarts."""
+    """Name of the host and of its one node, until the daemon restarts: it costs a look-up."""
     operation_id: str = ""
     """Operation that changes the host now; empty: none."""
     state: "pb.DaemonState.ValueType" = pb.DAEMON_STATE_STARTING
@@ -76,7 +76,7 @@ class HostVerbs:
         """The host as it is now, but for what changes it. Callable from any thread."""
         host = host_facts()
         daemon, acceptance = self.daemon, self._state.acceptance
-        host.host_id = daemon.host_id
+        host.hostname, host.host_id = daemon.node_name, daemon.host_id
         host.backend, host.daemon_version = daemon.backend, daemon.version
         host.daemon_state = daemon.state
         host.daemon_started_at.CopyFrom(daemon.started_at)

@@ -16,6 +16,7 @@ from backends.errors import ContractError, UnsupportedError, WrongStateError
 from backends.work import Work
 from service.errors import record_of
 from service.host_door import HostDoor
+from service.own.evacuation import Evacuation
 
 _ON = (PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED)
 _MIGRATION = "live_migrate_instance"
@@ -27,16 +28,16 @@ class Maintenance(Facet):
     def __init__(
         self,
         door: HostDoor,
+        evacuation: Evacuation,
         *,
         host: Callable[[], pb.Host],
         instances: Callable[[], Sequence[Instance]],
-        why_no_migration: Callable[[], str | None],
     ) -> None:
-        """`instances` are all that the host has; `why_no_migration` is None where there is some."""
+        """`host` makes the message of the host, `instances` are all that it has."""
         self._door = door
+        self._evacuation = evacuation
         self._host = host
         self._instances = instances
-        self._why_no_migration = why_no_migration
 
     def set_maintenance_mode(
         self, request: pb.SetMaintenanceModeRequest, work: Work
@@ -47,13 +48,13 @@ class Maintenance(Facet):
     def _on(
         self, request: pb.SetMaintenanceModeRequest, work: Work
     ) -> pb.SetMaintenanceModeResponse:
-        work.ready(self._blockers(request) if request.validate_only else [])
+        work.ready(self._blockers(request, work) if request.validate_only else [])
         work.phase("disable", percent=0)
         before = self._door.state.acceptance
         after = replace(before, maintenance=True, maintenance_reason=request.reason)
         self._door.change(after, work, step="disable")
         work.phase("migrate", percent=10)
-        outcomes = [self._outcome(instance, request) for instance in self._ordered()]
+        outcomes = self._outcomes(request, work)
         work.checkpoint()
         left = any(outcome.outcome == pb.MAINTENANCE_OUTCOME_FAILED for outcome in outcomes)
         return pb.SetMaintenanceModeResponse(
@@ -71,31 +72,37 @@ class Maintenance(Facet):
     def _ordered(self) -> list[Instance]:
         return sorted(self._instances(), key=lambda instance: instance.instance_id)
 
-    def _blockers(self, request: pb.SetMaintenanceModeRequest) -> list[ContractError]:
-        errors = (self._obstacle(instance, request) for instance in self._ordered())
+    def _blockers(self, request: pb.SetMaintenanceModeRequest, work: Work) -> list[ContractError]:
+        """For each instance that is on, why it cannot leave; nothing is changed."""
+        errors = (
+            self._obstacle(instance, request)
+            or self._evacuation.refusal(instance.instance_id, request, caller=work.caller)
+            for instance in self._ordered()
+            if instance.power_state in _ON
+        )
         return [error for error in errors if error is not None]
 
-    def _outcome(
-        self, instance: Instance, request: pb.SetMaintenanceModeRequest
-    ) -> pb.MaintenanceInstance:
-        outcome = pb.MaintenanceInstance(
-            instance_id=instance.instance_id,
-            name=instance.name,
-            outcome=pb.MAINTENANCE_OUTCOME_STAYS,
-        )
-        obstacle = self._obstacle(instance, request)
-        if obstacle is not None:
-            outcome.outcome = pb.MAINTENANCE_OUTCOME_FAILED
-            outcome.error.CopyFrom(record_of(obstacle))
-        return outcome
+    def _outcomes(
+        self, request: pb.SetMaintenanceModeRequest, work: Work
+    ) -> list[pb.MaintenanceInstance]:
+        leaving, outcomes = [], []
+        for instance in self._ordered():
+            obstacle = self._obstacle(instance, request)
+            if instance.power_state not in _ON:
+                outcomes.append(_outcome(instance, pb.MAINTENANCE_OUTCOME_STAYS))
+            elif obstacle is not None:
+                outcomes.append(_outcome(instance, pb.MAINTENANCE_OUTCOME_FAILED, obstacle))
+            else:
+                leaving.append(instance)
+        if leaving:
+            outcomes += self._evacuation.run(leaving, request, work)
+        return sorted(outcomes, key=lambda outcome: outcome.instance_id)
 
     def _obstacle(
         self, instance: Instance, request: pb.SetMaintenanceModeRequest
     ) -> ContractError | None:
-        """Why an instance that is on cannot leave; None for one that need not."""
+        """Why an instance cannot leave, whatever its destination."""
         about = {"instance_id": instance.instance_id}
-        if instance.power_state not in _ON:
-            return None
         if not instance.managed:
             why = f"instance {instance.name} was not made by this service: ImportInstance adopts it"
             return WrongStateError(why, reason="FOREIGN_INSTANCE", metadata=about)
@@ -104,5 +111,18 @@ class Maintenance(Facet):
             return WrongStateError(
                 why, reason="NO_DESTINATION", field="destination_uris", metadata=about
             )
-        why_not = self._why_no_migration() or "this service does not orchestrate it yet"
-        return UnsupportedError(_MIGRATION, why=why_not)
+        why_not = self._evacuation.why_not()
+        return None if why_not is None else UnsupportedError(_MIGRATION, why=why_not)
+
+
+def _outcome(
+    instance: Instance,
+    kind: "pb.MaintenanceOutcome.ValueType",
+    obstacle: ContractError | None = None,
+) -> pb.MaintenanceInstance:
+    return pb.MaintenanceInstance(
+        instance_id=instance.instance_id,
+        name=instance.name,
+        outcome=kind,
+        error=None if obstacle is None else record_of(obstacle),
+    )

@@ -65,6 +65,7 @@ class Stage:
         try:
             yield caller
         finally:
+            caller.prepare(Case("", case.after if case is not None else ()))
             self._clear(caller)
 
     def images(self, caller: Caller) -> list[str]:

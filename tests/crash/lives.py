@@ -24,7 +24,8 @@ MORTAL = (sys.executable, "-m", "tests.crash.dying_daemon")
 # The daemon's own main says so too, but what wraps it has imported gRPC by then.
 _ENVIRONMENT = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
 _CALLS_AT_A_TIME = 8
-_CALLS_IN_A_LIFE = 30  # each that stops in a step keeps one of the daemon's threads
+# Each that stops in a step keeps one of the daemon's threads, and most have a guest of their own.
+_CALLS_IN_A_LIFE = {"fake": 30, "libvirt": 6}
 Place = tuple[int, str]
 
 
@@ -93,7 +94,11 @@ class Lives:
             self.folder,
             backend=self.backend,
             program=(*MORTAL, plan) if plan else REAL,
-            arguments=[f"--image-source-dir={self.sources}", "--allow-host-power"],
+            arguments=[
+                f"--image-source-dir={self.sources}",
+                f"--share-dir={self.sources}",
+                "--allow-host-power",
+            ],
             environment=_ENVIRONMENT,
         )
         with daemon.start(wait=wait):
@@ -109,9 +114,11 @@ class Lives:
         """Kinds of the writes of each case, by its name, when nobody dies."""
         calls = [Call.of(case) for case in cases]
         with self.life(counting(self.folder / "writes")) as daemon:
-            self._each(daemon, calls, lambda caller, call: caller.prepare(call.case))
-            for together in rounds(in_turn([[call] for call in calls])):
+            for together in rounds(in_turn([[call] for call in calls]), backend=self.backend):
+                self._each(daemon, together, lambda caller, call: caller.prepare(call.case))
                 self._each(daemon, together, _call_to_its_end)
+                if self.backend != "fake":  # which forgets its instances
+                    self.clear(daemon)
         kinds = counted(self.folder / "writes")
         return {str(call.case): kinds[call.request_id] for call in calls}
 
@@ -228,12 +235,13 @@ def places(kinds: Sequence[str], *, first: int = 1) -> list[Place]:
     return made
 
 
-def rounds(calls: Sequence[Sequence[Call]]) -> Iterator[list[Call]]:
+def rounds(calls: Sequence[Sequence[Call]], *, backend: str) -> Iterator[list[Call]]:
     """From each of several lists one call in every round, of not too many at a time."""
+    most = _CALLS_IN_A_LIFE[backend]
     for number in range(max(map(len, calls))):
         this_round = [its[number] for its in calls if number < len(its)]
-        for begin in range(0, len(this_round), _CALLS_IN_A_LIFE):
-            yield this_round[begin : begin + _CALLS_IN_A_LIFE]
+        for begin in range(0, len(this_round), most):
+            yield this_round[begin : begin + most]
 
 
 def in_turn(calls: Sequence[Sequence[Call]]) -> list[list[Call]]:

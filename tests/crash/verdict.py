@@ -37,7 +37,7 @@ def hold_through(
 ) -> None:
     """Dies in all calls, one life after the other, each of which looks at what the last left."""
     died = None
-    for together in rounds(in_turn(calls)):
+    for together in rounds(in_turn(calls), backend=lives.backend):
         with lives.mortal_life(points(together)) as daemon:
             if died is not None:
                 hold(lives, daemon, died)

@@ -31,6 +31,8 @@ def test_cursor_outlives_the_daemon(end: str, make_daemon: Callable[..., DaemonP
     types = [event.type for event in events if event.cursor.sequence > before.sequence]
     assert event_pb2.EVENT_TYPE_GAP not in types
     assert types.count(event_pb2.EVENT_TYPE_RESYNC) == 1
+    connected = types.index(event_pb2.EVENT_TYPE_HYPERVISOR_CONNECTED)
+    assert types[connected + 1] == event_pb2.EVENT_TYPE_RESYNC
 
 
 def test_watchers_cursor_of_a_killed_daemon_is_good_in_the_middle_of_a_storm(

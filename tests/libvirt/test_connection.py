@@ -116,8 +116,8 @@ def test_killed_libvirtd_is_told_and_so_is_its_return(
     assert is_stale(connection, guest)
     assert_refused_promptly(connection, guest)
     libvirtd.start()
-    found = seen_until(connection, lost[-1].cursor, FOUND)
-    assert {event.type for event in found} == {RESYNC, FOUND}
+    found = seen_until(connection, lost[-1].cursor, RESYNC)
+    assert [event.type for event in found] == [FOUND, RESYNC]
     assert_works(connection, guest)
 
 

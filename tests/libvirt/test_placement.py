@@ -39,16 +39,45 @@ def placed(
     cells: tuple[HostCell, ...] = CELLS,
     *,
     pinned: frozenset[int] = frozenset(),
+    dedicated: frozenset[int] = frozenset(),
     free_pages: int = 600,
 ) -> Placement:
     plan = InstancePlan(INSTANCE_ID, spec)
     assert not plan.errors
     free = {cell.cell_id: {MIB2: free_pages} for cell in cells}
-    return place(plan.cpus, plan.extra, HostRoom(cells=cells, pinned=pinned, free_pages=free))
+    return place(
+        plan.cpus,
+        plan.extra,
+        HostRoom(cells=cells, pinned=pinned, dedicated=dedicated, free_pages=free),
+    )
 
 
 def test_a_guest_without_wishes_runs_anywhere() -> None:
     assert placed(spec_of(64)) == Placement()
+
+
+def test_cpus_that_are_kept_go_to_pinned_guests_alone() -> None:
+    kept = frozenset({1, 2, 6})
+    assert placed(spec_of(64), dedicated=kept) == Placement(cpus=frozenset({0, 3, 4, 5, 7}))
+    pinned = placed(spec_of(2, cpu_policy="dedicated"), dedicated=kept)
+    assert dict(pinned.pins) == {0: 2, 1: 6}
+    assert pinned.cpus == {3, 7}
+    mixed = spec_of(2, cpu_policy="mixed", cpu_dedicated_mask="0")
+    placement = placed(mixed, dedicated=kept)
+    assert dict(placement.pins) == {0: 1}
+    assert placement.cpus == {0, 4, 5}
+
+
+def test_host_whose_cpus_are_all_kept_has_none_to_share() -> None:
+    everything = frozenset(range(8))
+    pinned = placed(spec_of(2, cpu_policy="dedicated"), dedicated=everything)
+    assert dict(pinned.pins) == {0: 0, 1: 4}
+    assert pinned.cpus == {0, 4}
+    with pytest.raises(NoRoomError) as refused:
+        placed(spec_of(1), dedicated=everything)
+    assert refused.value.field == "spec.flavor.vcpus"
+    with pytest.raises(NoRoomError):
+        placed(spec_of(2, cpu_policy="mixed", cpu_dedicated_mask="0"), dedicated=everything)
 
 
 def test_pinned_cpus_stay_in_one_cell_siblings_first() -> None:
@@ -142,6 +171,22 @@ def test_placement_is_written_as_libvirt_reads_it() -> None:
     assert (domain.memory_mode, domain.memory_cells) == ("strict", "0")
     assert [(one.cell, one.host_cells) for one in domain.memory_nodes] == [(0, "0")]
     assert (domain.page_size, domain.page_unit) == (MIB2, "KiB")
+
+
+def test_guest_without_cells_is_kept_off_the_cpus_of_others() -> None:
+    at = Place(
+        virt_type="qemu",
+        emulator=None,
+        root_disk=None,
+        kernel=None,
+        ramdisk=None,
+        console_log=Path("/folder/console.log"),
+        placement=Placement(cpus=frozenset({0, 1, 4})),
+    )
+    node = parse(domain_xml(INSTANCE_ID, InstanceMetadata(spec_of(1)), at))
+    domain = Domain.from_xml(node)
+    assert (domain.vcpu_placement, domain.vcpu_cpus) == ("static", "0-1,4")
+    assert (domain.vcpu_pins, domain.memory_mode) == ([], None)
 
 
 def test_cells_are_read_from_the_capabilities_of_the_host() -> None:

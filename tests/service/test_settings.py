@@ -39,6 +39,7 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
     "virt-type": ("qemu", '"qemu"', "virt_type", "qemu"),
     "fake-faults": ("*=fail", '"*=fail"', "fake_faults", "*=fail"),
     "fake-lacks": ("uefi", '"uefi"', "fake_lacks", "uefi"),
+    "share-dir": ("/tmp/s", '["/tmp/s"]', "share_dirs", (Path("/tmp/s"),)),
     "sample-interval": ("2.5", "2.5", "sample_interval_s", 2.5),
     "image-source-dir": ("/tmp/a", '["/tmp/a"]', "images.source_dirs", (Path("/tmp/a"),)),
     "image-url-prefix": (
@@ -58,6 +59,7 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
     "reserved-cpus": ("1", "1", "inventory.reserved_cpus", 1),
     "reserved-memory": ("1024", "1024", "inventory.reserved_memory_mib", 1024),
     "reserved-disk": ("10", "10", "inventory.reserved_disk_gib", 10),
+    "dedicated-cpus": ("2-4,^3", '"2-4,^3"', "dedicated_cpus", frozenset({2, 4})),
     "pci-passthrough": ("8086:*", '["8086:*"]', "pci_passthrough", ("8086:*",)),
     "host-shutdown-command": ("halt", '["halt"]', "host_power.shutdown_command", ("halt",)),
     "host-reboot-command": ("again", '["again"]', "host_power.reboot_command", ("again",)),

@@ -81,16 +81,26 @@ def unmark(domain: Node, *, logged: str) -> None:
         return
     alias = serial.find("alias")
     if alias is not None and alias.get("name") == _OUR_PORT:
-        _devices(domain).remove(serial)
+        devices = _devices(domain)
+        devices.remove(serial)
+        # libvirt has made one for the port, and would make the port anew for it.
+        for console in devices.findall("console/target[@type='serial'].."):
+            devices.remove(console)
     else:
         _log(serial, logged)
 
 
 def _log(serial: Node, path: str) -> None:
-    for log in serial.findall("log"):
-        serial.remove(log)
-    if path:
-        etree.SubElement(serial, "log", file=path, append="on")
+    """Where it is logged to; empty: nowhere."""
+    log = serial.find("log")
+    if not path:
+        if log is not None:
+            serial.remove(log)
+        return
+    if log is None:
+        log = etree.SubElement(serial, "log")
+    log.set("file", path)
+    log.set("append", "on")
 
 
 def _devices(domain: Node) -> Node:

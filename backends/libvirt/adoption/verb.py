@@ -18,6 +18,7 @@ from backends.contract import Adoption
 from backends.errors import ContractError, InstanceNotFoundError, WrongStateError
 from backends.libvirt.adoption import marks
 from backends.libvirt.adoption.reading import read_domain
+from backends.libvirt.blueprint import unwritable
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.errors import is_gone, translating
 from backends.libvirt.folders import InstanceFolders
@@ -89,9 +90,11 @@ class LibvirtAdoption(Adoption):
             instance=_as_managed(instance, own),
             differences=(*found.unsaid, *marks.changes(node, log_path)),
         )
-        blockers = [*_blockers(node, persistent=persistent)]
+        blockers = adoption_blockers(node, persistent=persistent)
         if request.HasField("spec"):
             blockers += contradictions(request.spec, found.spec)
+            texts = request.spec.metadata.items()
+            blockers += unwritable({f'spec.metadata["{k}"]': k + v for k, v in texts})
         _check(work, blockers, reply)
         work.step(
             "adopt", Undo("disown", {"subject": f"{request.instance_id} {marks.logged_to(node)}"})
@@ -154,7 +157,8 @@ def _as_managed(instance: Instance, own: metadata.InstanceMetadata) -> Instance:
     return adopted
 
 
-def _blockers(node: Node, *, persistent: bool) -> list[ContractError]:
+def adoption_blockers(node: Node, *, persistent: bool) -> list[ContractError]:
+    """Why a domain cannot be adopted, whatever it is to be recorded as."""
     blockers: list[ContractError] = []
     if not persistent:
         why = "the domain is transient: it would vanish when it stops"

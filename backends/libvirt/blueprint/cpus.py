@@ -30,6 +30,8 @@ def add_cpus(domain: Domain, plan: InstancePlan, placement: Placement, *, virt_t
     ]
     if placement.cells:
         _add_placement(domain, placement)
+    elif placement.cpus:
+        domain.vcpu_placement, domain.vcpu_cpus = "static", ranges(placement.cpus)
     if plan.machine.pmu is not None:
         domain.pmu = "on" if plan.machine.pmu else "off"
     if plan.machine.hypervisor_hidden:

@@ -40,6 +40,8 @@ class GuestCapabilities:
     graphics: frozenset[str] = frozenset()
     tpm_models: frozenset[str] = frozenset()
     tpm_emulator: bool = False
+    filesystem_drivers: frozenset[str] = frozenset()
+    """Ways to share a directory: "virtiofs"."""
 
 
 def read_cells(capabilities: str) -> tuple[HostCell, ...]:
@@ -77,6 +79,7 @@ def read_guest_capabilities(domain_capabilities: str) -> GuestCapabilities:
         ),
         graphics=_values(node, "devices/graphics/enum[@name='type']"),
         tpm_models=_values(node, "devices/tpm/enum[@name='model']"),
+        filesystem_drivers=_values(node, "devices/filesystem/enum[@name='driverType']"),
         tpm_emulator="emulator" in _values(node, "devices/tpm/enum[@name='backendModel']"),
     )
 

@@ -128,3 +128,35 @@ def virtrpc_piped(
         timeout=60,
         check=False,
     )
+
+
+def test_a_closed_host_refuses_what_is_new(virtrpc: Run) -> None:
+    closed = virtrpc("host", "disable", "--reason", "full")
+    assert closed.stdout == "instances: new ones are refused: full\n"
+    refused = virtrpc("instance", "spawn", "web-2", "--image", "guest")
+    assert (refused.returncode, "HOST_DISABLED" in refused.stderr) == (73, True)
+    left = document(virtrpc("host", "maintenance", "on", "-o", "json"))["instances"]
+    assert [found["error"]["reason"] for found in left] == ["NO_DESTINATION"]
+    assert "in maintenance" in virtrpc("host", "show").stdout
+    assert virtrpc("host", "enable").returncode == 73
+    assert "full" in virtrpc("host", "maintenance", "off").stdout
+    assert virtrpc("host", "enable").stdout == "instances: new ones are accepted\n"
+
+
+def test_a_foreign_instance_is_adopted_by_name(virtrpc: Run) -> None:
+    label = ("--label", "fake/foreign=yes")
+    assert virtrpc("instance", "spawn", "legacy", "--image", "guest", *label).returncode == 0
+    assert virtrpc("instance", "stop", "legacy").returncode == 73
+    assert "would be adopted" in virtrpc("instance", "import", "legacy", "--validate-only").stdout
+    assert virtrpc("instance", "import", "legacy").stdout.startswith("legacy is managed\n")
+    assert virtrpc("instance", "stop", "legacy", "--timeout", "0").returncode == 0
+
+
+def test_what_the_host_has_is_shown(virtrpc: Run) -> None:
+    assert document(virtrpc("host", "resources", "--fresh", "-o", "json"))["running_instances"] == 1
+    (provider,) = document(virtrpc("host", "inventory", "-o", "json"))["providers"]
+    assert set(provider["inventories"]) == {"VCPU", "MEMORY_MB", "DISK_GB"}
+    assert "memory" in virtrpc("host", "overhead", "--memory", "512").stdout
+    aggregate = "3b241101-e2bb-4255-8caf-4136c566a962"
+    assert aggregate in virtrpc("host", "aggregate", "add", aggregate, "--name", "az").stdout
+    assert "az" in virtrpc("host", "show").stdout

@@ -15,6 +15,7 @@ from virtrpc.cli import (
     instance_metadata,
     instance_power,
     instance_removal,
+    instance_share,
     instance_view,
 )
 from virtrpc.cli.command import Noun
@@ -41,6 +42,7 @@ for verb in (
     *instance_guest.VERBS,
     *instance_host.VERBS,
     *instance_import.VERBS,
+    *instance_share.VERBS,
     instance_metadata.noun,
     instance_explain.explain,
 ):

@@ -10,7 +10,13 @@ from rich.text import Text
 from virtrpc.cli.session import Session
 from virtrpc.cli.tables import Column, listing, properties, state
 from virtrpc.cli.words import kib, mib, pairs, seconds, when, word
-from virtrpc.v1.instance_pb2 import AttachedDisk, AttachedInterface, Instance, MachineState
+from virtrpc.v1.instance_pb2 import (
+    AttachedDisk,
+    AttachedInterface,
+    Instance,
+    MachineState,
+    Share,
+)
 from virtrpc.v1.spec_pb2 import DiskBus, DiskFormat
 from virtrpc.v1.types_pb2 import Freshness, PowerState
 
@@ -48,6 +54,8 @@ def shown(instance: Instance) -> RenderableType:
         parts += ["", _disks(machine.disks)]
     if machine.interfaces:
         parts += ["", _interfaces(machine.interfaces)]
+    if instance.shares:
+        parts += ["", _shares(instance.shares)]
     return Group(*parts)
 
 
@@ -120,6 +128,15 @@ def _disks(disks: Iterable[AttachedDisk]) -> RenderableType:
             for disk in disks
         ],
     )
+
+
+def _shares(shares: Iterable[Share]) -> RenderableType:
+    columns = (Column("SHARE", whole=True), Column("TAG"), Column("PATH"), Column("MODE"))
+    rows = [
+        (share.share_id, share.tag, share.path, "read-only" if share.read_only else "")
+        for share in shares
+    ]
+    return listing(columns, rows)
 
 
 def _interfaces(interfaces: Iterable[AttachedInterface]) -> RenderableType:

@@ -607,8 +607,9 @@ class Capability(google.protobuf.message.Message):
       acceleration: "kvm";
       placement: "cpu_pinning", "numa", "hugepages", "sriov";
       firmware: "uefi", "secure_boot", "vtpm";
-      devices: "rng", "watchdog", "guest_agent", "virtiofs", "disk_hotplug",
-      "interface_hotplug", "boot_from_volume";
+      devices: "rng", "watchdog", "guest_agent", "virtiofs",
+      "virtiofs_read_only", "disk_hotplug", "interface_hotplug",
+      "boot_from_volume";
       graphics: "vnc", "spice";
       guest configuration: "config_drive_openstack", "config_drive_nocloud";
       images: "image_raw", "image_qcow2";

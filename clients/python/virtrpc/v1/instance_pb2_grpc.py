@@ -598,6 +598,10 @@ class InstanceServiceServicer(object):
         """Offers a directory of the host to the guest as a virtiofs share. Idempotent.
 
         ALREADY_EXISTS / TAG_TAKEN: another share of the instance has the tag.
+        ALREADY_EXISTS / SHARE_DIFFERS: this id has another tag, path or mode.
+        INVALID_ARGUMENT / PATH_NOT_ALLOWED: the path, or where its links lead, is
+        not below a directory that the configuration allows (`--share-dir`).
+        NOT_FOUND / PATH_NOT_FOUND: there is no such directory.
         FAILED_PRECONDITION / WRONG_STATE: the machine must be off where shares
         cannot be hot-plugged.
         """
@@ -608,6 +612,8 @@ class InstanceServiceServicer(object):
     def UmountShare(self, request, context):
         """Takes a share away and says whether other instances still use it.
         Idempotent.
+
+        FAILED_PRECONDITION / WRONG_STATE: as in MountShare.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -378,6 +378,10 @@ class InstanceServiceStub:
     """Offers a directory of the host to the guest as a virtiofs share. Idempotent.
 
     ALREADY_EXISTS / TAG_TAKEN: another share of the instance has the tag.
+    ALREADY_EXISTS / SHARE_DIFFERS: this id has another tag, path or mode.
+    INVALID_ARGUMENT / PATH_NOT_ALLOWED: the path, or where its links lead, is
+    not below a directory that the configuration allows (`--share-dir`).
+    NOT_FOUND / PATH_NOT_FOUND: there is no such directory.
     FAILED_PRECONDITION / WRONG_STATE: the machine must be off where shares
     cannot be hot-plugged.
     """
@@ -388,6 +392,8 @@ class InstanceServiceStub:
     ]
     """Takes a share away and says whether other instances still use it.
     Idempotent.
+
+    FAILED_PRECONDITION / WRONG_STATE: as in MountShare.
     """
 
 class InstanceServiceAsyncStub:
@@ -749,6 +755,10 @@ class InstanceServiceAsyncStub:
     """Offers a directory of the host to the guest as a virtiofs share. Idempotent.
 
     ALREADY_EXISTS / TAG_TAKEN: another share of the instance has the tag.
+    ALREADY_EXISTS / SHARE_DIFFERS: this id has another tag, path or mode.
+    INVALID_ARGUMENT / PATH_NOT_ALLOWED: the path, or where its links lead, is
+    not below a directory that the configuration allows (`--share-dir`).
+    NOT_FOUND / PATH_NOT_FOUND: there is no such directory.
     FAILED_PRECONDITION / WRONG_STATE: the machine must be off where shares
     cannot be hot-plugged.
     """
@@ -759,6 +769,8 @@ class InstanceServiceAsyncStub:
     ]
     """Takes a share away and says whether other instances still use it.
     Idempotent.
+
+    FAILED_PRECONDITION / WRONG_STATE: as in MountShare.
     """
 
 class InstanceServiceServicer(metaclass=abc.ABCMeta):
@@ -1186,6 +1198,10 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
         """Offers a directory of the host to the guest as a virtiofs share. Idempotent.
 
         ALREADY_EXISTS / TAG_TAKEN: another share of the instance has the tag.
+        ALREADY_EXISTS / SHARE_DIFFERS: this id has another tag, path or mode.
+        INVALID_ARGUMENT / PATH_NOT_ALLOWED: the path, or where its links lead, is
+        not below a directory that the configuration allows (`--share-dir`).
+        NOT_FOUND / PATH_NOT_FOUND: there is no such directory.
         FAILED_PRECONDITION / WRONG_STATE: the machine must be off where shares
         cannot be hot-plugged.
         """
@@ -1198,6 +1214,8 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[virtrpc.v1.instance_pb2.UmountShareResponse, collections.abc.Awaitable[virtrpc.v1.instance_pb2.UmountShareResponse]]:
         """Takes a share away and says whether other instances still use it.
         Idempotent.
+
+        FAILED_PRECONDITION / WRONG_STATE: as in MountShare.
         """
 
 def add_InstanceServiceServicer_to_server(servicer: InstanceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1,0 +1,109 @@
+"""What may be shared with a guest, said alike by every backend."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from virtrpc.v1.instance_pb2 import Instance, MountShareRequest, Share
+from virtrpc.v1.types_pb2 import PowerState
+
+from backends.errors import (
+    AlreadyExistsError,
+    ContractError,
+    InvalidArgumentError,
+    NotFoundError,
+    PermissionRefusedError,
+)
+from backends.power_states import power_blockers
+
+READ_ONLY = "virtiofs_read_only"
+"""Feature of backends on whose shares guests can be kept from writing."""
+
+
+def wanted_share(request: MountShareRequest) -> Share:
+    """The share that a request asks for."""
+    return Share(
+        share_id=request.share_id,
+        tag=request.tag,
+        path=request.path,
+        read_only=request.read_only,
+    )
+
+
+def is_mounted(instance: Instance, share: Share) -> bool:
+    """Whether an instance has the share already.
+
+    Raises AlreadyExistsError where it has another one of that id.
+    """
+    for there in instance.shares:
+        if there == share:
+            return True
+        if there.share_id == share.share_id:
+            raise AlreadyExistsError(
+                "the instance has another share of this id", reason="SHARE_DIFFERS"
+            )
+    return False
+
+
+def mount_blockers(
+    instance: Instance, share: Share, allowed: Sequence[Path]
+) -> list[ContractError]:
+    """What stands in the way of a share that the instance does not have yet."""
+    found = [*off_blockers(instance), *_path_blockers(share.path, allowed)]
+    if any(there.tag == share.tag for there in instance.shares):
+        found.append(
+            AlreadyExistsError(
+                f"another share of the instance has the tag {share.tag}",
+                reason="TAG_TAKEN",
+                field="tag",
+            )
+        )
+    return found
+
+
+def off_blockers(instance: Instance) -> list[ContractError]:
+    """Shares come and go while the machine is off: its memory must be shared from its start."""
+    return power_blockers(instance, PowerState.POWER_STATE_SHUTDOWN)
+
+
+def is_used_elsewhere(share_id: str, instances: Iterable[Instance], *, but: str) -> bool:
+    """Whether an instance other than `but` has the share."""
+    return any(
+        there.share_id == share_id
+        for instance in instances
+        if instance.instance_id != but
+        for there in instance.shares
+    )
+
+
+def _path_blockers(path: str, allowed: Sequence[Path]) -> list[ContractError]:
+    """A path is judged by where its links lead, and shared as it is written."""
+    if not _is_below(os.path.normpath(path), allowed):
+        return [_outside()]
+    try:
+        real = os.path.realpath(path, strict=True)
+    except PermissionError:
+        return [PermissionRefusedError("the path cannot be entered", field="path")]
+    except OSError:
+        return [NotFoundError("there is no such directory", reason="PATH_NOT_FOUND", field="path")]
+    if not _is_below(real, allowed):
+        return [_outside()]
+    if not Path(real).is_dir():
+        return [InvalidArgumentError("the path is not that of a directory", field="path")]
+    return []
+
+
+def _is_below(path: str, allowed: Sequence[Path]) -> bool:
+    return any(
+        Path(path).is_relative_to(place)
+        for folder in allowed
+        for place in (folder, os.path.realpath(folder))
+    )
+
+
+def _outside() -> ContractError:
+    return InvalidArgumentError(
+        "the path is not below a directory that may be shared (--share-dir)",
+        reason="PATH_NOT_ALLOWED",
+        field="path",
+    )
