@@ -56,13 +56,15 @@ def complete_source(
         raise WrongStateError(
             f"the destination does not have the guest: {error}", reason="NOT_SWITCHED"
         ) from error
-    driver.give_up(migration)
-    driver.tell(
-        migration.instance_id,
-        EventType.EVENT_TYPE_MIGRATION_COMPLETED,
-        migration.data.destination_uri,
-    )
+    let_go(migration, driver)
     return migration.data
+
+
+def let_go(migration: Migration, driver: MigrationDriver) -> None:
+    """Removes what is left here of a guest that the destination has, and says where it went."""
+    driver.give_up(migration)
+    uri = migration.data.destination_uri
+    driver.tell(migration.instance_id, EventType.EVENT_TYPE_MIGRATION_COMPLETED, uri)
 
 
 def force(

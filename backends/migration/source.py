@@ -21,9 +21,9 @@ from backends.migration.course import Course
 from backends.migration.driver import Counters, MigrationDriver, Transfer
 from backends.migration.endings import (
     CANCELLED,
-    complete_source,
     completion,
     end_without,
+    let_go,
     roll_back_destination,
 )
 from backends.migration.progress import result_of
@@ -115,12 +115,13 @@ class LiveRun:
         blockers = checks.state_blockers(instance)
         if self._orchestrated or blockers:
             return blockers, data
+        source = self._driver.source(instance)
         answer = self._peer.check_destination(
             pb.CheckDestinationRequest(
                 instance_id=instance.instance_id,
                 migration_id=migration_id,
                 kind=pb.MIGRATION_KIND_LIVE,
-                source=self._driver.source(instance),
+                source=source,
                 options=self._request.options,
             )
         )
@@ -131,7 +132,7 @@ class LiveRun:
             check=answer.check,
             options=self._request.options,
         )
-        blockers, data = self._checks.check(question, instance)
+        blockers, data = self._checks.check(question, instance, source)
         if blockers and blockers[0].reason == "SAME_HOST":
             return blockers, data
         return [*checks.as_errors(answer.blockers, of="destination"), *blockers], data
@@ -180,7 +181,7 @@ class LiveRun:
         self._work.phase("complete", percent=90)
         if not migration.ended.is_set():
             self._peer.complete_destination(self._with_console(migration))
-            complete_source(migration, driver=self._driver, peer=self._peer)
+            let_go(migration, self._driver)
             self._book.end(migration, Phase.MIGRATION_PHASE_SUCCEEDED)
         result.total_time.FromNanoseconds(time.monotonic_ns() - migration.began_ns)
         return result

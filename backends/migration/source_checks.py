@@ -17,10 +17,10 @@ class SourceChecks:
         self._mark = mark
 
     def check(
-        self, request: pb.CheckSourceRequest, instance: Instance
+        self, request: pb.CheckSourceRequest, instance: Instance, source: pb.MigrationSource
     ) -> tuple[list[ContractError], pb.MigrationData]:
         """Everything in the way, and the data for the destination."""
-        source, check, options = self._driver.source(instance), request.check, request.options
+        check, options = request.check, request.options
         shared = self._mark.sees(check.storage_mark)
         data = pb.MigrationData(
             migration_id=request.migration_id,

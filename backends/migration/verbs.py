@@ -200,7 +200,8 @@ class LiveMigrations(LiveMigration):
     def check_source(self, request: pb.CheckSourceRequest) -> pb.CheckSourceResponse:
         """See LiveMigration."""
         instance = require_managed(self._driver.find(request.instance_id), request.instance_id)
-        blockers, data = self._checks.check(request, instance)
+        source = self._driver.source(instance)
+        blockers, data = self._checks.check(request, instance, source)
         if blockers:
             return pb.CheckSourceResponse(blockers=checks.as_messages(blockers))
         return pb.CheckSourceResponse(data=data)
