@@ -27,7 +27,7 @@ _MACHINE_TYPE = "q35"
 _MIGRATIONS = (
     *("live_migrate_instance", "abort_live_migration", "force_complete_live_migration"),
     *("check_source", "complete_source", "check_destination", "cleanup_destination_check"),
-    *("prepare_destination", "rollback_destination", "complete_destination"),
+    *("prepare_destination", "rollback_destination", "complete_destination", "watch_migration"),
 )
 _VHOST_USER_FOLDERS = (Path("/etc/qemu/vhost-user"), Path("/usr/share/qemu/vhost-user"))
 _EPHEMERAL_FILESYSTEMS = ("ext2", "ext3", "ext4", "vfat", "xfs")
