@@ -15,8 +15,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from virtrpc.v1 import (
     console_pb2_grpc,
     event_pb2_grpc,
+    firewall_pb2_grpc,
     host_pb2_grpc,
     instance_pb2_grpc,
+    interface_pb2_grpc,
     migration_pb2_grpc,
     operation_pb2_grpc,
 )
@@ -154,6 +156,8 @@ class Connection:
     def __init__(self, address: str) -> None:
         self.channel = grpc.insecure_channel(address)
         self.instances = instance_pb2_grpc.InstanceServiceStub(self.channel)
+        self.interfaces = interface_pb2_grpc.InterfaceServiceStub(self.channel)
+        self.firewall = firewall_pb2_grpc.FirewallServiceStub(self.channel)
         self.operations = operation_pb2_grpc.OperationServiceStub(self.channel)
         self.events = event_pb2_grpc.EventServiceStub(self.channel)
         self.consoles = console_pb2_grpc.ConsoleServiceStub(self.channel)

@@ -25,6 +25,7 @@ from backends.contract.facets import (
 )
 from backends.contract.host import Adoption, HostPower
 from backends.contract.images import Images
+from backends.contract.interfaces import Firewall, Interfaces
 from backends.contract.migration import (
     CpuCompatibility,
     LiveMigration,
@@ -41,6 +42,7 @@ __all__ = [
     "CpuCompatibility",
     "Diagnostics",
     "Facet",
+    "Firewall",
     "GuestAgent",
     "HostPower",
     "HostSample",
@@ -48,6 +50,7 @@ __all__ = [
     "Images",
     "InstanceFiles",
     "Intent",
+    "Interfaces",
     "Lifecycle",
     "LiveMigration",
     "MigrationDestination",

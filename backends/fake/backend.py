@@ -15,15 +15,22 @@ from backends.fake.features import lacking
 from backends.fake.guest import FakeGuestAgent
 from backends.fake.host import FakeHost
 from backends.fake.intent import FakeIntent
+from backends.fake.interfaces import FakeDevices, FakeInterfaceHost, MemoryFilter
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.migration import FakeMigrationDriver
 from backends.fake.power import FakePower
 from backends.fake.resources import sample_host
 from backends.fake.shares import FakeShares
 from backends.fake.suspension import FakeSuspension
+from backends.firewall.book import FilterBook
+from backends.firewall.firewall import HostFirewall
+from backends.firewall.verbs import HostFiltering
 from backends.host_power import CommandedPower
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
+from backends.interfaces.book import InterfaceBook
+from backends.interfaces.side import InterfaceSide
+from backends.interfaces.verbs import HostInterfaces
 from backends.loading import BackendOptions
 from backends.migration.book import MigrationBook
 from backends.migration.verbs import HostMigrations
@@ -57,9 +64,17 @@ class FakeBackend(Backend):
             folder=self._host.folder,
         )
         shares = FakeShares(self._host, options.share_dirs, self._features)
+        folder = options.state_dir / "fake"
+        self._firewall = HostFirewall(FilterBook(folder / "firewall"), MemoryFilter())
+        self._book = InterfaceBook(folder / "prepared", self._host.instances)
+        side = InterfaceSide(self._book, self._firewall, FakeDevices())
+        interface_host = FakeInterfaceHost(self._host)
+        interfaces = HostInterfaces(interface_host, side)
         self._facets = (
-            FakeLifecycle(self._host, self.image_store, self._features, self.migrations),
-            FakeInstanceFiles(self._host),
+            FakeLifecycle(self._host, self.image_store, self._features, side, self.migrations),
+            FakeInstanceFiles(self._host, side),
+            interfaces,
+            HostFiltering(interface_host, self._firewall, FakeDevices()),
             FakePower(self._host),
             suspension,
             guest,
@@ -76,7 +91,7 @@ class FakeBackend(Backend):
             FakeAdoption(self._host),
             *self._migrations.facets,
         )
-        self._undo: Mapping[str, Callable[[str], None]] = {
+        self._undo: Mapping[str, Callable[[str], object]] = {
             "remove_files": lambda instance_id: shutil.rmtree(
                 self._host.instance_folder(instance_id), ignore_errors=True
             ),
@@ -86,6 +101,8 @@ class FakeBackend(Backend):
             "undefine": self._host.undefine,
             "unshare": shares.undo_mount,
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
+            "take_away": side.take_away,
+            **interfaces.undo,
             **images.undo,
             **self._migrations.undo,
         }
@@ -94,6 +111,8 @@ class FakeBackend(Backend):
         """See Backend."""
         self._host.reset()
         self._migrations.open()
+        self._book.open()
+        self._firewall.restore()
         self._host.observer = observer
         observer.instances_listed(self._host.instances())
         observer.connected()
@@ -111,6 +130,7 @@ class FakeBackend(Backend):
 
     def close(self) -> None:
         """See Backend; the instances go with the daemon."""
+        self._firewall.close()
         shutil.rmtree(self._host.folder, ignore_errors=True)
 
     def facets(self) -> Sequence[Facet]:

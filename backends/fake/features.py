@@ -25,6 +25,7 @@ _NAMES = (
     *(f"volume_{name}" for name in ("local_file", "local_block", "nbd", "iscsi", "rbd", "nfs")),
     *(f"interface_{name}" for name in ("user", "bridge", "libvirt_network", "open_vswitch")),
     *(f"interface_{name}" for name in ("macvtap", "tap", "vhost_user", "host_device")),
+    *("interface_qos", "interface_hotplug", "anti_spoofing", "security_groups"),
 )
 FEATURES: Mapping[str, str] = dict.fromkeys(_NAMES, "")
 

@@ -184,6 +184,10 @@ class FakeHost:
         with self._changing(instance_id, EventType.EVENT_TYPE_UPDATED, "") as instance:
             yield instance
 
+    def device_changed(self, instance_id: str, kind: "EventType.ValueType", alias: str) -> None:
+        """Tells that a device has come or gone."""
+        self._changed(instance_id, kind, alias)
+
     def reset_machine(self, instance_id: str) -> None:
         """Restarts a running guest in its machine."""
         with self._changing(instance_id, EventType.EVENT_TYPE_REBOOTED, "reset") as instance:

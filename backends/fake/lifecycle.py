@@ -16,6 +16,7 @@ from backends.fake.features import free_room
 from backends.fake.host import FakeHost
 from backends.fake.machines import CONFIG_DRIVE
 from backends.images import ImageStore
+from backends.interfaces.side import InterfaceSide
 from backends.migration.book import MigrationBook
 from backends.plan import InstancePlan
 from backends.specification import SpecImages, boot_source_blockers, existing, instance_name
@@ -33,6 +34,7 @@ class FakeLifecycle(Lifecycle):
         host: FakeHost,
         images: ImageStore,
         features: Mapping[str, str],
+        side: InterfaceSide,
         migrations: MigrationBook,
     ) -> None:
         """`features` as in HypervisorFacts."""
@@ -40,6 +42,7 @@ class FakeLifecycle(Lifecycle):
         self._host = host
         self._images = images
         self._features = features
+        self._side = side
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
         """See Lifecycle."""
@@ -50,23 +53,20 @@ class FakeLifecycle(Lifecycle):
             return same
         faulty = self._host.faulty(work, "spawn_instance", pb.Instance(labels=spec.labels))
         plan, images = InstancePlan(instance_id, spec), SpecImages(spec, self._images)
-        faulty.ready(
-            [
-                *_without_builtin(images.blockers, spec),
-                *boot_source_blockers(spec),
-                *plan.blockers(self._features, free_room(self._host.instances())),
-            ]
-        )
-        self._make_files(plan, faulty)
-        images.mark_used()
-        faulty.phase("network", percent=50)
-        faulty.phase("define", percent=60, message=instance_name(instance_id, spec))
-        faulty.step("define", Undo("undefine", {"instance_id": instance_id}))
-        self._host.define(plan)
-        faulty.phase("start", percent=80)
-        faulty.step("start", Undo("stop", {"instance_id": instance_id}))
-        self._host.start(instance_id)
+        with self._side.claimed(instance_id, spec.interfaces) as taken:
+            faulty.ready(
+                [
+                    *_without_builtin(images.blockers, spec),
+                    *boot_source_blockers(spec),
+                    *plan.blockers(self._features, free_room(self._host.instances())),
+                    *taken,
+                ]
+            )
+            self._make_files(plan, faulty)
+            images.mark_used()
+            self._make_instance(plan, faulty)
         faulty.commit()
+        self._side.book.give_up(instance_id)
         if FOREIGN_LABEL in spec.labels:
             self._host.disown(instance_id)
         return self._host.find(instance_id) or pb.Instance()
@@ -96,10 +96,25 @@ class FakeLifecycle(Lifecycle):
         faulty.step("undefine")
         self._host.undefine(request.instance_id)
         self._migrations.destroyed(request.instance_id)
+        faulty.step("network")
+        self._side.give_up(request.instance_id)
         faulty.step("files")
         if request.destroy_disks:
             _remove(self._host, request.instance_id)
         return pb.DestroyInstanceResponse(already_gone=instance is None)
+
+    def _make_instance(self, plan: InstancePlan, work: Work) -> None:
+        instance_id, spec = plan.instance_id, plan.spec
+        work.phase("network", percent=50)
+        if spec.interfaces:
+            work.step("network", Undo("take_away", {"instance_id": instance_id}))
+            self._side.put(instance_id, spec.interfaces)
+        work.phase("define", percent=60, message=instance_name(instance_id, spec))
+        work.step("define", Undo("undefine", {"instance_id": instance_id}))
+        self._host.define(plan)
+        work.phase("start", percent=80)
+        work.step("start", Undo("stop", {"instance_id": instance_id}))
+        self._host.start(instance_id)
 
     def _make_files(self, plan: InstancePlan, work: Work) -> None:
         """A folder, and in it the config drive: what its content is can be seen here too."""
@@ -116,10 +131,11 @@ class FakeLifecycle(Lifecycle):
 
 
 class FakeInstanceFiles(InstanceFiles):
-    """Folders that instances leave behind."""
+    """Folders that instances leave behind, and interfaces."""
 
-    def __init__(self, host: FakeHost) -> None:
+    def __init__(self, host: FakeHost, side: InterfaceSide) -> None:
         self._host = host
+        self._side = side
 
     def cleanup_instance(
         self, request: pb.CleanupInstanceRequest, work: Work
@@ -129,9 +145,12 @@ class FakeInstanceFiles(InstanceFiles):
         faulty = self._host.faulty(work, "cleanup_instance", instance)
         faulty.ready(_not_running(instance))
         faulty.step("files")
-        if instance is not None or not request.destroy_disks:
-            return pb.CleanupInstanceResponse()
-        return pb.CleanupInstanceResponse(removed=_remove(self._host, request.instance_id))
+        removed: list[str] = []
+        if instance is None and request.destroy_vifs:
+            removed += self._side.give_up(request.instance_id)
+        if instance is None and request.destroy_disks:
+            removed += _remove(self._host, request.instance_id)
+        return pb.CleanupInstanceResponse(removed=removed)
 
     def delete_instance_files(
         self, request: pb.DeleteInstanceFilesRequest, work: Work

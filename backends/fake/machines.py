@@ -1,5 +1,6 @@
 """Machines of the fake: what an instance looks like when it is made."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from virtrpc.v1 import spec_pb2
@@ -10,17 +11,27 @@ from virtrpc.v1.instance_pb2 import (
     MachineCell,
     MachineState,
 )
+from virtrpc.v1.spec_pb2 import InterfaceSpec
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.fake.resources import CELLS
 from backends.plan import InstancePlan
 from backends.plan.disks import PlannedDisk
-from backends.plan.interfaces import mac_address
+from backends.plan.interfaces import DEFAULT_MODEL, host_device, mac_address
 from backends.redaction import redacted
 from backends.specification import instance_name
 
 MACHINE_TYPE = "fake-q35"
 CONFIG_DRIVE = "config.iso"
+# As libvirt calls them, where it has a word of its own.
+_TYPES: Mapping[str, str] = {
+    "libvirt_network": "network",
+    "open_vswitch": "bridge",
+    "macvtap": "direct",
+    "tap": "ethernet",
+    "vhost_user": "vhostuser",
+    "host_device": "hostdev",
+}
 
 
 def new_instance(plan: InstancePlan, folder: Path) -> Instance:
@@ -54,15 +65,7 @@ def _machine(plan: InstancePlan, folder: Path) -> MachineState:
         vcpus=spec.flavor.vcpus,
         machine_type=plan.machine.machine_type or MACHINE_TYPE,
         disks=[_disk(disk, folder) for disk in plan.disks],
-        interfaces=[
-            AttachedInterface(
-                port_id=interface.port_id,
-                mac_address=mac_address(plan.instance_id, interface),
-                model=interface.model or "virtio",
-                type=interface.WhichOneof("network") or "",
-            )
-            for interface in spec.interfaces
-        ],
+        interfaces=[attached_interface(plan.instance_id, one) for one in spec.interfaces],
         host_cells=[
             MachineCell(
                 cell_id=cell.cell_id % CELLS,
@@ -71,6 +74,31 @@ def _machine(plan: InstancePlan, folder: Path) -> MachineState:
             )
             for cell in plan.cpus.cells
         ],
+    )
+
+
+def attached_interface(instance_id: str, interface: InterfaceSpec) -> AttachedInterface:
+    """An interface as a machine has it."""
+    network = interface.WhichOneof("network") or ""
+    return AttachedInterface(
+        port_id=interface.port_id,
+        mac_address=mac_address(instance_id, interface),
+        model=interface.model or DEFAULT_MODEL,
+        type=_TYPES.get(network, network),
+        source=_source(interface),
+        host_device=host_device(interface),
+        mtu=interface.mtu,
+        link_down=interface.link_down,
+    )
+
+
+def _source(interface: InterfaceSpec) -> str:
+    return (
+        interface.bridge.bridge
+        or interface.libvirt_network.network
+        or interface.open_vswitch.bridge
+        or interface.macvtap.device
+        or interface.vhost_user.socket_path
     )
 
 

@@ -18,8 +18,9 @@ from typing import IO
 from google.protobuf import json_format
 from virtrpc.v1.image_pb2 import Image
 
+from backends.durable_files import write_durably
 from backends.errors import ContractError, HypervisorError
-from backends.images.records import to_text, write_durably
+from backends.images.records import to_text
 from backends.images.refusals import image_differs, no_room, too_large
 from backends.images.store import ImageStore
 

@@ -8,29 +8,16 @@ Images that people put into the folder themselves have none, and need none.
 
 import contextlib
 import json
-import os
 from pathlib import Path
 
 import structlog
 from google.protobuf import json_format
 from virtrpc.v1.image_pb2 import Image
 
+from backends.durable_files import write_durably
+
 _ARRIVED_BY = "_arrived_by"  # beside the fields of the message
 log = structlog.get_logger()
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Replaces a small file so that a reader, or a start after a crash, finds old or new."""
-    fresh = path.with_name(f"{path.name}.new")
-    try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(path)
-    except OSError:
-        fresh.unlink(missing_ok=True)
-        raise
 
 
 def to_text(image: Image, *, arrived_by: str = "") -> str:

@@ -8,9 +8,17 @@ from virtrpc.v1.instance_pb2 import Instance
 from backends.console_log import ConsoleLog
 from backends.contract import Backend, Facet, HostSample, HypervisorFacts, Observer, Sample
 from backends.errors import UnreachableError
+from backends.firewall.book import FilterBook
+from backends.firewall.filters import KernelFilter, table_name, why_no_filter
+from backends.firewall.firewall import HostFirewall
+from backends.firewall.verbs import HostFiltering
 from backends.host_power import SYSTEMD, CommandedPower
 from backends.images import ImageStore, ImageUsers
 from backends.images.verbs import HostImages
+from backends.interfaces.book import InterfaceBook
+from backends.interfaces.devices import HostDevices
+from backends.interfaces.side import InterfaceSide
+from backends.interfaces.verbs import HostInterfaces
 from backends.libvirt.adoption import LibvirtAdoption
 from backends.libvirt.connection import Connection
 from backends.libvirt.counters import Counters
@@ -23,6 +31,7 @@ from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.guest import LibvirtGuestAgent
 from backends.libvirt.handles import Handles
 from backends.libvirt.intent import LibvirtIntent
+from backends.libvirt.interfaces import LibvirtInterfaceHost
 from backends.libvirt.lifecycle import (
     LibvirtInstanceFiles,
     LibvirtLifecycle,
@@ -30,6 +39,7 @@ from backends.libvirt.lifecycle import (
     undefine,
 )
 from backends.libvirt.migration import LibvirtMigrationDriver
+from backends.libvirt.network_features import NOT_REAL
 from backends.libvirt.power import LibvirtPower
 from backends.libvirt.probe import Probed, probe
 from backends.libvirt.resources import HostResources
@@ -63,6 +73,15 @@ class LibvirtBackend(Backend):
         self.image_users = ImageUsers(self.image_store, self._folders.folder)
         images = HostImages(self.image_store, self.image_users, instances=self._domains.read_all)
         guest = LibvirtGuestAgent(self._domains)
+        table = table_name(options.state_dir)
+        self._why_no_filter = "not asked yet"
+        self._firewall = HostFirewall(
+            FilterBook(options.state_dir / "firewall"), KernelFilter(table)
+        )
+        book = InterfaceBook(options.state_dir / "prepared", lambda: [*self._domains.told.values()])
+        self._side = InterfaceSide(book, self._firewall, HostDevices())
+        interface_host = LibvirtInterfaceHost(self._domains, self._probed)
+        interfaces = HostInterfaces(interface_host, self._side)
         suspension = LibvirtSuspension(self._domains)
         adoption = LibvirtAdoption(self._domains, self._folders, image_dir=options.image_dir)
         self.migrations = MigrationBook(options.state_dir / "migrations")
@@ -82,9 +101,16 @@ class LibvirtBackend(Backend):
         shares = LibvirtShares(self._domains, self._probed, options.share_dirs)
         self._facets = (
             LibvirtLifecycle(
-                self._domains, self._folders, self.image_store, self._probed, self.migrations
+                self._domains,
+                self._folders,
+                self.image_store,
+                self._probed,
+                self._side,
+                migrations=self.migrations,
             ),
-            LibvirtInstanceFiles(self._domains, self._folders),
+            LibvirtInstanceFiles(self._domains, self._folders, self._side),
+            interfaces,
+            HostFiltering(interface_host, self._firewall, HostDevices()),
             LibvirtPower(self._domains),
             suspension,
             guest,
@@ -110,6 +136,8 @@ class LibvirtBackend(Backend):
             "thaw": guest.thaw,
             "disown": adoption.disown,
             "force_off": lambda instance_id: force_off(self._domains, instance_id),
+            "take_away": self._side.take_away,
+            **interfaces.undo,
             **images.undo,
             **self._migrations.undo,
         }
@@ -126,6 +154,7 @@ class LibvirtBackend(Backend):
                 handles.own,
                 self._connection.uri,
                 virt_type=self._options.virt_type,
+                why_no_filter=self._why_no_filter,
                 into=self._probed,
             )
         except libvirt.libvirtError as error:
@@ -133,6 +162,7 @@ class LibvirtBackend(Backend):
 
     def close(self) -> None:
         """See Backend."""
+        self._firewall.close()
         if self._connection is not None:
             self._connection.close()
             self._domains.close()
@@ -175,6 +205,7 @@ class LibvirtBackend(Backend):
         """What is done once, before the first open."""
         self._migrations.open()
         uri = self._options.libvirt_uri
+        self._begin_filtering(uri)
         if is_embedded(uri):
             self._embedded = EmbeddedRoot(uri, default=self._options.state_dir / "libvirt")
             self._reaper = Reaper()
@@ -182,6 +213,22 @@ class LibvirtBackend(Backend):
         self._callbacks = Callbacks(self._domains, observer)
         self._connection = Connection(uri, connected=self._connected, lost=observer.disconnected)
         self._domains.open(self._connection, observer, embedded=self._embedded)
+
+    def _begin_filtering(self, uri: str) -> None:
+        """Rules of an earlier run are in force before anything that this one does."""
+        test = uri.startswith("test")
+        table = table_name(self._options.state_dir)
+        self._why_no_filter = NOT_REAL if test else why_no_filter(table)
+        self._side.book.open()
+        if not self._why_no_filter:
+            self._firewall.restore()
+        self._domains.before_start = self._put_filters
+
+    def _put_filters(self, domain: libvirt.virDomain) -> None:
+        """Before a machine starts: its rules may have been taken away while it was off."""
+        instance = self._domains.read(domain)
+        if instance.managed and not self._why_no_filter:
+            self._side.put(instance.instance_id, instance.spec.interfaces)
 
     def _connected(self, handles: Handles) -> None:
         """A new generation of connections: callbacks again, everything listed again."""

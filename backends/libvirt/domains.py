@@ -8,11 +8,12 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from copy import deepcopy
 from pathlib import Path
 
 import libvirt
 import structlog
-from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.instance_pb2 import Instance, MachineState
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Observer
@@ -22,6 +23,7 @@ from backends.libvirt.embedded import EmbeddedRoot
 from backends.libvirt.errors import is_gone, translated, translating
 from backends.libvirt.instances import POWER_STATES, read_instance
 from backends.libvirt.jobs import JobBook
+from backends.libvirt.removals import Removals
 from backends.libvirt.starts import pid_folder
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.element import parse, to_text
@@ -41,7 +43,7 @@ class Domains:
         self.embedded: EmbeddedRoot | None = None
         """The driver's own folder, where it is embedded."""
         self.told: dict[str, Instance] = {}
-        """What the daemon was told last: ids, names and power states."""
+        """What the daemon was told last: ids, names, power states and interfaces."""
         self.jobs = JobBook()
         """What ended jobs came to."""
         self._connection: Connection | None = None
@@ -51,6 +53,10 @@ class Domains:
             queue.SimpleQueue()
         )
         self._reboots: dict[str, threading.Event] = {}
+        self.before_start: Callable[[libvirt.virDomain], None] = _nothing
+        """Called with each machine that is about to start."""
+        self.removals = Removals()
+        """Devices that guests were asked to release."""
         self._refresher: threading.Thread | None = None
 
     def open(
@@ -159,12 +165,28 @@ class Domains:
         except libvirt.libvirtError as error:
             raise self.failed(error, domain.UUIDString()) from error
 
+    def amend_own(
+        self, domain: libvirt.virDomain, change: Callable[[InstanceMetadata], None]
+    ) -> None:
+        """Changes the service's own facts; nobody else's change is lost by it."""
+        with self._locked(domain.UUIDString()):
+            own = self.own(domain)
+            before = deepcopy(own)
+            change(own)
+            if own != before:
+                self.save_own(domain, own)
+
     def want(self, domain: libvirt.virDomain, state: "PowerState.ValueType") -> None:
         """Notes the power state that an instance should have after a restart of the host."""
-        own = self.own(domain)
-        if own.wanted != state:
-            own.wanted = state
-            self.save_own(domain, own)
+        self.amend_own(domain, lambda own: setattr(own, "wanted", state))
+
+    def start(self, domain: libvirt.virDomain, flags: int = 0) -> None:
+        """Starts a machine; what the host must have ready for it comes first.
+
+        Raises libvirt.libvirtError, and what `before_start` does.
+        """
+        self.before_start(domain)
+        domain.createWithFlags(flags)
 
     def read_all(self) -> list[Instance]:
         """The facts of every domain, as they are now."""
@@ -235,6 +257,10 @@ class Domains:
             self.observer.instance_gone(instance_id)
 
 
+def _nothing(_domain: libvirt.virDomain) -> None:
+    """What a machine needs before it starts, where it needs nothing."""
+
+
 def is_active(domain: libvirt.virDomain) -> bool:
     """Whether a domain's machine exists: running, paused or crashed."""
     with translating(domain.UUIDString()):
@@ -254,6 +280,8 @@ def _state_of(instance: Instance) -> Instance:
         name=instance.name,
         power_state=instance.power_state,
         power_state_reason=instance.power_state_reason,
+        persistent=MachineState(interfaces=instance.persistent.interfaces),
+        effective=MachineState(interfaces=instance.effective.interfaces),
     )
 
 

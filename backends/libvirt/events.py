@@ -62,6 +62,9 @@ class Callbacks:
             (libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG, self._on_watchdog),
             (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._on_io_error),
             (libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._on_job_completed),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._on_device_added),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._on_device_removed),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED, self._on_device_kept),
         ):
             number = connection.domainEventRegisterAny(None, event_id, callback, None)
             self._registered.append((connection, number))
@@ -152,6 +155,23 @@ class Callbacks:
         _data: None,
     ) -> None:
         self._domains.jobs.tell(domain.UUIDString(), stats)
+
+    def _on_device_added(
+        self, _connection: libvirt.virConnect, domain: libvirt.virDomain, alias: str, _data: None
+    ) -> None:
+        self._tell(domain, EventType.EVENT_TYPE_DEVICE_ADDED, _UNCHANGED, alias)
+
+    def _on_device_removed(
+        self, _connection: libvirt.virConnect, domain: libvirt.virDomain, alias: str, _data: None
+    ) -> None:
+        self._domains.removals.said(domain.UUIDString(), alias, refused=False)
+        self._tell(domain, EventType.EVENT_TYPE_DEVICE_REMOVED, _UNCHANGED, alias)
+
+    def _on_device_kept(
+        self, _connection: libvirt.virConnect, domain: libvirt.virDomain, alias: str, _data: None
+    ) -> None:
+        self._domains.removals.said(domain.UUIDString(), alias, refused=True)
+        self._tell(domain, EventType.EVENT_TYPE_DEVICE_REMOVAL_FAILED, _UNCHANGED, alias)
 
     def _tell(
         self,

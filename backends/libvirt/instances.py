@@ -12,8 +12,9 @@ from virtrpc.v1.types_pb2 import PowerState
 from backends.libvirt.placed import read_host_cells, read_own_cpus
 from backends.libvirt.starts import started_at_ns
 from backends.libvirt.xml import metadata
-from backends.libvirt.xml.domain import Disk, Domain, Interface
+from backends.libvirt.xml.domain import Disk, Domain
 from backends.libvirt.xml.element import Node, parse
+from backends.libvirt.xml.interface import Interface, PciAddress
 from backends.libvirt.xml.shares import shares_of
 
 POWER_STATES: Mapping[int, "PowerState.ValueType"] = {
@@ -173,13 +174,25 @@ def _read_disk(disk: Disk) -> AttachedDisk:
 
 def _read_interface(interface: Interface) -> AttachedInterface:
     alias = interface.alias or ""
+    address = interface.source_address
     return AttachedInterface(
         port_id=alias.removeprefix(ALIAS_PREFIX) if alias.startswith(ALIAS_PREFIX) else "",
         mac_address=interface.mac or "",
         model=interface.model or "",
         type=interface.type or "",
-        source=interface.source_bridge or interface.source_network or interface.source_device or "",
-        host_device=interface.target or "",
+        source=interface.source_bridge
+        or interface.source_network
+        or interface.source_device
+        or interface.source_path
+        or "",
+        host_device=interface.target or ("" if address is None else _pci_address(address)),
         mtu=interface.mtu or 0,
         link_down=interface.link == "down",
     )
+
+
+def _pci_address(address: PciAddress) -> str:
+    """As "0000:03:10.2"."""
+    parts = (address.domain, address.bus, address.slot, address.function)
+    domain, bus, slot, function = (int(part or "0", 16) for part in parts)
+    return f"{domain:04x}:{bus:02x}:{slot:02x}.{function:x}"

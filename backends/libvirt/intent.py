@@ -32,9 +32,7 @@ class LibvirtIntent(Intent):
         work.ready()
         if instance.bootable != request.bootable:
             work.step("metadata")
-            own = self._domains.own(domain)
-            own.bootable = request.bootable
-            self._domains.save_own(domain, own)
+            self._domains.amend_own(domain, lambda own: setattr(own, "bootable", request.bootable))
         return pb.SetInstanceBootableResponse(instance=self._domains.tell(domain))
 
     def update_instance_metadata(
@@ -47,8 +45,7 @@ class LibvirtIntent(Intent):
         work.ready(unwritable({f'set["{k}"]': k + v for k, v in wanted.items()}))
         if wanted != own.metadata:
             work.step("metadata")
-            own.metadata = wanted
-            self._domains.save_own(domain, own)
+            self._domains.amend_own(domain, lambda own: setattr(own, "metadata", wanted))
         return pb.UpdateInstanceMetadataResponse(metadata=self._domains.tell(domain).metadata)
 
     def soft_delete_instance(
@@ -101,7 +98,7 @@ class LibvirtIntent(Intent):
         paused = wanted == _PAUSED
         try:
             if not domain.isActive():
-                domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
+                self._domains.start(domain, libvirt.VIR_DOMAIN_START_PAUSED if paused else 0)
             elif paused and instance.power_state == _RUNNING:
                 domain.suspend()
             elif not paused and instance.power_state == _PAUSED:

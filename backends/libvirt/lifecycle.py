@@ -8,6 +8,7 @@ from virtrpc.v1.spec_pb2 import InstanceSpec
 from backends.contract import InstanceFiles, Lifecycle
 from backends.errors import ContractError, InstanceNotFoundError, WrongStateError
 from backends.images import ImageStore
+from backends.interfaces.side import InterfaceSide
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.errors import is_gone
 from backends.libvirt.folders import InstanceFolders
@@ -43,12 +44,15 @@ class LibvirtLifecycle(Lifecycle):
         folders: InstanceFolders,
         images: ImageStore,
         probed: Probed,
+        side: InterfaceSide,
+        *,
         migrations: MigrationBook,
     ) -> None:
         self._domains = domains
         self._folders = folders
+        self._side = side
         self._migrations = migrations
-        self._spawning = Spawning(domains, folders, images, probed)
+        self._spawning = Spawning(domains, folders, images, probed, side)
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
         """See Lifecycle."""
@@ -86,6 +90,8 @@ class LibvirtLifecycle(Lifecycle):
         work.step("undefine")
         undefine(self._domains, request.instance_id)
         self._migrations.destroyed(request.instance_id)
+        work.step("network")
+        self._side.give_up(request.instance_id)
         if request.destroy_disks:
             work.step("files")
             self._folders.remove(request.instance_id)
@@ -101,11 +107,12 @@ class LibvirtLifecycle(Lifecycle):
 
 
 class LibvirtInstanceFiles(InstanceFiles):
-    """Folders that instances leave behind."""
+    """Folders that instances leave behind, and interfaces."""
 
-    def __init__(self, domains: Domains, folders: InstanceFolders) -> None:
+    def __init__(self, domains: Domains, folders: InstanceFolders, side: InterfaceSide) -> None:
         self._domains = domains
         self._folders = folders
+        self._side = side
 
     def cleanup_instance(
         self, request: pb.CleanupInstanceRequest, work: Work
@@ -114,10 +121,14 @@ class LibvirtInstanceFiles(InstanceFiles):
         domain = self._domains.find(request.instance_id)
         running = domain is not None and is_active(domain)
         work.ready([WrongStateError("the instance is running")] if running else [])
-        if domain is not None or not request.destroy_disks:
-            return pb.CleanupInstanceResponse()
-        work.step("files")
-        return pb.CleanupInstanceResponse(removed=self._folders.remove(request.instance_id))
+        removed: list[str] = []
+        if domain is None and request.destroy_vifs:
+            work.step("network")
+            removed += self._side.give_up(request.instance_id)
+        if domain is None and request.destroy_disks:
+            work.step("files")
+            removed += self._folders.remove(request.instance_id)
+        return pb.CleanupInstanceResponse(removed=removed)
 
     def delete_instance_files(
         self, request: pb.DeleteInstanceFilesRequest, work: Work

@@ -136,7 +136,7 @@ class LibvirtPower(Power):
         return pb.UnpauseInstanceResponse(instance=self._domains.tell(domain))
 
     def _start(self, domain: libvirt.virDomain) -> None:
-        self._call(domain, domain.create)
+        self._call(domain, lambda: self._domains.start(domain))
 
     def _call(self, domain: libvirt.virDomain, call: Callable[[], object]) -> None:
         try:

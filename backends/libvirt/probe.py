@@ -14,6 +14,7 @@ from backends.contract import HypervisorFacts
 from backends.libvirt.firmware import has_secure_boot
 from backends.libvirt.host_probe import HostFacts, probe_host
 from backends.libvirt.migration_features import migration_features
+from backends.libvirt.network_features import FIREWALL_VERBS, network_features
 from backends.libvirt.xml.capabilities import (
     GuestCapabilities,
     HostCell,
@@ -50,7 +51,12 @@ class Probed:
 
 
 def probe(
-    connection: libvirt.virConnect, uri: str, *, virt_type: str, into: Probed
+    connection: libvirt.virConnect,
+    uri: str,
+    *,
+    virt_type: str,
+    why_no_filter: str,
+    into: Probed,
 ) -> HypervisorFacts:
     """Asks hypervisor and host; raises libvirt.libvirtError."""
     kind, reason = _virt_type(uri, virt_type)
@@ -65,6 +71,7 @@ def probe(
     into.features = {
         "kvm": "" if kind == "kvm" else reason,
         **_features(into),
+        **network_features(connection, uri, why_no_filter=why_no_filter),
         **migration_features(lacks),
     }
     without_shares = into.features["virtiofs"]
@@ -79,6 +86,7 @@ def probe(
         missing={
             **_missing(split.path, kind),
             **({"mount_share": without_shares} if without_shares else {}),
+            **(dict.fromkeys(FIREWALL_VERBS, why_no_filter) if why_no_filter else {}),
         },
         features=into.features,
     )
@@ -105,7 +113,6 @@ def _features(probed: Probed) -> dict[str, str]:
     return {
         "image_qcow2": "",
         "image_raw": "",
-        "interface_user": "",
         "rng": "",
         "guest_agent": "",
         "watchdog": "" if real else no_guests,
@@ -121,7 +128,6 @@ def _features(probed: Probed) -> dict[str, str]:
         "hugepages": "" if huge else "the host has no huge pages reserved (vm.nr_hugepages)",
         **_shares(guests, no_guests=not real),
         "disk_hotplug": _NOT_YET,
-        "interface_hotplug": _NOT_YET,
         **_filesystems(),
     }
 

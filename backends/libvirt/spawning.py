@@ -13,6 +13,7 @@ from backends.config_drive import config_drive
 from backends.console_log import ConsoleLog
 from backends.errors import ContractError
 from backends.images import ImageStore
+from backends.interfaces.side import InterfaceSide
 from backends.libvirt.blank_disks import make_blank_disk
 from backends.libvirt.blueprint import Place, disk_path, domain_xml, unsupported
 from backends.libvirt.disks import make_overlay
@@ -20,6 +21,7 @@ from backends.libvirt.domains import Domains
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.host_limits import host_limits
 from backends.libvirt.host_room import HostRoomBook
+from backends.libvirt.networks import network_errors
 from backends.libvirt.placement import Placement
 from backends.libvirt.probe import Probed
 from backends.libvirt.xml.metadata import InstanceMetadata
@@ -39,19 +41,29 @@ class Spawning:
     """Makes instances that are not there yet."""
 
     def __init__(
-        self, domains: Domains, folders: InstanceFolders, images: ImageStore, probed: Probed
+        self,
+        domains: Domains,
+        folders: InstanceFolders,
+        images: ImageStore,
+        probed: Probed,
+        side: InterfaceSide,
     ) -> None:
         self._domains = domains
         self._folders = folders
         self._images = images
         self._probed = probed
+        self._side = side
         self._rooms = HostRoomBook(domains, folders, probed)
 
     def spawn(self, plan: InstancePlan, work: Work) -> Instance:
         """Checks a plan, then makes it and starts it."""
         images = SpecImages(plan.spec, self._images)
-        with self._rooms.placed(plan) as (placement, lacking):
-            work.ready([*self._blockers(plan, images), *lacking])
+        interfaces = plan.spec.interfaces
+        with (
+            self._rooms.placed(plan) as (placement, lacking),
+            self._side.claimed(plan.instance_id, interfaces) as taken,
+        ):
+            work.ready([*self._blockers(plan, images), *lacking, *taken])
             place = self._make_files(plan, images, placement, work)
             return self._make_domain(plan, place, work)
 
@@ -62,6 +74,16 @@ class Spawning:
             *unsupported(plan.spec),
             *host_limits(plan, self._probed),
             *plan.blockers(self._probed.features, self._rooms.room()),
+            *self._network_blockers(plan),
+        ]
+
+    def _network_blockers(self, plan: InstancePlan) -> list[ContractError]:
+        """Of interfaces that this host can have at all."""
+        return [
+            error
+            for index, interface in enumerate(plan.spec.interfaces)
+            if not self._probed.features.get(f"interface_{interface.WhichOneof('network')}", "")
+            for error in network_errors(self._domains, interface, f"spec.interfaces[{index}]")
         ]
 
     def _make_files(
@@ -96,17 +118,21 @@ class Spawning:
         )
         own.created_at.GetCurrentTime()
         place.console_log.touch(mode=0o600)
-        work.phase("network", percent=30)  # QEMU makes user-mode networks itself
+        work.phase("network", percent=30)
+        if plan.spec.interfaces:
+            work.step("network", Undo("take_away", {"instance_id": instance_id}))
+            self._side.put(instance_id, plan.spec.interfaces)
         try:
             work.phase("define", percent=40)
             work.step("define", Undo("undefine", {"instance_id": instance_id}))
             domain = self._define(plan, domain_xml(instance_id, own, place))
             work.phase("start", percent=50)
             work.step("start", Undo("force_off", {"instance_id": instance_id}))
-            domain.create()
+            self._domains.start(domain)
         except libvirt.libvirtError as error:
             raise self._domains.failed(error) from error
         work.commit()
+        self._side.book.give_up(instance_id)
         return self._domains.tell(domain)
 
     def _define(self, plan: InstancePlan, xml: str) -> libvirt.virDomain:

@@ -59,6 +59,6 @@ class LibvirtSuspension(Suspension):
 
     def _restore(self, domain: libvirt.virDomain) -> None:
         try:
-            domain.create()
+            self._domains.start(domain)
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, domain.UUIDString()) from error

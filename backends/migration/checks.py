@@ -39,6 +39,20 @@ def storage_blockers(
         yield WrongStateError(why, reason="CONFIG_DRIVE_NOT_COPIED")
 
 
+def unmoved_blockers(instance: Instance, disks: Iterable[pb.MigrationDisk]) -> list[ContractError]:
+    """What nobody connects at the destination yet."""
+    errors: list[ContractError] = []
+    for interface in instance.spec.interfaces:
+        kind = interface.WhichOneof("network")
+        if kind not in (None, "user"):
+            why = f"interfaces of the kind {kind} are not connected at a destination yet"
+            errors.append(WrongStateError(why, reason="INTERFACE_NOT_MIGRATED"))
+    if any(disk.volume_id for disk in disks):
+        why = "volumes are not connected at a destination yet"
+        errors.append(WrongStateError(why, reason="VOLUME_NOT_MIGRATED"))
+    return errors
+
+
 def room_blockers(
     disks: Iterable[pb.MigrationDisk], check: pb.DestinationCheck, *, over_commit: bool
 ) -> Iterator[ContractError]:

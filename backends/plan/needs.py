@@ -4,11 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from virtrpc.v1 import spec_pb2
-from virtrpc.v1.spec_pb2 import InstanceSpec
+from virtrpc.v1.spec_pb2 import InstanceSpec, InterfaceSpec
 
 from backends.errors import ContractError, UnsupportedError
 from backends.plan.cpus import CpuLayout
 from backends.plan.extra_specs import ExtraSpecs, extra_spec_field
+from backends.plan.interfaces import kind_of
 from backends.plan.machine import Machine
 
 _NOT_YET = "this backend does not do it yet"
@@ -88,4 +89,16 @@ def device_needs(spec: InstanceSpec, config_drive: int) -> Iterator[Need]:
     if spec.flavor.swap_mib:
         yield Need("filesystem_swap", "spec.flavor.swap_mib")
     for index, interface in enumerate(spec.interfaces):
-        yield Need(f"interface_{interface.WhichOneof('network')}", f"spec.interfaces[{index}]")
+        yield from interface_needs(interface, f"spec.interfaces[{index}]")
+
+
+def interface_needs(interface: InterfaceSpec, field: str) -> Iterator[Need]:
+    """What an interface needs; `field` is its path."""
+    yield Need(f"interface_{interface.WhichOneof('network')}", field)
+    kind = kind_of(interface)
+    if interface.HasField("qos") and kind.qos:
+        yield Need("interface_qos", f"{field}.qos")
+    if kind.filtered and interface.security_group_ids:
+        yield Need("security_groups", f"{field}.security_group_ids")
+    elif kind.filtered and not interface.port_security_disabled:
+        yield Need("anti_spoofing", f"{field}.port_security_disabled")

@@ -91,7 +91,7 @@ MIGRATION_DATA = {
     "source": {"host_name": "elsewhere"},
     "storage": migration_pb2.MIGRATION_STORAGE_COPY,
 }
-PREPARE = Case(
+ARRIVAL = Case(
     "PrepareDestination",
     fields={
         **MIGRATION,
@@ -105,6 +105,12 @@ PREPARE = Case(
     unknown="",
 )
 MARK = {"mark": {"file_name": ".virtrpc-shared-0", "content": "0123456789abcdef"}}
+NIC = {"port_id": "{key}", "user": {}}
+ATTACH = Case(
+    "AttachInterface", [SPAWN], {"interface": NIC}, wrong=[SPAWN, Case("SuspendInstance")]
+)
+PREPARE = Case("PrepareNetworks", fields={"interfaces": [NIC]}, wrong=[SPAWN], unknown="")
+GROUP = {"security_group": {"security_group_id": "{key}"}}
 CASES = (
     SPAWN,
     DESTROY,
@@ -154,6 +160,24 @@ CASES = (
     ADD,
     Case("RemoveFromAggregate", [ADD], AGGREGATE),
     Case("UndoAggregateOperation", [ADD], UNDO_ADDITION),
+    ATTACH,
+    Case(
+        "DetachInterface",
+        [SPAWN, ATTACH],
+        # A guest that has just booted may not hear it at first.
+        {"port_id": "{key}", "retry_interval": {"seconds": 1}},
+        wrong=[SPAWN, ATTACH, PAUSE],
+    ),
+    Case("PlugInterfaces", [SPAWN], wrong=()),
+    Case("UnplugInterfaces", wrong=[SPAWN, ATTACH], unknown=""),
+    PREPARE,
+    Case("CleanNetworksPreparation", [PREPARE], wrong=(), unknown=""),
+    Case("RefreshSecurityGroup", fields=GROUP),
+    Case("RefreshInstanceSecurityRules", [SPAWN], wrong=()),
+    Case("EnsureFilteringRules", [SPAWN], wrong=()),
+    Case("UnfilterInstance", wrong=[SPAWN], unknown=""),
+    Case("DeferFiltering"),
+    Case("ApplyFiltering"),
     PULL,
     Case("DeleteImage", [PULL], IMAGE),
     Case("ManageImageCache", fields={"max_unused_age": {"seconds": 86400}}),
@@ -188,14 +212,14 @@ CASES = (
     ),
     Case(
         "CompleteDestination",
-        [PREPARE],
+        [ARRIVAL],
         {**MIGRATION, "data": MIGRATION_DATA},
         wrong=[SPAWN],
         refusal="NOT_SWITCHED",
         alone="NOT_SWITCHED",
     ),
-    PREPARE,
-    Case("RollbackDestination", [PREPARE], MIGRATION, wrong=(), unknown=""),
+    ARRIVAL,
+    Case("RollbackDestination", [ARRIVAL], MIGRATION, wrong=(), unknown=""),
     Case("CleanupDestinationCheck", fields=MIGRATION, wrong=(), unknown=""),
     Case("CheckSharedStorageLocal", wrong=(), unknown=""),
     Case("CleanupSharedStorageCheck", fields=MARK, wrong=(), unknown=""),
@@ -209,7 +233,7 @@ READS = (
         {**MIGRATION, **NOWHERE, "check": {"host_name": "elsewhere"}},
     ),
     Case("CheckSharedStorageRemote", [SPAWN], MARK, unknown=""),
-    Case("WatchMigration", [PREPARE], unknown="MIGRATION_NOT_FOUND"),
+    Case("WatchMigration", [ARRIVAL], unknown="MIGRATION_NOT_FOUND"),
     Case("GetInstance", [SPAWN], {"fresh": True}),
     Case("ListInstances"),
     Case("CheckInstanceOnDisk", [SPAWN], unknown=""),
@@ -227,6 +251,7 @@ READS = (
     Case("ListNodes"),
     Case("EstimateInstanceOverhead", fields={"flavor": {"vcpus": 1, "memory_mib": 96}}),
     Case("ListImages"),
+    Case("GetInterfacePolicy", unknown=""),
     Case("UploadImage", fields={"header": {**IMAGE, "declared": RAW}}, more=[{"chunk": b"bytes"}]),
     Case("DownloadImage", [PULL], IMAGE),
     Case("GetConsoleOutput", [SPAWN]),

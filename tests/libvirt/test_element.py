@@ -14,12 +14,12 @@ from backends.libvirt.xml.domain import (
     Channel,
     Disk,
     Domain,
-    Interface,
     Rng,
     Serial,
     Video,
 )
 from backends.libvirt.xml.element import Element, Node, is_writable, parse, to_text
+from backends.libvirt.xml.interface import Interface
 
 ELEMENTS = (Domain, Disk, Interface, Serial, Channel, Rng, Balloon, Video)
 HOSTILE = ('"', "'", "<", ">", "&", "]]>", "<!--", "&amp;", "&#0;", "é", "\u2028", "\u0085", "😀")

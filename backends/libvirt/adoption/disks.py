@@ -9,8 +9,9 @@ from virtrpc.v1 import spec_pb2 as pb
 
 from backends.adoption import made_id
 from backends.libvirt.instances import BUSES, DEVICE_TYPES, FORMATS
-from backends.libvirt.xml.domain import Disk, Interface
+from backends.libvirt.xml.domain import Disk
 from backends.libvirt.xml.element import Node
+from backends.libvirt.xml.interface import Interface
 
 _MACVTAP_MODES = {
     "bridge": pb.MACVTAP_MODE_BRIDGE,
@@ -67,6 +68,8 @@ def interface_spec(instance_id: str, node: Node) -> pb.InterfaceSpec | None:
         model=interface.model or "",
         mtu=interface.mtu or 0,
         link_down=interface.link == "down",
+        # Nobody has held it to its addresses so far, and its tap has a name of libvirt's.
+        port_security_disabled=interface.type != "user",
     )
     connect(spec, node)
     return spec

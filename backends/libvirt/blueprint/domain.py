@@ -8,7 +8,8 @@ from backends.libvirt.blueprint.cpus import add_cpus
 from backends.libvirt.blueprint.devices import add_devices
 from backends.libvirt.blueprint.disks import add_disks
 from backends.libvirt.blueprint.firmware import add_firmware
-from backends.libvirt.blueprint.interfaces import planned_interfaces
+from backends.libvirt.blueprint.interfaces import add_interfaces
+from backends.libvirt.blueprint.slots import add_spare_slots
 from backends.libvirt.placement import Placement
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.domain import Domain
@@ -45,7 +46,8 @@ def domain_xml(instance_id: str, own: metadata.InstanceMetadata, place: Place) -
     add_firmware(domain, plan.machine, nvram=place.folder / "nvram.fd")
     add_disks(domain, plan, folder=place.folder, root_disk=place.root_disk)
     add_devices(domain, plan.machine, console_log=place.console_log)
-    domain.interfaces = planned_interfaces(plan)
+    add_interfaces(domain, plan)
+    add_spare_slots(domain)
     node = domain.to_xml()
     metadata.add_to(node, own)
     return to_text(node)

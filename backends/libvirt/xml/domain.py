@@ -7,6 +7,7 @@ schema in the tests.
 from dataclasses import dataclass
 
 from backends.libvirt.xml.element import Element, flag, many, number, one, text, yes_no
+from backends.libvirt.xml.interface import Interface
 from backends.libvirt.xml.placement import FirmwareFeature, MemoryNode, NumaCell, VcpuPin
 
 
@@ -28,23 +29,6 @@ class Disk(Element):
     read_only: bool = flag("readonly")
     serial: str | None = text("serial")
     boot_order: int | None = number("boot/@order")
-    alias: str | None = text("alias/@name")
-
-
-@dataclass
-class Interface(Element):
-    """A network interface."""
-
-    tag = "interface"
-    type: str | None = text("@type")
-    mac: str | None = text("mac/@address")
-    source_bridge: str | None = text("source/@bridge")
-    source_network: str | None = text("source/@network")
-    source_device: str | None = text("source/@dev")
-    target: str | None = text("target/@dev")
-    model: str | None = text("model/@type")
-    mtu: int | None = number("mtu/@size")
-    link: str | None = text("link/@state")
     alias: str | None = text("alias/@name")
 
 
@@ -127,6 +111,7 @@ class Controller(Element):
 
     tag = "controller"
     type: str | None = text("@type")
+    index: int | None = number("@index")
     model: str | None = text("@model")
 
 
@@ -168,6 +153,8 @@ class Domain(Element):
     emulator_cpus: str | None = text("cputune/emulatorpin/@cpuset")
     memory_mode: str | None = text("numatune/memory/@mode")
     memory_cells: str | None = text("numatune/memory/@nodeset")
+    memory_source: str | None = text("memoryBacking/source/@type")
+    memory_access: str | None = text("memoryBacking/access/@mode")
     memory_nodes: list[MemoryNode] = many("numatune/memnode", MemoryNode)
     cpu_mode: str | None = text("cpu/@mode")
     cpu_model: str | None = text("cpu/model")

@@ -14,6 +14,7 @@
     instance     and instance_*, its verbs by what they are about; spawn, specification
     image        and image_*: what goes into the store and comes out; bytes, how many have passed
     diagnostics  and its tables
+    interface, firewall: what instances are connected by; nic, rule: how both are noted
     completion, console, event, host, operation
 
 A further noun is a module with a `noun` in it and a line in `root.NOUNS`.

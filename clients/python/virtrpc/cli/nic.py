@@ -5,7 +5,8 @@
     ovs=br-int  macvtap=eth0        Open vSwitch, macvtap
     tap[=tap7]  vhost-user=/path  hostdev=0000:03:10.2
 
-Keys: mac, model, mtu, queues, port (a UUID; else made from the instance's id).
+Keys: mac, model, mtu, queues, tag, vlan, port (a UUID; else made from the instance's id),
+link=down, spoofing=allowed; and as often as need be address, gateway, dns and group.
 """
 
 from __future__ import annotations
@@ -63,19 +64,37 @@ _KINDS: dict[str, Callable[[InterfaceSpec, str], None]] = {
 _NEED_NO_PLACE = ("user", "tap")
 
 
+# What a key sets: a field, and how its value is read.
+_FIELDS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "mac": ("mac_address", str.lower),
+    "model": ("model", str),
+    "mtu": ("mtu", int),
+    "queues": ("queues", int),
+    "tag": ("tag", str),
+    "port": ("port_id", lambda value: str(uuid.UUID(value))),
+}
+_LISTS = {
+    "address": "addresses",
+    "gateway": "gateways",
+    "dns": "dns_servers",
+    "group": "security_group_ids",
+}
+_SWITCHES = {"link=down": "link_down", "spoofing=allowed": "port_security_disabled"}
+_KEYS = (*_FIELDS, *_LISTS, "vlan", *_SWITCHES)
+
+
 def _set(spec: InterfaceSpec, key: str, value: str) -> None:
-    if key == "mac":
-        spec.mac_address = value.lower()
-    elif key == "model":
-        spec.model = value
-    elif key == "mtu":
-        spec.mtu = int(value)
-    elif key == "queues":
-        spec.queues = int(value)
-    elif key == "port":
-        spec.port_id = str(uuid.UUID(value))
+    if key in _FIELDS:
+        name, read = _FIELDS[key]
+        setattr(spec, name, read(value))
+    elif key in _LISTS:
+        getattr(spec, _LISTS[key]).append(value)
+    elif f"{key}={value}" in _SWITCHES:
+        setattr(spec, _SWITCHES[f"{key}={value}"], True)
+    elif key == "vlan" and spec.WhichOneof("network") in ("open_vswitch", "host_device"):
+        getattr(spec, spec.WhichOneof("network") or "").vlan = int(value)
     else:
-        raise ValueError(f"{key!r} is not a key of --nic: mac, model, mtu, queues, port")
+        raise ValueError(f"{key}={value} is nothing of this --nic: {', '.join(_KEYS)}")
 
 
 def interface(text: str) -> InterfaceSpec:

@@ -24,8 +24,17 @@ from virtrpc.errors import ServiceError
 
 # Noun: module of this package with a click command called `noun`.
 NOUNS = (
-    *("completion", "console", "diagnostics", "event", "host", "image", "instance"),
-    *("migration", "operation"),
+    "completion",
+    "console",
+    "diagnostics",
+    "event",
+    "firewall",
+    "host",
+    "image",
+    "instance",
+    "interface",
+    "migration",
+    "operation",
 )
 INTERRUPTED = 130
 BROKEN_PIPE = 141

@@ -200,7 +200,9 @@ class SecurityGroup(google.protobuf.message.Message):
     MEMBER_ADDRESSES_FIELD_NUMBER: builtins.int
     STATELESS_FIELD_NUMBER: builtins.int
     security_group_id: builtins.str
-    """Identity of the group in the caller's world."""
+    """Identity of the group in the caller's world; not the nil UUID, which is the
+    group that lets nothing through.
+    """
     revision: builtins.int
     """Grows with every change of the group in the caller's world; 0: none is
     kept, and the last call wins. A group that is older than the one known is
@@ -251,7 +253,7 @@ class InterfaceSecurityGroups(google.protobuf.message.Message):
     @property
     def security_group_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """All groups that it has from now on. None: nothing passes it any more,
-        unless `unfiltered`.
+        unless `unfiltered`; its specification then has the nil UUID as its group.
         """
 
     def __init__(
@@ -408,7 +410,9 @@ class EnsureFilteringRulesRequest(google.protobuf.message.Message):
     """Look for blockers only and change nothing."""
     @property
     def interfaces(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[virtrpc.v1.spec_pb2.InterfaceSpec]:
-        """Its interfaces, where it does not exist here yet; empty: those that it has."""
+        """Its interfaces, where it does not exist here yet. Of one that exists all are
+        meant; a port that it has not is NOT_FOUND / PORT_NOT_FOUND.
+        """
 
     @property
     def security_groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___SecurityGroup]:

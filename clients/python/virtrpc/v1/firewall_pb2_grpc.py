@@ -37,7 +37,19 @@ class FirewallServiceStub(object):
     - a group of which no rules were given yet allows nothing, and nobody is
     its member.
     A guest sends with its own MAC address and `addresses` only, unless its port
-    has `port_security_disabled`.
+    has `port_security_disabled`; and it is no DHCP server and no IPv6 router. Of
+    link-local IPv6 addresses it has the one that is made from its MAC address.
+    With addresses it sends IPv4, IPv6 and ARP and nothing else, no VLAN tags
+    either. Without addresses it is held to its MAC address.
+
+    A reply is what goes back within a flow that a rule has let begin: 3 h after
+    the last packet for TCP, 2 min for one that is not yet open, 3 min for UDP, 5
+    for SCTP, 30 s for ICMP. ICMP errors pass where any rule for the other way
+    does.
+
+    Interfaces to bridges, and to networks of libvirt that are bridges, can be
+    filtered; others are refused where that is asked for (capabilities
+    "security_groups", "anti_spoofing").
 
     Rules change beside other mutations of an instance (a migration must not hold
     back a rule), so these verbs wait for each other and not for the instance,
@@ -102,7 +114,19 @@ class FirewallServiceServicer(object):
     - a group of which no rules were given yet allows nothing, and nobody is
     its member.
     A guest sends with its own MAC address and `addresses` only, unless its port
-    has `port_security_disabled`.
+    has `port_security_disabled`; and it is no DHCP server and no IPv6 router. Of
+    link-local IPv6 addresses it has the one that is made from its MAC address.
+    With addresses it sends IPv4, IPv6 and ARP and nothing else, no VLAN tags
+    either. Without addresses it is held to its MAC address.
+
+    A reply is what goes back within a flow that a rule has let begin: 3 h after
+    the last packet for TCP, 2 min for one that is not yet open, 3 min for UDP, 5
+    for SCTP, 30 s for ICMP. ICMP errors pass where any rule for the other way
+    does.
+
+    Interfaces to bridges, and to networks of libvirt that are bridges, can be
+    filtered; others are refused where that is asked for (capabilities
+    "security_groups", "anti_spoofing").
 
     Rules change beside other mutations of an instance (a migration must not hold
     back a rule), so these verbs wait for each other and not for the instance,
@@ -245,7 +269,19 @@ class FirewallService(object):
     - a group of which no rules were given yet allows nothing, and nobody is
     its member.
     A guest sends with its own MAC address and `addresses` only, unless its port
-    has `port_security_disabled`.
+    has `port_security_disabled`; and it is no DHCP server and no IPv6 router. Of
+    link-local IPv6 addresses it has the one that is made from its MAC address.
+    With addresses it sends IPv4, IPv6 and ARP and nothing else, no VLAN tags
+    either. Without addresses it is held to its MAC address.
+
+    A reply is what goes back within a flow that a rule has let begin: 3 h after
+    the last packet for TCP, 2 min for one that is not yet open, 3 min for UDP, 5
+    for SCTP, 30 s for ICMP. ICMP errors pass where any rule for the other way
+    does.
+
+    Interfaces to bridges, and to networks of libvirt that are bridges, can be
+    filtered; others are refused where that is asked for (capabilities
+    "security_groups", "anti_spoofing").
 
     Rules change beside other mutations of an instance (a migration must not hold
     back a rule), so these verbs wait for each other and not for the instance,

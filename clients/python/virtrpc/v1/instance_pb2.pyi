@@ -194,7 +194,9 @@ class Instance(google.protobuf.message.Message):
 
     @property
     def spec(self) -> virtrpc.v1.spec_pb2.InstanceSpec:
-        """FULL only: the specification it was made from, without secrets."""
+        """FULL only: the specification it was made from, without secrets, and with
+        interfaces and their security groups as they are now.
+        """
 
     @property
     def effective(self) -> global___MachineState:

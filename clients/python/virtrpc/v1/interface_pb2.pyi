@@ -412,8 +412,8 @@ class GetInterfacePolicyResponse(google.protobuf.message.Message):
     MANAGES_BINDINGS_FIELD_NUMBER: builtins.int
     DEALLOCATE_ON_RESCHEDULE_FIELD_NUMBER: builtins.int
     mac_prefix: builtins.str
-    """First three bytes of the MAC addresses that the service makes by itself,
-    e.g. "52:54:00".
+    """How the MAC addresses begin that the service makes by itself, in whole bytes,
+    e.g. "52". They are made from instance and port, and so the same at every try.
     """
     binding_host_id: builtins.str
     """Name of the host to which its ports are to be bound."""

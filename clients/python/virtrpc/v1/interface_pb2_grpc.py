@@ -109,7 +109,8 @@ class InterfaceServiceServicer(object):
     def AttachInterface(self, request, context):
         """Attaches an interface, to the running machine at once and to the one that
         starts next. On success the device is in place and its host side is wired;
-        when the guest makes use of it is the guest's affair.
+        when the guest makes use of it is the guest's affair. The instance's
+        specification has it from then on, until it is detached.
 
         Idempotent by identity: the same port, equal but for what was left empty,
         is returned as it is.

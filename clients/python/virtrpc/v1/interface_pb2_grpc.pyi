@@ -43,7 +43,8 @@ class InterfaceServiceStub:
     ]
     """Attaches an interface, to the running machine at once and to the one that
     starts next. On success the device is in place and its host side is wired;
-    when the guest makes use of it is the guest's affair.
+    when the guest makes use of it is the guest's affair. The instance's
+    specification has it from then on, until it is detached.
 
     Idempotent by identity: the same port, equal but for what was left empty,
     is returned as it is.
@@ -159,7 +160,8 @@ class InterfaceServiceAsyncStub:
     ]
     """Attaches an interface, to the running machine at once and to the one that
     starts next. On success the device is in place and its host side is wired;
-    when the guest makes use of it is the guest's affair.
+    when the guest makes use of it is the guest's affair. The instance's
+    specification has it from then on, until it is detached.
 
     Idempotent by identity: the same port, equal but for what was left empty,
     is returned as it is.
@@ -277,7 +279,8 @@ class InterfaceServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[virtrpc.v1.interface_pb2.AttachInterfaceResponse, collections.abc.Awaitable[virtrpc.v1.interface_pb2.AttachInterfaceResponse]]:
         """Attaches an interface, to the running machine at once and to the one that
         starts next. On success the device is in place and its host side is wired;
-        when the guest makes use of it is the guest's affair.
+        when the guest makes use of it is the guest's affair. The instance's
+        specification has it from then on, until it is detached.
 
         Idempotent by identity: the same port, equal but for what was left empty,
         is returned as it is.

@@ -839,7 +839,12 @@ global___InterfaceQos = InterfaceQos
 
 @typing.final
 class UserModeNetwork(google.protobuf.message.Message):
-    """NAT by QEMU itself: no privilege, no reachability from outside."""
+    """NAT by QEMU itself: no privilege, no reachability from outside. QEMU gives
+    out addresses of its own by DHCP; `addresses`, `gateways` and `dns_servers`
+    only reach the guest's network data. Nothing that the guest claims to be
+    leaves it, so `port_security_disabled` makes no difference. No MTU, queues,
+    limits or security groups.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -869,7 +874,7 @@ global___BridgeNetwork = BridgeNetwork
 
 @typing.final
 class LibvirtNetwork(google.protobuf.message.Message):
-    """A network defined in libvirt."""
+    """A network defined in libvirt. Filtered where it is a bridge of the kernel."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -891,7 +896,9 @@ global___LibvirtNetwork = LibvirtNetwork
 
 @typing.final
 class OpenVswitchNetwork(google.protobuf.message.Message):
-    """A port of an Open vSwitch bridge."""
+    """A port of an Open vSwitch bridge. Filtering is the switch's own affair:
+    `port_security_disabled` must be said, and security groups are refused.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -917,7 +924,9 @@ global___OpenVswitchNetwork = OpenVswitchNetwork
 
 @typing.final
 class MacvtapNetwork(google.protobuf.message.Message):
-    """A macvtap device on a device of the host."""
+    """A macvtap device on a device of the host. The host cannot see its packets:
+    `port_security_disabled` must be said, and security groups are refused.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -939,14 +948,19 @@ global___MacvtapNetwork = MacvtapNetwork
 
 @typing.final
 class TapNetwork(google.protobuf.message.Message):
-    """A tap device that is attached to nothing; the caller wires it."""
+    """A tap device that is attached to nothing; the caller wires it, and filters it:
+    `port_security_disabled` must be said, and security groups are refused.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     DEVICE_FIELD_NUMBER: builtins.int
     MANAGED_BY_CALLER_FIELD_NUMBER: builtins.int
     device: builtins.str
-    """Name of the tap device; empty: made from the port_id."""
+    """Name of the tap device; empty: "tap" and the first eleven characters of the
+    port_id, as Neutron has it. Not "vnet…", "vif…", "macvtap…" or "macvlan…"
+    unless the caller has made it.
+    """
     managed_by_caller: builtins.bool
     """The device exists and is kept when the interface goes."""
     def __init__(
@@ -961,7 +975,11 @@ global___TapNetwork = TapNetwork
 
 @typing.final
 class VhostUserNetwork(google.protobuf.message.Message):
-    """A vhost-user socket, served by a user-space switch."""
+    """A vhost-user socket, served by a user-space switch, which also filters:
+    `port_security_disabled` must be said, and security groups are refused. The
+    guest's memory is shared with the switch, so a machine made without such an
+    interface takes one only while it is off.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -983,7 +1001,9 @@ global___VhostUserNetwork = VhostUserNetwork
 
 @typing.final
 class HostDeviceNetwork(google.protobuf.message.Message):
-    """A virtual function of an SR-IOV device."""
+    """A virtual function of an SR-IOV device, with no model, MTU, queues or limits of
+    ours. `port_security_disabled` must be said, and security groups are refused.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1037,15 +1057,20 @@ class InterfaceSpec(google.protobuf.message.Message):
     prefix.
     """
     model: builtins.str
-    """Device model: "virtio", "e1000e", …; empty: "virtio"."""
+    """Device model: "virtio", "e1000", "e1000e", "ne2k_pci", "pcnet", "rtl8139" or
+    "vmxnet3", others are INVALID_ARGUMENT / MODEL_UNKNOWN; empty: "virtio".
+    """
     mtu: builtins.int
-    """MTU in bytes; 0: the network's."""
+    """MTU in bytes, from 68, with an IPv6 address from 1280; 0: the network's."""
     queues: builtins.int
-    """Queue pairs; 0: one."""
+    """Queue pairs, more than one of virtio only; 0: one."""
     link_down: builtins.bool
     """The guest sees the cable unplugged."""
     port_security_disabled: builtins.bool
-    """The guest may send from any address (no anti-spoofing)."""
+    """The guest may send from any address (no anti-spoofing). Where the host cannot
+    see what an interface sends it must be said, or the interface is refused
+    with UNIMPLEMENTED and the capability "anti_spoofing".
+    """
     tag: builtins.str
     """Role by which the guest finds the device in its metadata; may be empty."""
     @property
@@ -1087,7 +1112,8 @@ class InterfaceSpec(google.protobuf.message.Message):
     @property
     def addresses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Addresses the guest is to use, with prefix length, e.g. "192.0.2.7/24";
-        for network data in the guest and for anti-spoofing.
+        for network data in the guest and for anti-spoofing. Without any it is held
+        to its MAC address alone.
         """
 
     @property
@@ -1100,7 +1126,9 @@ class InterfaceSpec(google.protobuf.message.Message):
 
     @property
     def security_group_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Security groups whose rules hold on it."""
+        """Security groups whose rules hold on it; none: everything passes. The nil
+        UUID is a group that never lets anything through.
+        """
 
     def __init__(
         self,
