@@ -5,6 +5,14 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.errors import ContractError, WrongStateError
 
+NOT_SUSPENDED = (
+    PowerState.POWER_STATE_RUNNING,
+    PowerState.POWER_STATE_PAUSED,
+    PowerState.POWER_STATE_SHUTDOWN,
+    PowerState.POWER_STATE_CRASHED,
+)
+"""No memory is kept that would be lost when the machine boots anew."""
+
 
 def power_blockers(instance: Instance, *allowed: "PowerState.ValueType") -> list[ContractError]:
     """That an instance is in one of these power states."""

@@ -1,4 +1,4 @@
-"""The header of a qcow2 file: just what must be known before a tool may open it.
+"""The header of a qcow2 file: just what must be known before a tool may open it; and empty ones.
 
 Source: QEMU's docs/interop/qcow2.txt.
 """
@@ -15,6 +15,8 @@ _CORRUPT = 1 << 1
 _EXTERNAL_DATA_FILE = 1 << 2
 _LEAST_BYTES = {2: 72, 3: 104}  # of a header, by version
 _MAX_NAME_BYTES = 1023
+_CLUSTER_BITS = 16
+_CLUSTER_BYTES = 1 << _CLUSTER_BITS
 _MAX_CLUSTER_BYTES = 2 << 20  # the first cluster has to hold the name
 
 
@@ -63,3 +65,20 @@ def read_header(file: IO[bytes]) -> Qcow2Header | None:
         l1_entries=l1_entries,
         l1_offset=l1_offset,
     )
+
+
+def empty_disk(virtual_size_bytes: int) -> bytes:
+    """A whole qcow2 file of a disk without content, of up to 4 TiB.
+
+    Clusters: the header, the table of refcounts and its one block, then the L1 table.
+    """
+    per_l1_entry = _CLUSTER_BYTES * (_CLUSTER_BYTES // 8)
+    l1_entries = max(1, -(-virtual_size_bytes // per_l1_entry))
+    clusters = 3 + -(-l1_entries * 8 // _CLUSTER_BYTES)
+    header = _HEADER.pack(
+        _MAGIC, 3, 0, 0, _CLUSTER_BITS, virtual_size_bytes, 0, l1_entries, 3 * _CLUSTER_BYTES
+    )
+    header += struct.pack(">QIIQQQQII", _CLUSTER_BYTES, 1, 0, 0, 0, 0, 0, 4, _LEAST_BYTES[3])
+    tables = (header, struct.pack(">Q", 2 * _CLUSTER_BYTES), struct.pack(">H", 1) * clusters)
+    whole = b"".join(table.ljust(_CLUSTER_BYTES, b"\0") for table in tables)
+    return whole.ljust(clusters * _CLUSTER_BYTES, b"\0")

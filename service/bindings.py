@@ -30,7 +30,7 @@ class Bindings:
         return _method(self._own, verb)
 
     def backend(self, verb: Verb) -> Callable[..., Any] | None:
-        """The backend's method for a verb."""
+        """The method for a verb that is carried out on a worker thread: mostly a backend's."""
         return _method(self._facets, verb)
 
     def why_missing(self, verb: Verb) -> str | None:

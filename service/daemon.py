@@ -52,9 +52,11 @@ from service.own.images import ImageVerbs
 from service.own.instances import InstanceReads
 from service.own.migrations import MigrationVerbs
 from service.own.operations import OperationVerbs
+from service.own.rescues import RescueVerbs
 from service.peers import GrpcPeers
 from service.pools import Pools
 from service.reclaim import reclaim
+from service.rescues import Rescues
 from service.samples import Samples
 from service.settings import Settings
 from service.state_dir import StateDir, StateInUseError
@@ -180,6 +182,13 @@ class Daemon:
             pools=self._pools,
             policy=settings.inventory,
         )
+        self._rescues = Rescues(
+            truth=self._truth,
+            operations=self._operations,
+            bindings=self._bindings,
+            unrescue=self._verbs["/virtrpc.v1.InstanceService/UnrescueInstance"],
+        )
+        self._bindings.add_facet(RescueVerbs(self._rescues))
         images = ImageVerbs(
             store=self._backend.image_store,
             users=self._backend.image_users,
@@ -319,6 +328,7 @@ class Daemon:
             self._trim_consoles,
             self._reclaim,
             self._age_images,
+            self._end_rescues,
         ):
             self._begin(work())
 
@@ -360,6 +370,11 @@ class Daemon:
     async def _reclaim(self) -> None:
         destroy = self._verbs["/virtrpc.v1.InstanceService/DestroyInstance"]
         await reclaim(self._truth, self._operations, self._bindings, destroy)
+
+    async def _end_rescues(self) -> None:
+        timeout_s = self._settings.rescue_timeout_s
+        if timeout_s:
+            await self._rescues.watch(timeout_s=timeout_s)
 
     async def _age_images(self) -> None:
         manage = self._verbs["/virtrpc.v1.ImageService/ManageImageCache"]

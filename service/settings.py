@@ -40,6 +40,7 @@ class Settings:
     share_dirs: tuple[Path, ...]
     sample_interval_s: float
     reclaim_after_s: float
+    rescue_timeout_s: float
     images: ImagePolicy
     image_cache_interval_s: float
     inventory: InventoryPolicy
@@ -171,6 +172,10 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True, help="Seconds that soft-deleted instances are kept.",
     ),
     click.option(
+        "--rescue-timeout", type=click.FloatRange(0, 365 * 24 * 3600), default=24 * 3600,
+        show_default=True, help="Seconds that instances may be in rescue; 0: any time.",
+    ),
+    click.option(
         "--share-dir", multiple=True, type=Folder(file_okay=False),
         help="Directory that MountShare may share, with all below it; none: it may share nothing."
         " Repeatable.",
@@ -275,6 +280,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
         state_dir: Path,
         sample_interval: float,
         reclaim_after: float,
+        rescue_timeout: float,
         grace: float,
         share_dir: tuple[Path, ...],
         image_source_dir: tuple[Path, ...],
@@ -302,6 +308,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                 instance_dir=instance_dir or state_dir / "instances",
                 sample_interval_s=sample_interval,
                 reclaim_after_s=reclaim_after,
+                rescue_timeout_s=rescue_timeout,
                 grace_s=grace,
                 share_dirs=tuple(folder.absolute() for folder in share_dir),
                 images=ImagePolicy(

@@ -34,7 +34,10 @@ from backends.contract.migration import (
     Peers,
     SharedStorage,
 )
+from backends.contract.rebuild import Rebuild
+from backends.contract.rescue import Rescue
 from backends.contract.shares import Shares
+from backends.contract.snapshots import Snapshots
 
 __all__ = [
     "Adoption",
@@ -58,8 +61,11 @@ __all__ = [
     "Peer",
     "Peers",
     "Power",
+    "Rebuild",
+    "Rescue",
     "Sample",
     "SharedStorage",
     "Shares",
+    "Snapshots",
     "Suspension",
 ]

@@ -19,8 +19,12 @@ from backends.fake.interfaces import FakeDevices, FakeInterfaceHost, MemoryFilte
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
 from backends.fake.migration import FakeMigrationDriver
 from backends.fake.power import FakePower
+from backends.fake.rebuild import FakeRebuild
+from backends.fake.rescue import FakeRescue
 from backends.fake.resources import sample_host
 from backends.fake.shares import FakeShares
+from backends.fake.snapshots import FakeSnapshots
+from backends.fake.spawning import FakeSpawning
 from backends.fake.suspension import FakeSuspension
 from backends.firewall.book import FilterBook
 from backends.firewall.firewall import HostFirewall
@@ -63,6 +67,7 @@ class FakeBackend(Backend):
             book=self.migrations,
             folder=self._host.folder,
         )
+        rescue = FakeRescue(self._host, self.image_store)
         shares = FakeShares(self._host, options.share_dirs, self._features)
         folder = options.state_dir / "fake"
         self._firewall = HostFirewall(FilterBook(folder / "firewall"), MemoryFilter())
@@ -70,8 +75,10 @@ class FakeBackend(Backend):
         side = InterfaceSide(self._book, self._firewall, FakeDevices())
         interface_host = FakeInterfaceHost(self._host)
         interfaces = HostInterfaces(interface_host, side)
+        spawning = FakeSpawning(self._host, self.image_store, self._features, side)
+        rebuild = FakeRebuild(self._host, self.image_store, spawning)
         self._facets = (
-            FakeLifecycle(self._host, self.image_store, self._features, side, self.migrations),
+            FakeLifecycle(self._host, spawning, side, self.migrations),
             FakeInstanceFiles(self._host, side),
             interfaces,
             HostFiltering(interface_host, self._firewall, FakeDevices()),
@@ -80,6 +87,9 @@ class FakeBackend(Backend):
             guest,
             FakeDiagnostics(self._host),
             FakeIntent(self._host, reclaim_after_s=options.reclaim_after_s),
+            rebuild,
+            rescue,
+            FakeSnapshots(self._host, self.image_store),
             shares,
             images,
             CommandedPower(
@@ -103,6 +113,9 @@ class FakeBackend(Backend):
             "stop": lambda instance_id: self._host.stop(instance_id, "failed"),
             "take_away": side.take_away,
             **interfaces.undo,
+            "power_on": self._host.power_on,
+            **rebuild.undo,
+            **rescue.undo,
             **images.undo,
             **self._migrations.undo,
         }

@@ -140,6 +140,12 @@ class FakeHost:
             self._started_ns[instance_id] = time.monotonic_ns()
         self.print_boot(instance_id)
 
+    def power_on(self, instance_id: str) -> None:
+        """Undo of a stop: starts an instance that is off; nothing where it is unknown."""
+        instance = self.find(instance_id)
+        if instance is not None and instance.power_state == PowerState.POWER_STATE_SHUTDOWN:
+            self.start(instance_id)
+
     def stop(self, instance_id: str, reason: str) -> None:
         """Switches an instance off; nothing where it is."""
         with self._lock:

@@ -1,28 +1,22 @@
 """Spawn, destroy and what is left on the host, on the fake."""
 
 import shutil
-from collections.abc import Mapping
 
 import structlog
 from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import PowerState
 
-from backends.config_drive import config_drive
 from backends.contract import InstanceFiles, Lifecycle
 from backends.errors import ContractError, InstanceNotFoundError, WrongStateError
 from backends.fake.faults import FOREIGN_LABEL
-from backends.fake.features import free_room
 from backends.fake.host import FakeHost
-from backends.fake.machines import CONFIG_DRIVE
-from backends.images import ImageStore
+from backends.fake.spawning import FakeSpawning
 from backends.interfaces.side import InterfaceSide
 from backends.migration.book import MigrationBook
 from backends.plan import InstancePlan
-from backends.specification import SpecImages, boot_source_blockers, existing, instance_name
-from backends.work import Undo, Work
+from backends.specification import existing
+from backends.work import Work
 
-BUILTIN_IMAGE = "demo"
 log = structlog.get_logger()
 
 
@@ -32,16 +26,13 @@ class FakeLifecycle(Lifecycle):
     def __init__(
         self,
         host: FakeHost,
-        images: ImageStore,
-        features: Mapping[str, str],
+        spawning: FakeSpawning,
         side: InterfaceSide,
         migrations: MigrationBook,
     ) -> None:
-        """`features` as in HypervisorFacts."""
         self._migrations = migrations
         self._host = host
-        self._images = images
-        self._features = features
+        self._spawning = spawning
         self._side = side
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
@@ -52,24 +43,10 @@ class FakeLifecycle(Lifecycle):
             work.ready()
             return same
         faulty = self._host.faulty(work, "spawn_instance", pb.Instance(labels=spec.labels))
-        plan, images = InstancePlan(instance_id, spec), SpecImages(spec, self._images)
-        with self._side.claimed(instance_id, spec.interfaces) as taken:
-            faulty.ready(
-                [
-                    *_without_builtin(images.blockers, spec),
-                    *boot_source_blockers(spec),
-                    *plan.blockers(self._features, free_room(self._host.instances())),
-                    *taken,
-                ]
-            )
-            self._make_files(plan, faulty)
-            images.mark_used()
-            self._make_instance(plan, faulty)
-        faulty.commit()
-        self._side.book.give_up(instance_id)
+        made = self._spawning.spawn(InstancePlan(instance_id, spec), faulty)
         if FOREIGN_LABEL in spec.labels:
             self._host.disown(instance_id)
-        return self._host.find(instance_id) or pb.Instance()
+        return self._host.find(instance_id) or made
 
     def get_instance(self, request: pb.GetInstanceRequest) -> pb.GetInstanceResponse:
         """See Lifecycle."""
@@ -102,32 +79,6 @@ class FakeLifecycle(Lifecycle):
         if request.destroy_disks:
             _remove(self._host, request.instance_id)
         return pb.DestroyInstanceResponse(already_gone=instance is None)
-
-    def _make_instance(self, plan: InstancePlan, work: Work) -> None:
-        instance_id, spec = plan.instance_id, plan.spec
-        work.phase("network", percent=50)
-        if spec.interfaces:
-            work.step("network", Undo("take_away", {"instance_id": instance_id}))
-            self._side.put(instance_id, spec.interfaces)
-        work.phase("define", percent=60, message=instance_name(instance_id, spec))
-        work.step("define", Undo("undefine", {"instance_id": instance_id}))
-        self._host.define(plan)
-        work.phase("start", percent=80)
-        work.step("start", Undo("stop", {"instance_id": instance_id}))
-        self._host.start(instance_id)
-
-    def _make_files(self, plan: InstancePlan, work: Work) -> None:
-        """A folder, and in it the config drive: what its content is can be seen here too."""
-        instance_id = plan.instance_id
-        work.phase("image", percent=5, message=plan.spec.image.image_id)
-        work.phase("disks", percent=10)
-        work.step("files", Undo("remove_files", {"instance_id": instance_id}))
-        folder = self._host.instance_folder(instance_id)
-        _remove(self._host, instance_id)
-        folder.mkdir()
-        drive = config_drive(plan)
-        if drive is not None:
-            drive.write(folder / CONFIG_DRIVE)
 
 
 class FakeInstanceFiles(InstanceFiles):
@@ -169,13 +120,6 @@ class FakeInstanceFiles(InstanceFiles):
         """See InstanceFiles."""
         folder = self._host.instance_folder(request.instance_id)
         return pb.CheckInstanceOnDiskResponse(on_disk=folder.exists())
-
-
-def _without_builtin(blockers: list[ContractError], spec: InstanceSpec) -> list[ContractError]:
-    """Images that are not in the store; the built-in one always is."""
-    if spec.image.image_id != BUILTIN_IMAGE:
-        return blockers
-    return [blocker for blocker in blockers if blocker.field != "spec.image.image_id"]
 
 
 def _remove(host: FakeHost, instance_id: str) -> list[str]:

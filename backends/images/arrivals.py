@@ -8,6 +8,7 @@ fetch ──▶ verify ──▶ inspect ──▶ store
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 from virtrpc.v1.image_pb2 import Image, ImageDeclaration, ImageOrigin
@@ -104,12 +105,24 @@ class Arrivals:
         with incoming.writing() as file:
             digests = self._fetch(arrival, incoming, file, chunks, work)
             image = self._checked(arrival, file, digests, work)
-        image.size_bytes = incoming.size_bytes
-        work.phase("store", percent=98)
-        work.step("store")
-        incoming.finish(image)
-        work.commit()
-        return self.finished(arrival.image_id, work) or image
+        return self._put(image, incoming, work)
+
+    def expect(self, work: Work) -> Path:
+        """Where another program is to write the file of an image; `take_written` then takes it."""
+        work.step("image", Undo(UNDO_ARRIVAL, {"operation_id": work.operation_id}))
+        return IncomingImage(self._store, work.operation_id).place_to_write()
+
+    def take_written(self, arrival: Arrival, work: Work) -> Image:
+        """Takes an image that was written to where it was expected."""
+        incoming = IncomingImage(self._store, work.operation_id)
+        with incoming.written() as file:
+            limit_bytes = self._store.policy.limits_of(arrival.declared).size_bytes
+            if incoming.size_bytes > limit_bytes:
+                raise too_large("file", limit_bytes)
+            work.phase("verify", percent=_FETCH_SHARE_PERCENT)
+            digests = _read(file, work, _SHA256)
+            image = self._checked(arrival, file, digests, work)
+        return self._put(image, incoming, work)
 
     def finished(self, image_id: str, work: Work) -> Image | None:
         """Ends an arrival that is past its point of no return, also after a crash.
@@ -126,6 +139,15 @@ class Arrivals:
     def discard(self, operation_id: str) -> None:
         """Undo of an arrival: throws away what had come."""
         IncomingImage(self._store, operation_id).discard()
+
+    def _put(self, image: Image, incoming: IncomingImage, work: Work) -> Image:
+        """Makes what has come, and was checked, an image of the store."""
+        image.size_bytes = incoming.size_bytes
+        work.phase("store", percent=98)
+        work.step("store")
+        incoming.finish(image)
+        work.commit()
+        return self.finished(image.image_id, work) or image
 
     def _fetch(
         self,
@@ -177,13 +199,19 @@ class Arrivals:
         algorithm = checksum.partition(":")[0]
         if algorithm == _SHA256 and image.checksum:
             return False
-        digests = Digests(algorithm)
         _, file = self._store.open(image.image_id)
         with file:
-            while chunk := file.read(_READ_BYTES):
-                work.checkpoint()
-                digests.update(chunk)
-        return digests.checksum(algorithm) == checksum
+            return _read(file, work, algorithm).checksum(algorithm) == checksum
+
+
+def _read(file: IO[bytes], work: Work, algorithm: str) -> Digests:
+    """The digest of a whole file."""
+    digests = Digests(algorithm)
+    file.seek(0)
+    while chunk := file.read(_READ_BYTES):
+        work.checkpoint()
+        digests.update(chunk)
+    return digests
 
 
 def _tell(come_bytes: int, size_bytes: int, work: Work) -> None:

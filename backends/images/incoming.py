@@ -20,6 +20,8 @@ from virtrpc.v1.image_pb2 import Image
 
 from backends.durable_files import write_durably
 from backends.errors import ContractError, HypervisorError
+from backends.images import qemu_img
+from backends.images.inspection import open_regular
 from backends.images.records import to_text
 from backends.images.refusals import image_differs, no_room, too_large
 from backends.images.store import ImageStore
@@ -59,19 +61,38 @@ class IncomingImage:
         self.size_bytes = 0
         self._operation_id = operation_id
         self._store = store
-        self._path = store.folder / ".incoming" / operation_id
+        self._path = store.incoming_folder / operation_id
         self._record = self._path.with_name(f"{operation_id}.json")
+
+    def place_to_write(self) -> Path:
+        """Where its file is to be; other accounts that know its name get there."""
+        with telling_disk_errors():
+            self._path.parent.mkdir(exist_ok=True)
+            self._path.parent.chmod(0o711)
+        return self._path
 
     @contextmanager
     def writing(self) -> Iterator[IO[bytes]]:
         """Its file, new; on disk when the block has ended well."""
+        path = self.place_to_write()
         with telling_disk_errors():
-            self._path.parent.mkdir(mode=0o700, exist_ok=True)
-            file = self._path.open("w+b", buffering=0)
+            file = path.open("w+b", buffering=0)
         with file:
             yield file
             with telling_disk_errors():
                 os.fsync(file.fileno())
+
+    @contextmanager
+    def written(self) -> Iterator[IO[bytes]]:
+        """Its file, which another program has written; it is the daemon's, and on disk."""
+        with telling_disk_errors():
+            qemu_img.take_output(self._path)
+            file = open_regular(self._path)
+        with file:
+            with telling_disk_errors():
+                os.fsync(file.fileno())
+            self.size_bytes = os.fstat(file.fileno()).st_size
+            yield file
 
     def append(self, file: IO[bytes], data: bytes, *, limit_bytes: int) -> None:
         """The next bytes; raises NoRoomError above the limit and where the disk is full."""

@@ -4,12 +4,14 @@ As root it runs as `nobody`, so a file that it is to write is made beforehand an
 it; what it is to read must be readable by everybody, or by the user that it is run as.
 """
 
+import contextlib
 import errno
 import os
 import pwd
 import signal
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +21,13 @@ TIMEOUT_S = 300.0
 _MEMORY_BYTES = 2 << 30
 _CPU_S = 600
 _OPEN_FILES = 128
+_TICK_S = 0.25
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SAID_WHEN_FULL = (b"No space left on device", b"Disk quota exceeded", b"File too large")
+
+
+def _nothing() -> None:
+    """Nobody wants to know of the time that passes."""
 
 
 @dataclass(frozen=True)
@@ -53,33 +60,40 @@ def run(
     account: Account | None = None,
     max_file_bytes: int | None = None,
     timeout_s: float = TIMEOUT_S,
+    tick: Callable[[], None] = _nothing,
 ) -> bytes:
     """Runs `qemu-img COMMAND`; gives what it says. Blocks.
 
-    It writes no file beyond `max_file_bytes`. Raises NoRoomError on a full disk, else
-    HypervisorError with its last line.
+    It writes no file beyond `max_file_bytes`. `tick` is called a few times a second, and
+    ends it by raising. Raises NoRoomError on a full disk, else HypervisorError with its
+    last line.
     """
     confined = _confined(account or Account.unprivileged(), max_file_bytes)
-    try:
-        done = subprocess.run(
-            [*confined, "qemu-img", command, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout_s,
-            check=False,
-            cwd="/",
-            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
-        )
-    except subprocess.TimeoutExpired as error:
-        raise HypervisorError(f"qemu-img {command} took longer than {timeout_s:g} s") from error
-    if done.returncode == 0:
-        return done.stdout
-    # The program says it in no other way than by the C library's message.
-    ended_by_limit = done.returncode == -signal.SIGXFSZ
-    if ended_by_limit or any(message in done.stderr for message in _SAID_WHEN_FULL):
+    with subprocess.Popen(
+        [*confined, "qemu-img", command, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd="/",
+        env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
+    ) as process:
+        try:
+            said, complaint = _ended(process, command, timeout_s, tick)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode == 0:
+        return said
+    ended_by_limit = process.returncode == -signal.SIGXFSZ
+    if ended_by_limit or says_full(complaint):
         raise _full()
-    lines = done.stderr.decode("utf-8", "replace").strip().splitlines()
+    lines = complaint.decode("utf-8", "replace").strip().splitlines()
     raise HypervisorError(f"qemu-img {command} failed: {lines[-1] if lines else 'no message'}")
+
+
+def says_full(complaint: bytes) -> bool:
+    """Whether QEMU's programs complain of a full disk: told by the C library's message alone."""
+    return any(message in complaint for message in _SAID_WHEN_FULL)
 
 
 def make_output(path: Path) -> None:
@@ -100,6 +114,18 @@ def take_output(path: Path) -> None:
     """Takes a file back that qemu-img has written; libvirt gives it to QEMU's user itself."""
     if os.geteuid() == 0:
         os.chown(path, 0, 0, follow_symlinks=False)
+
+
+def _ended(
+    process: "subprocess.Popen[bytes]", command: str, timeout_s: float, tick: Callable[[], None]
+) -> tuple[bytes, bytes]:
+    """What a program has said and complained of, at its end."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=min(_TICK_S, timeout_s))
+        tick()
+    raise HypervisorError(f"qemu-img {command} took longer than {timeout_s:g} s")
 
 
 def _confined(account: Account | None, max_file_bytes: int | None) -> Sequence[str]:

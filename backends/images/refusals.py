@@ -84,6 +84,16 @@ def image_differs(image_id: str) -> ContractError:
     )
 
 
+def image_exists(image_id: str) -> ContractError:
+    """The id of an image that is to be made is taken."""
+    return AlreadyExistsError(
+        f"image {image_id} is in the store already",
+        reason="IMAGE_EXISTS",
+        field="image_id",
+        metadata={"image_id": image_id},
+    )
+
+
 def image_not_found(image_id: str, *, field: str = "image_id") -> ContractError:
     """The store has no such image."""
     return NotFoundError(

@@ -80,6 +80,11 @@ class ImageStore:
         self._readers: dict[str, weakref.WeakSet[StoredImage | _Pin]] = {}
         self._claimed: set[str] = set()
 
+    @property
+    def incoming_folder(self) -> Path:
+        """Where files are that are on their way into the store."""
+        return self.folder / ".incoming"
+
     def find(self, image_id: str, *, field: str) -> StoredImage:
         """The image of an id, which `field` of the request names.
 

@@ -43,14 +43,17 @@ class ImageUsers:
                 for path in _chain(Path(disk.source), follow=follow):
                     if path in ids_by_path:
                         yield instance.instance_id, ids_by_path[path]
-        for disk_path in self._lingering():
+        for instance_id, disk_path in self._lingering():
             for path in _chain(disk_path, follow=True):
                 if path in ids_by_path:
-                    yield disk_path.parent.name, ids_by_path[path]
+                    yield instance_id, ids_by_path[path]
 
-    def _lingering(self) -> Iterator[Path]:
-        if self._instance_folders is not None:
-            yield from self._instance_folders.glob("*/*.qcow2")
+    def _lingering(self) -> Iterator[tuple[str, Path]]:
+        """Disks in folders of instances, those among them that may be put back."""
+        folders = self._instance_folders
+        if folders is not None:
+            for path in folders.glob("*/**/*.qcow2"):
+                yield path.relative_to(folders).parts[0], path
 
 
 def _named(spec: InstanceSpec) -> Iterator[str]:

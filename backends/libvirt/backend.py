@@ -22,6 +22,7 @@ from backends.interfaces.verbs import HostInterfaces
 from backends.libvirt.adoption import LibvirtAdoption
 from backends.libvirt.connection import Connection
 from backends.libvirt.counters import Counters
+from backends.libvirt.definition import power_on
 from backends.libvirt.diagnostics import LibvirtDiagnostics
 from backends.libvirt.domains import Domains
 from backends.libvirt.embedded import EmbeddedRoot, Reaper, is_embedded
@@ -42,8 +43,12 @@ from backends.libvirt.migration import LibvirtMigrationDriver
 from backends.libvirt.network_features import NOT_REAL
 from backends.libvirt.power import LibvirtPower
 from backends.libvirt.probe import Probed, probe
+from backends.libvirt.rebuild import LibvirtRebuild
+from backends.libvirt.rescue import LibvirtRescue
 from backends.libvirt.resources import HostResources
 from backends.libvirt.shares import LibvirtShares
+from backends.libvirt.snapshots import LibvirtSnapshots
+from backends.libvirt.spawning import Spawning
 from backends.libvirt.suspension import LibvirtSuspension
 from backends.loading import BackendOptions
 from backends.migration.book import MigrationBook
@@ -83,6 +88,12 @@ class LibvirtBackend(Backend):
         interface_host = LibvirtInterfaceHost(self._domains, self._probed)
         interfaces = HostInterfaces(interface_host, self._side)
         suspension = LibvirtSuspension(self._domains)
+        snapshots = LibvirtSnapshots(self._domains, self.image_store, guest)
+        spawning = Spawning(
+            self._domains, self._folders, self.image_store, self._probed, self._side
+        )
+        rebuild = LibvirtRebuild(self._domains, self._folders, self.image_store, spawning)
+        rescue = LibvirtRescue(self._domains, self._folders, self.image_store)
         adoption = LibvirtAdoption(self._domains, self._folders, image_dir=options.image_dir)
         self.migrations = MigrationBook(options.state_dir / "migrations")
         self._migrations = HostMigrations(
@@ -100,14 +111,7 @@ class LibvirtBackend(Backend):
         )
         shares = LibvirtShares(self._domains, self._probed, options.share_dirs)
         self._facets = (
-            LibvirtLifecycle(
-                self._domains,
-                self._folders,
-                self.image_store,
-                self._probed,
-                self._side,
-                migrations=self.migrations,
-            ),
+            LibvirtLifecycle(self._domains, self._folders, spawning, self._side, self.migrations),
             LibvirtInstanceFiles(self._domains, self._folders, self._side),
             interfaces,
             HostFiltering(interface_host, self._firewall, HostDevices()),
@@ -116,6 +120,9 @@ class LibvirtBackend(Backend):
             guest,
             LibvirtDiagnostics(self._domains),
             LibvirtIntent(self._domains, reclaim_after_s=options.reclaim_after_s),
+            rebuild,
+            rescue,
+            snapshots,
             shares,
             images,
             adoption,
@@ -138,6 +145,10 @@ class LibvirtBackend(Backend):
             "force_off": lambda instance_id: force_off(self._domains, instance_id),
             "take_away": self._side.take_away,
             **interfaces.undo,
+            "power_on": lambda instance_id: power_on(self._domains, instance_id),
+            **rebuild.undo,
+            **rescue.undo,
+            **snapshots.undo,
             **images.undo,
             **self._migrations.undo,
         }

@@ -14,6 +14,7 @@ from pathlib import Path
 import libvirt
 import structlog
 from virtrpc.v1.instance_pb2 import Instance, MachineState
+from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Observer
@@ -28,7 +29,7 @@ from backends.libvirt.starts import pid_folder
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.element import parse, to_text
 from backends.libvirt.xml.metadata import InstanceMetadata
-from backends.specification import require_managed
+from backends.specification import instance_name, require_managed
 
 _LOCKS = 64
 _LAST_READ_S = 2
@@ -97,6 +98,11 @@ class Domains:
             if is_gone(error):
                 return None
             raise self.failed(error) from error
+
+    def namesakes(self, instance_id: str, spec: InstanceSpec) -> list[Instance]:
+        """Instances that have the id, or the name of a specification, already."""
+        found = (self.find(instance_id), self.find_name(instance_name(instance_id, spec)))
+        return [self.read(domain) for domain in found if domain is not None]
 
     def managed(self, instance_id: str) -> tuple[libvirt.virDomain, Instance]:
         """Domain and facts of an instance that the service may change.

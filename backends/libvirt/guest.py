@@ -3,7 +3,10 @@
 import base64
 import posixpath
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import libvirt
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.types_pb2 import PowerState
 
@@ -95,6 +98,25 @@ class LibvirtGuestAgent(GuestAgent):
         self._forget_thaw(request.instance_id)
         thawed = agent.call("guest-fsfreeze-thaw", timeout_s=_FREEZE_TIMEOUT_S)
         return pb.UnquiesceInstanceResponse(filesystems=thawed)
+
+    @contextmanager
+    def frozen(self, domain: libvirt.virDomain, work: Work) -> Iterator[None]:
+        """The guest's filesystems are frozen inside; if they were before, they are after it too."""
+        instance_id, agent = domain.UUIDString(), Agent(self._domains, domain)
+        if agent.call("guest-fsfreeze-status") == "frozen":
+            yield
+            return
+        work.step("freeze", Undo("thaw", {"instance_id": instance_id}))
+        self._thaw_after(instance_id, _DEFAULT_THAW_AFTER_S)
+        agent.call("guest-fsfreeze-freeze", timeout_s=_FREEZE_TIMEOUT_S)
+        try:
+            yield
+        finally:
+            self.thaw(instance_id)
+
+    def agent_blockers(self, domain: libvirt.virDomain) -> list[ContractError]:
+        """That an agent answers in a running guest."""
+        return Agent(self._domains, domain).blockers()
 
     def thaw(self, instance_id: str) -> None:
         """Thaws what may be frozen; nothing where no agent answers (any more)."""

@@ -140,6 +140,9 @@ def add_own(instance: Instance, own: metadata.InstanceMetadata) -> None:
     instance.bootable = own.bootable
     if own.reclaim_at is not None:
         instance.reclaim_at.CopyFrom(own.reclaim_at)
+    if own.rescue is not None:
+        instance.rescued, instance.rescue_image_id = True, own.rescue.image_id
+        instance.rescued_at.CopyFrom(own.rescue.since)
 
 
 def read_machine(domain: Domain) -> MachineState:

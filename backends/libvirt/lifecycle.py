@@ -3,23 +3,19 @@
 import libvirt
 import structlog
 from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from backends.contract import InstanceFiles, Lifecycle
 from backends.errors import ContractError, InstanceNotFoundError, WrongStateError
-from backends.images import ImageStore
 from backends.interfaces.side import InterfaceSide
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.errors import is_gone
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.instances import add_live_counters
-from backends.libvirt.probe import Probed
 from backends.libvirt.spawning import Spawning
 from backends.migration.book import MigrationBook
 from backends.plan import InstancePlan
 from backends.specification import (
     existing,
-    instance_name,
     require_managed,
 )
 from backends.work import Work
@@ -42,22 +38,20 @@ class LibvirtLifecycle(Lifecycle):
         self,
         domains: Domains,
         folders: InstanceFolders,
-        images: ImageStore,
-        probed: Probed,
+        spawning: Spawning,
         side: InterfaceSide,
-        *,
         migrations: MigrationBook,
     ) -> None:
         self._domains = domains
         self._folders = folders
+        self._spawning = spawning
         self._side = side
         self._migrations = migrations
-        self._spawning = Spawning(domains, folders, images, probed, side)
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
         """See Lifecycle."""
         instance_id, spec = request.instance_id, request.spec
-        same = existing(instance_id, spec, self._namesakes(instance_id, spec))
+        same = existing(instance_id, spec, self._domains.namesakes(instance_id, spec))
         if same is not None:
             work.ready()
             return same
@@ -96,14 +90,6 @@ class LibvirtLifecycle(Lifecycle):
             work.step("files")
             self._folders.remove(request.instance_id)
         return pb.DestroyInstanceResponse(already_gone=domain is None)
-
-    def _namesakes(self, instance_id: str, spec: InstanceSpec) -> list[pb.Instance]:
-        """Instances that have the id or the name already."""
-        found = (
-            self._domains.find(instance_id),
-            self._domains.find_name(instance_name(instance_id, spec)),
-        )
-        return [self._domains.read(domain) for domain in found if domain is not None]
 
 
 class LibvirtInstanceFiles(InstanceFiles):

@@ -24,6 +24,7 @@ from backends.libvirt.xml.capabilities import (
 )
 
 _NOT_YET = "this backend does not do it yet"
+_NO_GUESTS = "libvirt's test driver runs no guests"
 _MACHINE_TYPE = "q35"
 _MIGRATIONS = (
     *("live_migrate_instance", "abort_live_migration", "force_complete_live_migration"),
@@ -74,7 +75,12 @@ def probe(
         **network_features(connection, uri, why_no_filter=why_no_filter),
         **migration_features(lacks),
     }
-    without_shares = into.features["virtiofs"]
+    missing = {
+        **_missing(split.path, kind),
+        "mount_share": into.features["virtiofs"],
+        "snapshot_instance": _NO_GUESTS if kind == "test" else "",
+        **dict.fromkeys(FIREWALL_VERBS, why_no_filter),
+    }
     return HypervisorFacts(
         hypervisor_type=connection.getType(),
         hypervisor_version=_dotted(connection.getVersion()),
@@ -83,11 +89,7 @@ def probe(
         connection=f"{split.scheme}://{split.hostname or ''}{split.path}",
         virt_type=kind,
         virt_type_reason=reason,
-        missing={
-            **_missing(split.path, kind),
-            **({"mount_share": without_shares} if without_shares else {}),
-            **(dict.fromkeys(FIREWALL_VERBS, why_no_filter) if why_no_filter else {}),
-        },
+        missing={verb: why for verb, why in missing.items() if why},
         features=into.features,
     )
 
@@ -109,13 +111,12 @@ def _features(probed: Probed) -> dict[str, str]:
     uefi = "efi" in guests.firmware
     secure = uefi and guests.secure_loader and has_secure_boot()
     tpm = guests.tpm_emulator and shutil.which("swtpm") and shutil.which("swtpm_setup")
-    no_guests = "libvirt's test driver runs no guests"
     return {
         "image_qcow2": "",
         "image_raw": "",
         "rng": "",
         "guest_agent": "",
-        "watchdog": "" if real else no_guests,
+        "watchdog": "" if real else _NO_GUESTS,
         "config_drive_openstack": "",
         "config_drive_nocloud": "",
         "uefi": "" if uefi else "no UEFI firmware is installed (Debian: package ovmf)",
@@ -136,7 +137,7 @@ def _shares(guests: GuestCapabilities, *, no_guests: bool) -> dict[str, str]:
     """Whether directories can be shared; no virtiofsd of QEMU's own serves them read-only."""
     why = ""
     if no_guests:
-        why = "libvirt's test driver runs no guests"
+        why = _NO_GUESTS
     elif "virtiofs" not in guests.filesystem_drivers:
         why = "QEMU has no virtiofs device"
     elif not virtiofsd_is_there():
@@ -172,7 +173,7 @@ def _filesystems() -> dict[str, str]:
 def _missing(path: str, virt_type: str) -> dict[str, str]:
     """Verbs that this driver of libvirt cannot carry out, and why."""
     if virt_type == "test":
-        why = "libvirt's test driver runs no guests"
+        why = _NO_GUESTS
         return dict.fromkeys((*_MIGRATIONS, "compare_cpu"), why)
     if path == "/embed":
         return dict.fromkeys(_MIGRATIONS, "the embedded driver migrates no guests: use libvirtd")
@@ -185,7 +186,7 @@ def _virt_type(uri: str, asked: str) -> tuple[str, str]:
     libvirt announces KVM wherever the module is, even where guests then hang.
     """
     if urlsplit(uri).scheme.startswith("test"):
-        return "test", "libvirt's test driver runs no guests"
+        return "test", _NO_GUESTS
     if asked != "auto":
         return asked, f"configured: --virt-type {asked}"
     flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")

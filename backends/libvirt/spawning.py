@@ -3,30 +3,28 @@
 image → disks → network → define → start
 """
 
-from pathlib import Path
+from collections.abc import Callable
 
 import libvirt
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import PowerState
 
-from backends.config_drive import config_drive
 from backends.console_log import ConsoleLog
 from backends.errors import ContractError
 from backends.images import ImageStore
 from backends.interfaces.side import InterfaceSide
-from backends.libvirt.blank_disks import make_blank_disk
-from backends.libvirt.blueprint import Place, disk_path, domain_xml, unsupported
-from backends.libvirt.disks import make_overlay
+from backends.libvirt.blueprint import Place, domain_xml, unsupported
 from backends.libvirt.domains import Domains
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.host_limits import host_limits
 from backends.libvirt.host_room import HostRoomBook
+from backends.libvirt.memento import Memento
 from backends.libvirt.networks import network_errors
+from backends.libvirt.own_disks import kept_files, make_disks, remove_files
 from backends.libvirt.placement import Placement
 from backends.libvirt.probe import Probed
 from backends.libvirt.xml.metadata import InstanceMetadata
 from backends.plan import InstancePlan
-from backends.plan.disks import PlannedDisk
 from backends.redaction import redacted
 from backends.specification import (
     SpecImages,
@@ -55,17 +53,51 @@ class Spawning:
         self._side = side
         self._rooms = HostRoomBook(domains, folders, probed)
 
-    def spawn(self, plan: InstancePlan, work: Work) -> Instance:
-        """Checks a plan, then makes it and starts it."""
+    def spawn(
+        self,
+        plan: InstancePlan,
+        work: Work,
+        *,
+        keep_ephemeral: bool = False,
+        told: Callable[[list[ContractError]], list[ContractError]] = list,
+    ) -> Instance:
+        """Checks a plan, then makes it and starts it.
+
+        Ephemeral disks that an instance of that id has left here may be kept. `told` may
+        say blockers otherwise.
+        """
         images = SpecImages(plan.spec, self._images)
         interfaces = plan.spec.interfaces
         with (
             self._rooms.placed(plan) as (placement, lacking),
             self._side.claimed(plan.instance_id, interfaces) as taken,
         ):
-            work.ready([*self._blockers(plan, images), *lacking, *taken])
-            place = self._make_files(plan, images, placement, work)
+            work.ready(told([*self._blockers(plan, images), *lacking, *taken]))
+            place = self._make_files(plan, images, placement, work, keep_ephemeral=keep_ephemeral)
             return self._make_domain(plan, place, work)
+
+    def place(self, plan: InstancePlan, images: SpecImages, placement: Placement) -> Place:
+        """What of the host goes into the domain of a plan."""
+        folder = self._folders.of(plan.instance_id)
+        log = ConsoleLog.found_in(folder) or ConsoleLog.new(folder)
+        return Place(
+            virt_type=self._probed.virt_type,
+            emulator=self._probed.emulator,
+            root_disk=folder / "root.qcow2" if images.root is not None else None,
+            kernel=images.kernel,
+            ramdisk=images.ramdisk,
+            console_log=log.path,
+            placement=placement,
+        )
+
+    def rebuild_blockers(self, plan: InstancePlan, images: SpecImages) -> list[ContractError]:
+        """What stands in the way of other disks for an instance that has its place already."""
+        return [
+            *images.blockers,
+            *boot_source_blockers(plan.spec),
+            *unsupported(plan.spec),
+            *plan.disk_blockers(self._probed.features, self._rooms.room()),
+        ]
 
     def _blockers(self, plan: InstancePlan, images: SpecImages) -> list[ContractError]:
         return [
@@ -87,27 +119,29 @@ class Spawning:
         ]
 
     def _make_files(
-        self, plan: InstancePlan, images: SpecImages, placement: Placement, work: Work
+        self,
+        plan: InstancePlan,
+        images: SpecImages,
+        placement: Placement,
+        work: Work,
+        *,
+        keep_ephemeral: bool,
     ) -> Place:
         instance_id = plan.instance_id
         work.phase("image", percent=5, message=plan.spec.image.image_id)
         work.phase("disks", percent=10, message=instance_name(instance_id, plan.spec))
-        work.step("files", Undo("remove_files", {"instance_id": instance_id}))
-        self._folders.remove(instance_id)  # what an instance of that id once left
-        folder = self._folders.make(instance_id)
-        images.mark_used()
-        for disk in plan.disks:
-            work.checkpoint()
-            _make_disk(plan, disk, images, disk_path(folder, disk))
-        return Place(
-            virt_type=self._probed.virt_type,
-            emulator=self._probed.emulator,
-            root_disk=folder / "root.qcow2" if images.root is not None else None,
-            kernel=images.kernel,
-            ramdisk=images.ramdisk,
-            console_log=ConsoleLog.new(folder).path,
-            placement=placement,
-        )
+        folder = self._folders.of(instance_id)
+        keep = kept_files(plan, folder) if keep_ephemeral else frozenset[str]()
+        if keep:
+            work.step("files", Undo("put_back", {"instance_id": instance_id}))
+            Memento(folder).take("")
+            remove_files(folder, keep=keep)
+        else:
+            work.step("files", Undo("remove_files", {"instance_id": instance_id}))
+            self._folders.remove(instance_id)  # what an instance of that id once left
+            self._folders.make(instance_id)
+        make_disks(plan, images, folder, checkpoint=work.checkpoint, keep=keep)
+        return self.place(plan, images, placement)
 
     def _make_domain(self, plan: InstancePlan, place: Place, work: Work) -> Instance:
         instance_id = plan.instance_id
@@ -133,6 +167,7 @@ class Spawning:
             raise self._domains.failed(error) from error
         work.commit()
         self._side.book.give_up(instance_id)
+        Memento(place.folder).forget()
         return self._domains.tell(domain)
 
     def _define(self, plan: InstancePlan, xml: str) -> libvirt.virDomain:
@@ -144,15 +179,3 @@ class Spawning:
             if taken is not None:
                 existing(plan.instance_id, plan.spec, [self._domains.read(taken)])
             raise
-
-
-def _make_disk(plan: InstancePlan, disk: PlannedDisk, images: SpecImages, path: Path) -> None:
-    """Makes a disk's file, which nobody but the daemon and the guest's process may read."""
-    drive = config_drive(plan) if disk.role == "config" else None
-    if drive is not None:
-        drive.write(path)
-    elif disk.role == "root" and images.root is not None:
-        make_overlay(path, images.root, size_bytes=disk.size_bytes)
-        path.chmod(0o600)
-    else:
-        make_blank_disk(path, disk)

@@ -4,7 +4,7 @@ Names go by bus, as Nova gives them: the root disk first, the flavor's ephemeral
 and swap disks, the further ones in their order, the config drive last of all ("vdz").
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from string import ascii_lowercase
@@ -29,6 +29,8 @@ _BUS_OF_PREFIX = {
     "sd": spec_pb2.DISK_BUS_SCSI,
     "hd": spec_pb2.DISK_BUS_IDE,
 }
+OWN_ROLES = ("root", "ephemeral", "swap", "config")
+"""Of disks that are made with an instance."""
 _BUSES_NOT_CARRIED_OUT = (spec_pb2.DISK_BUS_IDE, spec_pb2.DISK_BUS_NVME)
 _HARD_DISK = (spec_pb2.DISK_DEVICE_TYPE_UNSPECIFIED, spec_pb2.DISK_DEVICE_TYPE_DISK)
 
@@ -38,7 +40,7 @@ class PlannedDisk:
     """A disk that is made with the instance, and lives and dies with it."""
 
     role: str
-    """One of "root", "ephemeral", "swap" and "config"."""
+    """One of OWN_ROLES."""
     device_name: str
     bus: "spec_pb2.DiskBus.ValueType"
     size_bytes: int = 0
@@ -90,7 +92,7 @@ class _Names:
 
     def free(self, bus: "spec_pb2.DiskBus.ValueType") -> str:
         """The next free name of a bus, now taken."""
-        name = next(name for name in _names(_PREFIXES[bus]) if name not in self._taken)
+        name = free_name(bus, self._taken)
         self._taken.add(name)
         return name
 
@@ -106,6 +108,11 @@ class _Names:
             why = f"another disk has the name {name}"
             raise InvalidArgumentError(why, field=at, reason="DEVICE_NAME_TAKEN")
         self._taken.add(name)
+
+
+def free_name(bus: "spec_pb2.DiskBus.ValueType", taken: Container[str]) -> str:
+    """The first name of a bus that no disk has."""
+    return next(name for name in _names(_PREFIXES[bus]) if name not in taken)
 
 
 def asked_name(device: BlockDevice) -> str:

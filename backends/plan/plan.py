@@ -47,6 +47,10 @@ class InstancePlan:
             *disk_errors(self.disks, room),
         ]
 
+    def disk_blockers(self, features: Mapping[str, str], room: Room) -> list[ContractError]:
+        """As `blockers`, for an instance that has its memory already."""
+        return [*self.errors, *unmet(self.needs, features), *disk_errors(self.disks, room)]
+
     @property
     def needs(self) -> tuple[Need, ...]:
         """What the host must be able to do."""

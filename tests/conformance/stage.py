@@ -14,7 +14,7 @@ from virtrpc.v1.instance_pb2 import Instance
 
 from backends.contract import GuestAgent
 from tests.crash.caller import TIMEOUT_S, VERBS, Caller
-from tests.crash.cases import DESTROY, SOURCE, SPAWN, Case
+from tests.crash.cases import DESTROY, EMPTY, SOURCE, SPAWN, Case
 from tests.daemon import Connection, DaemonProcess
 from tests.instances import agent_answers, destroyed
 
@@ -30,17 +30,20 @@ class Stage:
         self._shared = self._caller()
         self._as_spawned: Instance | None = None
         (daemon.sources / SOURCE).write_bytes(bytes(1 << 16))
+        self._empty = daemon.image_dir / f"{EMPTY}.raw"
         request = host_pb2.GetCapabilitiesRequest()
         found = connection.hosts.GetCapabilities(request, timeout=TIMEOUT_S).capabilities
         self._supported = {capability.name for capability in found if capability.supported}
 
     def __enter__(self) -> "Stage":
+        self._empty.write_bytes(bytes(1 << 20))
         self._shared.prepare(Case("", [SPAWN]))
         self._as_spawned = facts(self._shared)
         return self
 
     def __exit__(self, *_: object) -> None:
         destroyed(self._connection, self._shared.instance_id)
+        self._empty.unlink()
 
     def can(self, case: Case) -> bool:
         """The backend does it here."""

@@ -31,7 +31,7 @@ class Caller:
     def prepare(self, case: Case) -> None:
         """Brings the host to where the case begins."""
         for earlier in case.before:
-            self._invoke_to_the_end(earlier.verb, fields=earlier.fields, labels=earlier.labels)
+            self._invoke_to_the_end(earlier.verb, fields=earlier.fields, spec=earlier.spec)
 
     def call_case(self, case: Case, *, request_id: str) -> Operation | None:
         """Calls the case's verb; gives the operation of a long-running one."""
@@ -41,12 +41,12 @@ class Caller:
     def answer(self, case: Case, **more: Any) -> Message:
         """What the case's verb answers; of a stream the first message."""
         return self._invoke(
-            case.verb, fields={**case.fields, **more}, labels=case.labels, more=case.more
+            case.verb, fields={**case.fields, **more}, spec=case.spec, more=case.more
         )
 
     def call(self, name: str, **fields: Any) -> Message:
         """Calls a verb, waits for its end, which is a success, and gives its reply."""
-        return self._invoke_to_the_end(name, fields=fields, labels={})
+        return self._invoke_to_the_end(name, fields=fields, spec={})
 
     def ended(self, operation_id: str) -> Operation:
         """The operation when it has ended."""
@@ -62,27 +62,20 @@ class Caller:
         reply = self.connection.instances.ListInstances(request, timeout=TIMEOUT_S)
         return next((i for i in reply.instances if i.instance_id == self.instance_id), None)
 
-    def _invoke_to_the_end(
-        self, name: str, *, fields: Fields, labels: Mapping[str, str]
-    ) -> Message:
-        reply = self._invoke(name, fields=fields, labels=labels)
+    def _invoke_to_the_end(self, name: str, *, fields: Fields, spec: Fields) -> Message:
+        reply = self._invoke(name, fields=fields, spec=spec)
         if isinstance(reply, Operation):
             reply = self.ended(reply.operation_id)
             assert not reply.HasField("error"), reply
         return reply
 
     def _invoke(
-        self,
-        name: str,
-        *,
-        fields: Fields,
-        labels: Mapping[str, str],
-        more: Sequence[Fields] = (),
+        self, name: str, *, fields: Fields, spec: Fields, more: Sequence[Fields] = ()
     ) -> Message:
         verb = VERBS[name]
         request = self._request(verb, fields)
         if isinstance(request, instance_pb2.SpawnInstanceRequest):
-            request.spec.CopyFrom(small_spec(self.backend, self.instance_id, labels))
+            request.spec.CopyFrom(small_spec(self.backend, self.instance_id, spec))
         return self._sent(verb, request, [self._request(verb, fields) for fields in more])
 
     def _sent(self, verb: Verb, first: Message, more: Sequence[Message]) -> Message:

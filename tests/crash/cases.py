@@ -18,6 +18,7 @@ from tests.images import guest_cmdline
 
 Fields = Mapping[str, Any]
 SOURCE = "source.raw"
+EMPTY = "empty"  # a disk that nothing boots from: such a machine costs no time
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ class Case:
     before: Sequence["Case"] = ()
     """Verbs that bring the host to where this one is called."""
     fields: Fields = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    """Labels of the instance: faults of the fake."""
+    spec: Fields = field(default_factory=dict)
+    """Of a spawn: what its specification has beyond the smallest; labels are faults of the fake."""
     name: str = ""
     wrong: Sequence["Case"] | None = None
     """Verbs that bring an instance to where this one is refused; empty: it never is. To be said
@@ -57,6 +58,7 @@ class Case:
 
 
 SPAWN = Case("SpawnInstance", wrong=(), unknown="")
+SPAWN_WITH_DISK = Case("SpawnInstance", spec={"image": {"image_id": EMPTY}})
 DESTROY = Case("DestroyInstance", [SPAWN], {"destroy_disks": True}, wrong=(), unknown="")
 OFF = Case("PowerOffInstance", [SPAWN], {"timeout": {"seconds": 0}}, wrong=())
 PAUSE = Case("PauseInstance", [SPAWN], wrong=[SPAWN, OFF])
@@ -69,11 +71,23 @@ MOUNT = Case("MountShare", IS_OFF, {**SHARE, "tag": "share", "path": "{sources}"
 WITH_SHARE = [*IS_OFF, MOUNT]
 IMAGE = {"image_id": "image-{key}"}
 RAW = {"format": spec_pb2.DISK_FORMAT_RAW}
+SUSPENDED = [SPAWN_WITH_DISK, Case("SuspendInstance")]
+RESCUE = Case(
+    "RescueInstance",
+    [SPAWN_WITH_DISK],
+    {"rescue_image_id": EMPTY, "admin_password": "secret"},
+    wrong=SUSPENDED,
+)
+UNRESCUE = Case("UnrescueInstance", [SPAWN_WITH_DISK, RESCUE], wrong=())
+SNAPSHOT = Case("SnapshotInstance", [SPAWN_WITH_DISK], IMAGE, wrong=[SPAWN], refusal="NO_ROOT_DISK")
+REBUILD = Case(
+    "RebuildInstance", [SPAWN_WITH_DISK], {"image": {"image_id": EMPTY}}, wrong=SUSPENDED
+)
 PULL = Case(
     "PullImage",
     fields={**IMAGE, "file": {"path": "{sources}/" + SOURCE}, "declared": RAW},
 )
-FOREIGN = Case("SpawnInstance", labels={"fake/foreign": "yes"})
+FOREIGN = Case("SpawnInstance", spec={"labels": {"fake/foreign": "yes"}})
 AGGREGATE = {"aggregate_id": "{key}"}
 ADD = Case(
     "AddToAggregate",
@@ -178,6 +192,11 @@ CASES = (
     Case("UnfilterInstance", wrong=[SPAWN], unknown=""),
     Case("DeferFiltering"),
     Case("ApplyFiltering"),
+    RESCUE,
+    UNRESCUE,
+    SNAPSHOT,
+    REBUILD,
+    Case("PollRescuedInstances", fields={"timeout": {"seconds": 3600}}),
     PULL,
     Case("DeleteImage", [PULL], IMAGE),
     Case("ManageImageCache", fields={"max_unused_age": {"seconds": 86400}}),
@@ -266,24 +285,27 @@ READS = (
 FAILING_CASES = (
     Case(
         "SpawnInstance",
-        labels={"fake/spawn_instance.start": "fail"},
+        spec={"labels": {"fake/spawn_instance.start": "fail"}},
         name="spawn that fails",
     ),
     Case(
         "DestroyInstance",
-        [Case("SpawnInstance", labels={"fake/destroy_instance.files": "fail"})],
+        [Case("SpawnInstance", spec={"labels": {"fake/destroy_instance.files": "fail"}})],
         {"destroy_disks": True},
         name="destroy that fails",
     ),
 )
 
 
-def small_spec(
-    backend: str, instance_id: str, labels: Mapping[str, str] | None = None
-) -> InstanceSpec:
-    """The smallest guest that boots and has a disk: kernel and ramdisk, 96 MiB, 1 MiB of swap."""
-    spec = InstanceSpec(name=f"crash-{instance_id[:8]}", labels=labels)
+def small_spec(backend: str, instance_id: str, more: Fields | None = None) -> InstanceSpec:
+    """The smallest guest that boots and has a disk: kernel and ramdisk, 96 MiB, 1 MiB of swap.
+
+    One with an image boots nothing else.
+    """
+    spec = InstanceSpec(**{"name": f"crash-{instance_id[:8]}", **(more or {})})
     spec.flavor.vcpus, spec.flavor.memory_mib, spec.flavor.swap_mib = 1, 96, 1
+    if spec.image.image_id:
+        return spec
     spec.image.kernel_image_id, spec.image.ramdisk_image_id = "kernel", "ramdisk"
     spec.image.kernel_args = "console=ttyS0"
     if backend == "libvirt":

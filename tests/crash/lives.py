@@ -14,7 +14,7 @@ from virtrpc.v1.event_pb2 import EventCursor
 
 from service.verbs import host_verb_names
 from tests.crash.caller import Caller
-from tests.crash.cases import SOURCE, Case
+from tests.crash.cases import EMPTY, SOURCE, Case
 from tests.crash.dying_daemon import AFTER, BEFORE, DIED, Point, counted, counting, dying
 from tests.daemon import DaemonProcess
 from tests.events_seen import cursor_now
@@ -85,7 +85,9 @@ class Lives:
         self.sources = folder / "sources"
         self.sources.mkdir()
         (self.sources / SOURCE).write_bytes(bytes(1 << 20))
-        place_images(DaemonProcess(folder, backend=backend))
+        daemon = DaemonProcess(folder, backend=backend)
+        place_images(daemon)
+        (daemon.image_dir / f"{EMPTY}.raw").write_bytes(bytes(1 << 20))
 
     @contextmanager
     def life(self, plan: str = "", *, wait: bool = True) -> Iterator[DaemonProcess]:

@@ -1,16 +1,20 @@
-"""The daemon is killed around every write of a spawn and a destroy of a real guest."""
+"""The daemon is killed around every write of a spawn and a destroy of a real guest, and more."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.crash.cases import DESTROY, SPAWN
+from tests.crash.cases import DESTROY, REBUILD, RESCUE, SNAPSHOT, SPAWN, UNRESCUE
+from tests.crash.dying_daemon import BEFORE
 from tests.crash.lives import Call, Lives, places
 from tests.crash.verdict import end_machines, hold_through
 from tests.daemon import DaemonProcess
 
 pytestmark = pytest.mark.libvirt
+CASES = (SPAWN, DESTROY)
+# Verbs that remake a guest; the fake dies around every write of theirs.
+REMAKING = (RESCUE, UNRESCUE, SNAPSHOT, REBUILD)
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +28,17 @@ def lives(
 
 
 def test_death_around_every_write_leaves_a_guest_or_nothing(lives: Lives) -> None:
-    writes = lives.count([SPAWN, DESTROY])
+    writes = lives.count(CASES)
+    calls = [[Call.of(case, *place) for place in places(writes[str(case)])] for case in CASES]
+    hold_through(lives, calls, writes)
+
+
+def test_death_in_the_midst_of_remaking_a_guest_leaves_it_running(lives: Lives) -> None:
+    """All at once: in the last step of each verb, when the host is changed already."""
+    writes = lives.count(REMAKING)
     calls = [
-        [Call.of(case, *place) for place in places(writes[str(case)])] for case in (SPAWN, DESTROY)
+        [Call.of(case, *place)]
+        for case in REMAKING
+        for place in [p for p in places(writes[str(case)]) if p[1] == BEFORE][-1:]
     ]
     hold_through(lives, calls, writes)

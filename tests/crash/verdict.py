@@ -17,6 +17,14 @@ from tests.refusals import refusal_of
 
 SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
 FAILED = operation_pb2.OPERATION_STATE_FAILED
+RUNNING = types_pb2.POWER_STATE_RUNNING
+_MAKE_IMAGES = ("PullImage", "SnapshotInstance")
+_RUNNING_WHATEVER_HAPPENS = (
+    "RescueInstance",
+    "UnrescueInstance",
+    "SnapshotInstance",
+    "RebuildInstance",
+)
 
 
 def hold(lives: Lives, daemon: DaemonProcess, died: Deaths) -> None:
@@ -64,7 +72,7 @@ def _holds(lives: Lives, daemon: DaemonProcess, death: Death) -> str:
         operation = _ended_once(caller, death, listed)
         _is_recovered_as_declared(death, operation)
         _is_repeatable(caller, death, operation)
-        if death.call.case.verb == "PullImage" and operation.state == FAILED:
+        if death.call.case.verb in _MAKE_IMAGES and operation.state == FAILED:
             assert not list(daemon.image_dir.rglob(f"*{death.call.instance_id}*"))
         if listed.instance_id:
             _matches_the_hypervisor(daemon, caller, death, operation)
@@ -127,6 +135,13 @@ def _matches_the_hypervisor(
         assert residue(daemon, caller.instance_id) == []
     elif verb == "DestroyInstance" and operation.state == SUCCEEDED:
         assert instance is None
+    elif instance is not None and verb in _RUNNING_WHATEVER_HAPPENS:
+        rescued = verb == "RescueInstance" and operation.state == SUCCEEDED
+        assert (instance.power_state, instance.rescued) == (RUNNING, rescued)
+        kept = {
+            path.name for path in (daemon.state_dir / "instances" / caller.instance_id).glob("*")
+        }
+        assert ("rescue.qcow2" in kept, "before" in kept) == (rescued, False)
 
 
 def _leaves_nothing(daemon: DaemonProcess, caller: Caller) -> None:

@@ -94,6 +94,25 @@ mount_data() {
     mount -t ext4 "${device:-$(make_ram_disk)}" /mnt/data
 }
 
+# What earlier boots have left on the data partitions of all disks.
+tell_markers() {
+    for device in /dev/vd[a-z]2; do
+        [ -b "$device" ] || continue
+        if mount -t ext4 -r "$device" /mnt/other; then
+            tell_marker /mnt/other "$device"
+            umount /mnt/other
+        else
+            tell_marker /mnt/data "$device"
+        fi
+    done
+}
+
+tell_marker() {
+    [ -r "$1/marker" ] || return
+    read -r marker <"$1/marker"
+    echo "marker ${2#/dev/}: $marker" >"/dev/$tty"
+}
+
 # The kernel drops a press of the power button that nobody listens for: acpid
 # must have opened the button, then it writes its pid file, before we are ready.
 watch_power_button() {
@@ -118,6 +137,7 @@ read_cmdline
 name_guest
 find_devices 2>/run/devices.log
 mount_data
+[ "$disk" = 1 ] && tell_markers 2>>/run/devices.log
 start_networks
 watch_power_button
 read -r uptime _ </proc/uptime

@@ -19,7 +19,18 @@ from tests.guest.debs import BuildError, run
 
 HERE = Path(__file__).resolve().parent
 MODULES = HERE / "modules.txt"
-FOLDERS = ("dev", "proc", "sys", "run", "tmp", "root", "mnt/data", "mnt/config", "var/lib")
+FOLDERS = (
+    "dev",
+    "proc",
+    "sys",
+    "run",
+    "tmp",
+    "root",
+    "mnt/data",
+    "mnt/config",
+    "mnt/other",
+    "var/lib",
+)
 RAM_DISK_MIB = 4  # rd_size in init.sh
 
 

@@ -17,7 +17,7 @@ from virtrpc.v1.types_pb2 import PowerState
 from backends.libvirt.instances import read_instance
 from backends.libvirt.xml import metadata
 from backends.libvirt.xml.element import Node, parse, to_text
-from backends.libvirt.xml.metadata import DamagedMetadataError, InstanceMetadata
+from backends.libvirt.xml.metadata import DamagedMetadataError, InstanceMetadata, RescueMetadata
 from backends.redaction import redacted
 from tests.libvirt.canaries import forms_of, specifications_with_secrets
 from tests.libvirt.test_element import TEXTS
@@ -39,6 +39,18 @@ OWN_FACTS = st.builds(
     bootable=st.booleans(),
     wanted=st.sampled_from(PowerState.values()),
     reclaim_at=st.none() | TIMES,
+    rebuilt_by=TEXTS,
+    rescue=st.none()
+    | st.builds(
+        RescueMetadata,
+        image_id=TEXTS,
+        since=TIMES,
+        kernel=TEXTS,
+        ramdisk=TEXTS,
+        kernel_args=TEXTS,
+        boot=TEXTS,
+        config_drive=TEXTS,
+    ),
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -86,7 +98,7 @@ def set_spec(node: Node, text: str | None) -> None:
 @given(own=OWN_FACTS)
 def test_metadata_read_back_as_they_were_written(own: InstanceMetadata) -> None:
     domain = domain_with()
-    metadata.add_to(domain, own)
+    metadata.put_into(domain, own)
     assert metadata.find_in(parse(to_text(domain))) == own
 
 

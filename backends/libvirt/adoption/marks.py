@@ -61,7 +61,7 @@ def changes(domain: Node, log_path: Path) -> list[pb.ImportDifference]:
 
 def mark(domain: Node, own: metadata.InstanceMetadata, log_path: Path) -> None:
     """Puts the service's facts and the console log into a domain."""
-    metadata.add_to(domain, own)
+    metadata.put_into(domain, own)
     serial = domain.find("devices/serial")
     if serial is None:
         serial = etree.SubElement(_devices(domain), "serial", type="pty")

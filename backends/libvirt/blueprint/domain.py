@@ -49,7 +49,7 @@ def domain_xml(instance_id: str, own: metadata.InstanceMetadata, place: Place) -
     add_interfaces(domain, plan)
     add_spare_slots(domain)
     node = domain.to_xml()
-    metadata.add_to(node, own)
+    metadata.put_into(node, own)
     return to_text(node)
 
 

@@ -25,6 +25,21 @@ class DamagedMetadataError(Exception):
     """The service's element is there, but does not say what instance it is."""
 
 
+@dataclass(kw_only=True)
+class RescueMetadata:
+    """An instance in rescue, and what of its own machine the way back needs."""
+
+    image_id: str
+    since: Timestamp
+    kernel: str = ""
+    ramdisk: str = ""
+    kernel_args: str = ""
+    boot: str = ""
+    """Kinds of devices that it boots from, separated by blanks; empty: its devices say so."""
+    config_drive: str = ""
+    """File of its own config drive; empty: it has none."""
+
+
 @dataclass
 class InstanceMetadata:
     """The service's own facts of an instance."""
@@ -41,6 +56,10 @@ class InstanceMetadata:
     """Soft-deleted, and to be destroyed at this time."""
     migration_id: str = ""
     """Migration by which it came to this host, a UUID; empty: it was made here."""
+    rebuilt_by: str = ""
+    """Operation that made it anew last; empty: none has."""
+    rescue: RescueMetadata | None = None
+    """It is in rescue, or on the way in or out."""
 
 
 def to_node(own: InstanceMetadata, *, bare: bool = False) -> Node:
@@ -59,20 +78,26 @@ def to_node(own: InstanceMetadata, *, bare: bool = False) -> Node:
         node.set("reclaim", own.reclaim_at.ToJsonString())
     if own.migration_id:
         node.set("migration", own.migration_id)
+    if own.rebuilt_by:
+        node.set("rebuilt_by", own.rebuilt_by)
     etree.SubElement(node, f"{namespace}spec").text = json_format.MessageToJson(
         redacted(own.spec), preserving_proto_field_name=True, indent=None, sort_keys=True
     )
     for key, value in sorted(own.metadata.items()):
         item = etree.SubElement(node, f"{namespace}item", key=key)
         item.text = value
+    if own.rescue is not None:
+        etree.SubElement(node, f"{namespace}rescue", _rescue_attributes(own.rescue))
     return node
 
 
-def add_to(domain: Node, own: InstanceMetadata) -> None:
-    """Puts the service's facts into a <domain>."""
+def put_into(domain: Node, own: InstanceMetadata) -> None:
+    """Puts the service's facts into a <domain>, instead of those that it has."""
     holder = domain.find("metadata")
     if holder is None:
         holder = etree.SubElement(domain, "metadata")
+    for former in holder.findall(_tag("instance")):
+        holder.remove(former)
     holder.append(to_node(own))
 
 
@@ -93,6 +118,8 @@ def find_in(domain: Node) -> InstanceMetadata | None:
         wanted=_power_state(node.get("wanted", "")),
         reclaim_at=_time(node.get("reclaim")),
         migration_id=node.get("migration", ""),
+        rebuilt_by=node.get("rebuilt_by", ""),
+        rescue=_rescue(node.find(_tag("rescue"))),
     )
 
 
@@ -108,6 +135,23 @@ def _spec(text: str) -> InstanceSpec:
         return json_format.Parse(text, InstanceSpec(), ignore_unknown_fields=True)
     except (json_format.ParseError, ValueError) as error:
         raise DamagedMetadataError(f"no specification: {error}") from error
+
+
+def _rescue_attributes(rescue: RescueMetadata) -> dict[str, str]:
+    texts = {**vars(rescue), "since": rescue.since.ToJsonString()}
+    return {name: text for name, text in texts.items() if text}
+
+
+def _rescue(node: Node | None) -> RescueMetadata | None:
+    if node is None:
+        return None
+    texts = {name: node.get(name, "") for name in ("kernel", "ramdisk", "kernel_args", "boot")}
+    return RescueMetadata(
+        image_id=node.get("image_id", ""),
+        since=_time(node.get("since")) or Timestamp(),
+        config_drive=node.get("config_drive", ""),
+        **texts,
+    )
 
 
 def _power_state(name: str) -> "PowerState.ValueType":

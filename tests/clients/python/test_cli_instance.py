@@ -122,10 +122,12 @@ async def test_get_shows_disks_and_interfaces(cli: Cli, daemon: ScriptedDaemon) 
         disks=[messages.AttachedDisk(device_name="vda", role="root", source="/var/x.qcow2")],
         interfaces=[messages.AttachedInterface(mac_address="52:54:00:00:00:01", type="user")],
     )
-    found = instance(WEB_1, "web-1", effective=machine, rescued=True, bootable=False)
+    found = instance(
+        WEB_1, "web-1", effective=machine, rescued=True, bootable=False, rescue_image_id="live"
+    )
     daemon.answer("GetInstance", lambda _request: messages.GetInstanceResponse(instance=found))
     out = (await cli("instance", "get", WEB_1)).out
-    assert "may not be powered on, in rescue" in out
+    assert "may not be powered on, in rescue live" in out
     assert ["vda", "root", "/var/x.qcow2"] in [line.split() for line in out.splitlines()]
     assert ["52:54:00:00:00:01", "user"] in [line.split() for line in out.splitlines()]
 

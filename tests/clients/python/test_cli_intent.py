@@ -129,6 +129,18 @@ async def test_poll_rebooting_names_those_that_were_stuck(cli: Cli, daemon: Scri
     assert json.loads(as_json.out) == {"instance_ids": []}
 
 
+async def test_poll_rescued_names_those_that_were_too_long(
+    cli: Cli, daemon: ScriptedDaemon
+) -> None:
+    ended = messages.PollRescuedInstancesResponse(instance_ids=[WEB_1])
+    none = messages.PollRescuedInstancesResponse()
+    daemon.answer("PollRescuedInstances", lambda _: ended, lambda _: none)
+    outcome = await cli("instance", "poll-rescued", "--timeout", "5")
+    assert outcome.out == f"{WEB_1}: unrescued\n"
+    assert daemon.requests["PollRescuedInstances"][0].timeout.seconds == 5
+    assert (await cli("instance", "poll-rescued")).out == "no instance is in rescue for so long\n"
+
+
 async def test_crash_dump_of_many(cli: Cli, daemon: ScriptedDaemon) -> None:
     daemon.answer("TriggerCrashDump", lambda _: messages.TriggerCrashDumpResponse())
     outcome = await cli("instance", "crash-dump", "web-1", WEB_1, "--request-id", "r1")

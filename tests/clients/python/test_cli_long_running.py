@@ -145,6 +145,22 @@ async def test_rebuild_recreates_from_a_file_with_its_image(
     assert (request.spec.name, request.image.image_id) == ("web-1", "debian")
 
 
+async def test_rebuild_tells_the_guest_anew(
+    cli: Cli, daemon: ScriptedDaemon, tmp_path: Path
+) -> None:
+    serve(daemon, "RebuildInstance", now(PowerState.POWER_STATE_RUNNING))
+    path = tmp_path / "guest.yaml"
+    path.write_text("admin_password: s3cret\nfiles: [{path: /etc/motd, content: aGVsbG8=}]\n")
+    rebuild = ("instance", "rebuild", WEB_1, "--image", "debian", "--guest", str(path))
+    await cli(*rebuild)
+    (request,) = daemon.requests["RebuildInstance"]
+    assert (request.guest.admin_password, request.guest.files[0].content) == ("s3cret", b"hello")
+    path.write_text("admin_password: [s3cret]\n")
+    outcome = await cli(*rebuild)
+    assert outcome.code == 2
+    assert "s3cret" not in outcome.err
+
+
 async def test_rebuild_without_an_image_is_wrong_usage(cli: Cli, daemon: ScriptedDaemon) -> None:
     outcome = await cli("instance", "rebuild", WEB_1)
     assert (outcome.code, "--image" in outcome.err) == (2, True)

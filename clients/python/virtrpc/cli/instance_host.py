@@ -1,4 +1,4 @@
-"""`instance resume-on-host-boot|poll-rebooting`: what the daemon also does by itself."""
+"""`instance resume-on-host-boot` and the polls: what the daemon also does by itself."""
 
 from __future__ import annotations
 
@@ -62,9 +62,27 @@ def poll_rebooting(session: Session, /, *, timeout_s: float | None, **common: An
     session.output.document(document, lambda: CHECKED if checked else _reset(response))
 
 
+@click.command("poll-rescued", cls=Verb)
+@timeout_option("Longer than this is too long.  [default: 120]")
+@mutation_options
+@pass_session
+def poll_rescued(session: Session, /, *, timeout_s: float | None, **common: Any) -> None:
+    """Unrescues the instances of the host that are in rescue for too long."""
+    request = messages.PollRescuedInstancesRequest(timeout=duration(timeout_s), **common)
+    response = session.client.instances.PollRescuedInstances(request)
+    document = {"instance_ids": [], **structure(response)}
+    checked = request.validate_only
+    session.output.document(document, lambda: CHECKED if checked else _unrescued(response))
+
+
 def _reset(response: messages.PollRebootingInstancesResponse) -> str:
     lines = [f"{instance_id}: reset" for instance_id in response.instance_ids]
     return "\n".join(lines) or "no instance is stuck"
 
 
-VERBS = (resume_on_host_boot, poll_rebooting)
+def _unrescued(response: messages.PollRescuedInstancesResponse) -> str:
+    lines = [f"{instance_id}: unrescued" for instance_id in response.instance_ids]
+    return "\n".join(lines) or "no instance is in rescue for so long"
+
+
+VERBS = (resume_on_host_boot, poll_rebooting, poll_rescued)

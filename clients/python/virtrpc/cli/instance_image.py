@@ -30,6 +30,13 @@ from virtrpc.v1.spec_pb2 import DiskFormat, ImageSource, InstanceSpec
     help="Make it anew here, its host being gone: InstanceSpec in JSON or YAML,"
     " '-' for standard input.",
 )
+@click.option(
+    "--guest",
+    "guest_file",
+    metavar="PATH",
+    help="What the guest is told at its first boot: GuestConfig in JSON or YAML, '-' for"
+    " standard input.  [default: as before, without the secrets]",
+)
 @click.option("--preserve-ephemeral", is_flag=True, help="Keep its ephemeral disks.")
 @click.option("--reimage-boot-volume", is_flag=True, help="Write the boot volume anew.")
 @no_wait_option
@@ -42,13 +49,16 @@ def rebuild(
     instance: str,
     image_id: str,
     file: str | None,
+    guest_file: str | None,
     no_wait: bool,
     **options: Any,
 ) -> None:
     """Gives an instance a new root disk; it keeps its identity and all else."""
     spec = specification.from_file(file).spec if file else None
+    guest = specification.guest_from_file(guest_file) if guest_file else None
     request = partial(
         messages.RebuildInstanceRequest,
+        guest=guest,
         image=_image(image_id, spec),
         recreate=spec is not None,
         spec=spec,

@@ -102,7 +102,8 @@ def _notes(instance: Instance) -> Iterator[str]:
     if not instance.bootable:
         yield "may not be powered on"
     if instance.rescued:
-        yield "in rescue"
+        since = f" since {when(instance.rescued_at)}" if instance.HasField("rescued_at") else ""
+        yield " ".join(filter(None, ("in rescue", instance.rescue_image_id))) + since
     if instance.HasField("reclaim_at"):
         yield f"deleted, destroyed at {when(instance.reclaim_at)}"
 

@@ -10,7 +10,8 @@ import json
 import re
 import sys
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 
 from virtrpc.cli.nic import with_ports
 from virtrpc.v1.instance_pb2 import SpawnInstanceRequest
-from virtrpc.v1.spec_pb2 import InstanceSpec, InterfaceSpec
+from virtrpc.v1.spec_pb2 import GuestConfig, InstanceSpec, InterfaceSpec
 
 DEFAULT_VCPUS = 1
 DEFAULT_MEMORY_MIB = 512
@@ -90,23 +91,44 @@ def from_file(file: str) -> SpawnInstanceRequest:
 
     Raises click.UsageError for a file that cannot be read or is neither message.
     """
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        content = _parsed(text)
-        made = SpawnInstanceRequest()
+    made = SpawnInstanceRequest()
+    with _telling(file):
+        content = _parsed(file)
         ParseDict(content, made if _REQUEST_FIELDS & content.keys() else made.spec)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ParseError) as error:
-        raise click.UsageError(f"{file}: {error}") from error
     return made
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def guest_from_file(file: str) -> GuestConfig:
+    """What a guest is told, in a file (a path, or "-" for standard input).
+
+    Raises click.UsageError for a file that cannot be read or is no GuestConfig; it tells
+    nothing of a content that may be secret.
+    """
+    made = GuestConfig()
+    try:
+        with _telling(file):
+            ParseDict(_parsed(file), made)
+    except click.UsageError:
+        raise click.UsageError(f"{file}: no GuestConfig can be read from it") from None
+    return made
+
+
+@contextmanager
+def _telling(file: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ParseError) as error:
+        raise click.UsageError(f"{file}: {error}") from error
+
+
+def _parsed(file: str) -> dict[str, Any]:
+    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     try:
         content = json.loads(text)
     except json.JSONDecodeError:
         content = yaml.load(text, Loader=_CoreSchemaLoader)  # noqa: S506 - a SafeLoader
     if not isinstance(content, dict):
-        raise ParseError("neither a SpawnInstanceRequest nor an InstanceSpec")
+        raise ParseError("it is no message")
     return content
 
 

@@ -136,6 +136,8 @@ class Instance(google.protobuf.message.Message):
     PERSISTENT_FIELD_NUMBER: builtins.int
     SHARES_FIELD_NUMBER: builtins.int
     VIRT_TYPE_FIELD_NUMBER: builtins.int
+    RESCUE_IMAGE_ID_FIELD_NUMBER: builtins.int
+    RESCUED_AT_FIELD_NUMBER: builtins.int
     instance_id: builtins.str
     """The UUID that the caller chose."""
     name: builtins.str
@@ -168,6 +170,8 @@ class Instance(google.protobuf.message.Message):
     """Operation that changes it now; empty: none."""
     virt_type: builtins.str
     """Hypervisor's own name of its platform: "kvm", "qemu", "fake"."""
+    rescue_image_id: builtins.str
+    """Image that it is in rescue with; empty while it is not."""
     @property
     def cpu_time_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When cpu_time_ns was read."""
@@ -210,6 +214,10 @@ class Instance(google.protobuf.message.Message):
     def shares(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Share]:
         """FULL only: virtiofs shares."""
 
+    @property
+    def rescued_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When it went into rescue; unset while it is not."""
+
     def __init__(
         self,
         *,
@@ -236,9 +244,11 @@ class Instance(google.protobuf.message.Message):
         persistent: global___MachineState | None = ...,
         shares: collections.abc.Iterable[global___Share] | None = ...,
         virt_type: builtins.str = ...,
+        rescue_image_id: builtins.str = ...,
+        rescued_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["cpu_time_at", b"cpu_time_at", "created_at", b"created_at", "effective", b"effective", "persistent", b"persistent", "reclaim_at", b"reclaim_at", "spec", b"spec", "started_at", b"started_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bootable", b"bootable", "cpu_time_at", b"cpu_time_at", "cpu_time_ns", b"cpu_time_ns", "created_at", b"created_at", "effective", b"effective", "instance_id", b"instance_id", "labels", b"labels", "managed", b"managed", "max_memory_kib", b"max_memory_kib", "memory_kib", b"memory_kib", "metadata", b"metadata", "name", b"name", "operation_id", b"operation_id", "persistent", b"persistent", "power_state", b"power_state", "power_state_reason", b"power_state_reason", "reclaim_at", b"reclaim_at", "rescued", b"rescued", "shares", b"shares", "spec", b"spec", "started_at", b"started_at", "vcpus", b"vcpus", "virt_type", b"virt_type"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["cpu_time_at", b"cpu_time_at", "created_at", b"created_at", "effective", b"effective", "persistent", b"persistent", "reclaim_at", b"reclaim_at", "rescued_at", b"rescued_at", "spec", b"spec", "started_at", b"started_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bootable", b"bootable", "cpu_time_at", b"cpu_time_at", "cpu_time_ns", b"cpu_time_ns", "created_at", b"created_at", "effective", b"effective", "instance_id", b"instance_id", "labels", b"labels", "managed", b"managed", "max_memory_kib", b"max_memory_kib", "memory_kib", b"memory_kib", "metadata", b"metadata", "name", b"name", "operation_id", b"operation_id", "persistent", b"persistent", "power_state", b"power_state", "power_state_reason", b"power_state_reason", "reclaim_at", b"reclaim_at", "rescue_image_id", b"rescue_image_id", "rescued", b"rescued", "rescued_at", b"rescued_at", "shares", b"shares", "spec", b"spec", "started_at", b"started_at", "vcpus", b"vcpus", "virt_type", b"virt_type"]) -> None: ...
 
 global___Instance = Instance
 

@@ -361,14 +361,28 @@ class InstanceServiceServicer(object):
 
     def RebuildInstance(self, request, context):
         """Gives an instance a new root disk from another image and keeps its
-        identity, interfaces and volumes. With `recreate` the clean-up of the old
-        state is skipped (evacuation from a dead host); with `preserve_ephemeral`
-        its ephemeral disks are kept; with `reimage_boot_volume` the boot volume is
-        written anew. It runs afterwards. Phases: "stop", "image", "disks",
-        "define", "start". Result: Instance.
+        identity, interfaces, volumes and metadata. `image` takes the place of all
+        that the former one said, a kernel too. Ephemeral and swap disks are made
+        anew, the ephemeral ones kept with `preserve_ephemeral`; so is the config drive,
+        and UEFI forgets its boot entries. With `reimage_boot_volume` the boot volume is
+        written anew. A running guest is switched off without being asked; it runs
+        afterwards, also when it was off. Phases: "stop", "image", "disks", "define",
+        "start". Result: Instance.
+
+        With `recreate` (evacuation from a dead host) the instance is made here as by
+        SpawnInstance, from `spec` with `image` and `guest`, and there is no old state to
+        stop or clean up; `preserve_ephemeral` keeps the ephemeral disks that this host
+        can reach. Idempotent by identity then, as SpawnInstance is, with its errors and
+        phases.
 
         NOT_FOUND / IMAGE_NOT_FOUND; NOT_FOUND / INSTANCE_NOT_FOUND unless
-        `recreate`. On failure the old root disk is back.
+        `recreate`. INVALID_ARGUMENT: `recreate` without `spec`, `spec` without
+        `recreate`, or an image larger than the root disk (ROOT_DISK_TOO_SMALL).
+        FAILED_PRECONDITION / WRONG_STATE: it is in rescue or suspended.
+        FAILED_PRECONDITION / NOT_BOOTABLE: SetInstanceBootable forbids it to run.
+        UNIMPLEMENTED / CAPABILITY_MISSING: it boots from a volume, where volumes cannot
+        be written. On failure its disks and definition are as they were, and a running
+        guest has been booted anew.
         FAILED_PRECONDITION / HOST_DISABLED: with `recreate`, SetHostEnabled has
         switched it off.
         """
@@ -470,11 +484,18 @@ class InstanceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RescueInstance(self, request, context):
-        """Boots the instance from a rescue image, with its own root disk attached as
-        the second one. Running afterwards.
+        """Boots the instance from a disk made from a rescue image, by that image's own
+        boot loader. The rescue disk takes the root disk's name ("vda"), the root disk
+        the next free one ("vdb" where there are no others); volumes and interfaces
+        stay. A config drive tells the rescue system its password, not what the
+        instance's own tells. A running guest is switched off without being asked.
+        Running afterwards, also when it was off; reboots boot the rescue image again.
 
+        Idempotent by its image: in rescue with it already is a success.
         NOT_FOUND / IMAGE_NOT_FOUND. FAILED_PRECONDITION / WRONG_STATE: it is in
-        rescue with another image. On failure it is as it was.
+        rescue with another image, or suspended. FAILED_PRECONDITION / NOT_BOOTABLE:
+        SetInstanceBootable forbids it. On failure it is as it was, but for a running
+        guest, which has been booted anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -482,7 +503,8 @@ class InstanceServiceServicer(object):
 
     def UnrescueInstance(self, request, context):
         """Boots a rescued instance from its own root disk again and deletes the rescue
-        disk. Idempotent: not rescued is a success.
+        disk. One that may not run, as SetInstanceBootable forbids it or it is
+        soft-deleted, stays off. Idempotent: not rescued is a success.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -490,7 +512,11 @@ class InstanceServiceServicer(object):
 
     def PollRescuedInstances(self, request, context):
         """Unrescues the instances that have been in rescue for longer than `timeout`,
-        and names them. The daemon also does so by itself.
+        and names them. Those that another mutation changes just now, or that cannot
+        be unrescued, are left for the next time. The daemon also does so by itself,
+        with its `--rescue-timeout`.
+
+        ABORTED / HOST_BUSY: another PollRescuedInstances is at work.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -582,13 +608,21 @@ class InstanceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SnapshotInstance(self, request, context):
-        """Copies the root disk into a new image of this host's store, live where
-        possible; with `quiesce` the guest's filesystems are frozen for the moment
-        of the cut. An interrupted one leaves no image. Phases: "quiesce", "copy",
-        "store". Result: SnapshotInstanceResponse.
+        """Copies the root disk into a new image of this host's store, while the guest
+        runs on: the image has the disk as it was at one moment, the cut, after which
+        the guest's writes are not in it. With `quiesce` its filesystems are frozen for
+        that moment; one that is off needs no freezing. The image stands for itself,
+        and has the properties of the image that the instance was made from, with
+        "image_type", "instance_uuid" and "base_image_ref" as Nova sets them. One that is
+        interrupted or cancelled leaves no image, nor does DestroyInstance, which
+        pre-empts it. Phases: "quiesce", "copy", "verify", "inspect", "store". Result:
+        SnapshotInstanceResponse.
 
         ALREADY_EXISTS / IMAGE_EXISTS: the store has an image of that id.
-        RESOURCE_EXHAUSTED / NO_ROOM: the store is full.
+        RESOURCE_EXHAUSTED / NO_ROOM: the store is full; IMAGE_TOO_LARGE: the disk is
+        larger than images may be. FAILED_PRECONDITION / NO_ROOT_DISK: it has none of
+        its own. With `quiesce` FAILED_PRECONDITION / WRONG_STATE: it is paused or
+        suspended, so nothing can freeze it; and errors as SetAdminPassword.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
