@@ -1,7 +1,7 @@
 # Each target does its own set-up, and none where nothing is missing.
 .DEFAULT_GOAL := help
 .PHONY: help run test check check-format check-lint check-types check-imports check-shell \
-        check-protos protos protos-check bench soak guest clean setup-run setup-test
+        check-protos protos protos-check bench lab soak guest clean setup-run setup-test
 
 PYTHON := .venv/bin/python
 # What `make test` runs, e.g. TESTS=tests/conformance PYTEST_FLAGS=-x
@@ -52,6 +52,9 @@ protos-check: setup-test ## No stale stubs or docs/api, no breaking change since
 
 bench: setup-test ## Latencies, as ratios to what they stand on
 	@$(PYTHON) -m tests.bench
+
+lab: setup-test ## Migrations between two real hosts, in network namespaces
+	@$(PYTHON) -m pytest tests/lab $(PYTEST_FLAGS)
 
 soak: setup-test ## Random verbs and kills for a long while
 	@$(PYTHON) -m tests.soak

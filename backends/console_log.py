@@ -8,6 +8,10 @@ by punching a hole (fallocate(2)); where the holes are the filesystem knows
 
     0        head          expired            tail             end
     |########|.............................|###################|→ appended
+
+A log that has come from another host also has gaps (backends.migration.console): ranges
+that no host ever wrote. Filesystems know holes by the block only, so gaps stand in a small
+file beside the log.
 """
 
 import contextlib
@@ -15,7 +19,7 @@ import ctypes
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,14 +90,33 @@ class ConsoleLog:
     def extents(self) -> list[Extent]:
         """What is still there, in order: one extent, or head and tail."""
         kept: list[Extent] = []
+        gaps = self.gaps()
         with self._opened(os.O_RDONLY) as descriptor:
             end = os.fstat(descriptor).st_size if descriptor is not None else 0
-            start = _next_data(descriptor, 0) if descriptor is not None else 0
+            start = _next_kept(descriptor, 0, gaps) if descriptor is not None else 0
             while descriptor is not None and start < end:
-                stop = _next_hole(descriptor, start)
+                stop = _next_lost(descriptor, start, gaps)
                 kept.append(Extent(start, stop))
-                start = _next_data(descriptor, stop)
+                start = _next_kept(descriptor, stop, gaps)
         return kept
+
+    def gaps(self) -> list[Extent]:
+        """Ranges that nobody ever wrote, in order."""
+        with contextlib.suppress(FileNotFoundError):
+            lines = self._gaps_path.read_text(encoding="ascii").splitlines()
+            return [Extent(*map(int, line.split())) for line in lines]
+        return []
+
+    def set_gaps(self, gaps: Iterable[Extent]) -> None:
+        """Says which ranges nobody ever wrote."""
+        fresh = self._gaps_path.with_suffix(".new")
+        lines = [f"{gap.start} {gap.end}\n" for gap in gaps]
+        fresh.write_text("".join(lines), encoding="ascii")
+        fresh.rename(self._gaps_path)
+
+    @property
+    def _gaps_path(self) -> Path:
+        return self.path.with_suffix(".gaps")
 
     def end(self) -> int:
         """Offset after the last byte ever written; 0 while there is no log."""
@@ -103,12 +126,13 @@ class ConsoleLog:
 
     def read(self, offset: int, *, max_bytes: int) -> Chunk:
         """Reads from `offset`, or from the first byte after it that is kept."""
+        gaps = self.gaps()
         with self._opened(os.O_RDONLY) as descriptor:
             if descriptor is None:
                 return Chunk(offset, b"", 0)
             while True:
-                start = _next_data(descriptor, offset)
-                length = min(max_bytes, _next_hole(descriptor, start) - start)
+                start = _next_kept(descriptor, offset, gaps)
+                length = min(max_bytes, _next_lost(descriptor, start, gaps) - start)
                 data = os.pread(descriptor, length, start)
                 # A hole that was punched meanwhile reads as zeros.
                 if _is_kept(descriptor, start, start + len(data)):
@@ -142,6 +166,22 @@ class ConsoleLog:
         with contextlib.suppress(FileNotFoundError):
             return self.path.stat().st_blocks * 512
         return 0
+
+
+def _next_kept(descriptor: int, offset: int, gaps: Sequence[Extent]) -> int:
+    """First offset at or after `offset` that was written and is kept."""
+    while True:
+        start = _next_data(descriptor, offset)
+        gap = next((gap for gap in gaps if gap.start <= start < gap.end), None)
+        if gap is None:
+            return start
+        offset = gap.end
+
+
+def _next_lost(descriptor: int, offset: int, gaps: Sequence[Extent]) -> int:
+    """Where what is kept from `offset` on ends."""
+    stop = _next_hole(descriptor, offset)
+    return min([stop, *(gap.start for gap in gaps if offset < gap.start)])
 
 
 def _next_data(descriptor: int, offset: int) -> int:

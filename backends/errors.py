@@ -164,3 +164,31 @@ class HypervisorError(ContractError):
     """The hypervisor failed in a way that has no better name."""
 
     reason = "HYPERVISOR_ERROR"
+
+
+class PeerUnreachableError(UnreachableError):
+    """The daemon of another host does not answer."""
+
+    reason = "PEER_UNREACHABLE"
+
+
+class PeerRefusedError(WrongStateError):
+    """The daemon of another host refuses; `peer_reason` is the reason that it gives."""
+
+    reason = "PEER_REFUSED"
+
+    def __init__(self, message: str, *, peer_code: str = "", peer_reason: str = "") -> None:
+        super().__init__(message, metadata={"peer_code": peer_code, "peer_reason": peer_reason})
+        self.peer_reason = peer_reason
+
+
+class PeerMismatchError(WrongStateError):
+    """What answers at another host is no daemon of this contract, or lacks a capability."""
+
+    reason = "PEER_MISMATCH"
+
+
+class MigrationFailedError(ContractError):
+    """A migration broke; the instance is where it was."""
+
+    reason = "MIGRATION_FAILED"

@@ -1,12 +1,13 @@
 """Finds backends by name, among the entry points `virtrpc.backends`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from backends.contract import Backend
+from backends.contract import Backend, Peers
 from backends.host_power import HostPowerPolicy
 from backends.images import ImagePolicy
+from backends.migration.no_peers import NoPeers
 from backends.volumes import VolumePolicy
 
 
@@ -41,6 +42,16 @@ class BackendOptions:
     """Patterns of PCI devices that instances may be given."""
     host_power: HostPowerPolicy = HostPowerPolicy()
     """Whether and how the host itself may be switched off."""
+    host_id: str = ""
+    """Which host this is, a UUID; empty: nobody shares its directories."""
+    instance_dir: Path | None = None
+    """Directory in which instances have their own; None: below `state_dir`."""
+    peers: Peers = field(default_factory=NoPeers)
+    """Daemons of other hosts."""
+    hypervisor_uri: str = ""
+    """At which other hosts' hypervisors reach this one's; empty: they do not."""
+    migration_uri: str = ""
+    """At which this host's hypervisor receives memory; empty: it chooses."""
 
 
 def load_backend(name: str, options: BackendOptions) -> Backend:

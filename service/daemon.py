@@ -49,8 +49,10 @@ from service.own.host import DaemonState
 from service.own.host_services import bind_host
 from service.own.images import ImageVerbs
 from service.own.instances import InstanceReads
+from service.own.migrations import MigrationVerbs
 from service.own.operations import OperationVerbs
 from service.own.rescues import RescueVerbs
+from service.peers import GrpcPeers
 from service.pools import Pools
 from service.reclaim import reclaim
 from service.rescues import Rescues
@@ -128,6 +130,11 @@ class Daemon:
                 dedicated_cpus=settings.dedicated_cpus,
                 pci_passthrough=settings.pci_passthrough,
                 host_power=settings.host_power,
+                host_id=self._state_dir.host_id,
+                instance_dir=settings.instance_dir,
+                peers=GrpcPeers(settings.peer_networks),
+                hypervisor_uri=settings.hypervisor_uri,
+                migration_uri=settings.migration_uri,
             ),
         )
         self._journal = Journal(self._state_dir.journal)
@@ -270,6 +277,7 @@ class Daemon:
                 sample_one=self._backend.sample_one,
             ),
             *self._consoles.verbs(),
+            MigrationVerbs(self._backend.migrations, closing=lambda: self._operations.closing),
         ]
 
     def _undo(self, undo: Undo) -> None:

@@ -79,6 +79,7 @@ _CODES: Mapping[type[errors.ContractError], grpc.StatusCode] = {
     errors.TimedOutError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.CancelledError: grpc.StatusCode.CANCELLED,
     errors.HypervisorError: grpc.StatusCode.INTERNAL,
+    errors.MigrationFailedError: grpc.StatusCode.ABORTED,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
     DeniedError: grpc.StatusCode.PERMISSION_DENIED,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,

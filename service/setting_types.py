@@ -1,11 +1,15 @@
 """Types of settings that click does not have, and values of a TOML file as flags would say them."""
 
+import ipaddress
 import math
 import os
 from pathlib import Path
 from typing import Any
 
 import click
+from virtrpc.cli.parameters import ParamType
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Folder(click.Path):
@@ -36,6 +40,21 @@ class Seconds(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value!r} is no length of time", param, ctx)
         return number
+
+
+class CidrNetwork(ParamType):
+    """A network in CIDR notation."""
+
+    name = "network"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Network:
+        """See click.ParamType."""
+        try:
+            return ipaddress.ip_network(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def as_flag(value: object) -> object:

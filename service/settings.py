@@ -17,7 +17,7 @@ from backends.plan.extra_spec_values import cpu_set
 from backends.volumes import VolumePolicy
 from service.consoles.recording import DEFAULT_MAX_AGE_S, DEFAULT_MAX_BYTES
 from service.inventory import InventoryPolicy
-from service.setting_types import Folder, Seconds, as_flag
+from service.setting_types import CidrNetwork, Folder, Network, Seconds, as_flag
 
 ENVIRONMENT_PREFIX = "VIRTRPC"
 
@@ -37,6 +37,10 @@ class Settings:
     web_dir: Path
     recording_max_age_s: float
     recording_max_bytes: int
+    peer_networks: tuple[Network, ...]
+    instance_dir: Path
+    hypervisor_uri: str
+    migration_uri: str
     libvirt_uri: str
     virt_type: str
     fake_faults: str
@@ -153,6 +157,27 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--recording-max-size", type=click.IntRange(1, 1 << 40), default=DEFAULT_MAX_BYTES,
         show_default="64 MiB", help="Most bytes of console output in a recording.",
+    ),
+    click.option(
+        "--peer-network", multiple=True, type=CidrNetwork(), metavar="CIDR",
+        help="Network to whose daemons this one speaks without TLS when an instance migrates."
+        " Repeatable  [default: loopback only]",
+    ),
+    click.option(
+        "--instance-dir", type=Folder(), default=None,
+        help="Directory in which instances have their own; a shared one migrates without copies"
+        "  [default: instances below the state directory]",
+    ),
+    click.option(
+        "--hypervisor-uri", default="", metavar="URI",
+        help="At which other hosts' libvirt reaches this host's, e.g."
+        " qemu+tcp://192.0.2.7/system; empty: instances are only migrated here when the caller"
+        " says it.",
+    ),
+    click.option(
+        "--migration-uri", default="", metavar="URI",
+        help="At which this host receives the memory of guests, e.g. tcp://192.0.2.7; empty: as"
+        " the hypervisor chooses.",
     ),
     click.option(
         "--libvirt-uri", default="qemu:///embed", show_default=True,
@@ -288,6 +313,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
     def run(
         *,
         image_dir: Path | None,
+        instance_dir: Path | None,
         state_dir: Path,
         sample_interval: float,
         reclaim_after: float,
@@ -312,12 +338,14 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
         allow_host_power: bool,
         host_shutdown_command: tuple[str, ...],
         host_reboot_command: tuple[str, ...],
+        peer_network: tuple[Network, ...],
         **values: Any,
     ) -> None:
         command(
             Settings(
                 state_dir=state_dir,
                 image_dir=image_dir or state_dir / "images",
+                instance_dir=instance_dir or state_dir / "instances",
                 sample_interval_s=sample_interval,
                 reclaim_after_s=reclaim_after,
                 recording_max_age_s=recording_max_age,
@@ -347,6 +375,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                     shutdown_command=host_shutdown_command,
                     reboot_command=host_reboot_command,
                 ),
+                peer_networks=peer_network,
                 **values,
             )
         )

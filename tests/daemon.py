@@ -19,6 +19,7 @@ from virtrpc.v1 import (
     host_pb2_grpc,
     instance_pb2_grpc,
     interface_pb2_grpc,
+    migration_pb2_grpc,
     operation_pb2_grpc,
     volume_pb2_grpc,
 )
@@ -166,6 +167,7 @@ class Connection:
         self.operations = operation_pb2_grpc.OperationServiceStub(self.channel)
         self.events = event_pb2_grpc.EventServiceStub(self.channel)
         self.consoles = console_pb2_grpc.ConsoleServiceStub(self.channel)
+        self.migrations = migration_pb2_grpc.MigrationServiceStub(self.channel)
         self.hosts = host_pb2_grpc.HostServiceStub(self.channel)
         self.volumes = volume_pb2_grpc.VolumeServiceStub(self.channel)
 

@@ -39,23 +39,41 @@ host_uuid = "{host_uuid}"
 auth_unix_rw = "none"
 log_outputs = "3:file:{folder}/libvirtd.log"
 """
+# For another host's libvirtd, which migrates guests here. Where the network ends so does
+# who may call.
+_LISTENING = """\
+listen_tls = 0
+listen_tcp = 1
+listen_addr = "{address}"
+auth_tcp = "none"
+"""
+_QEMU_CONFIGURATION = """\
+stdio_handler = "file"
+remember_owner = 0
+"""
 
 
 class LibvirtdHost:
     """A host with its own libvirtd, in a folder whose path QEMU's user may pass through.
 
     `name` becomes its hostname; `network` is the name of an `ip netns` namespace
-    in which it is, or empty for the one of the tests. libvirtd is not started yet.
+    in which it is, or empty for the one of the tests; with an `address` there other hosts
+    reach its libvirtd, and consoles are logged by QEMU itself. libvirtd is not started yet.
     """
 
-    def __init__(self, folder: Path, *, name: str = "testhost", network: str = "") -> None:
+    def __init__(
+        self, folder: Path, *, name: str = "testhost", network: str = "", address: str = ""
+    ) -> None:
         self.folder = folder
+        self.address = address
         for part in _MOUNTS:
             (folder / part).mkdir(mode=0o755)
         host_uuid = uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.{uuid.uuid4()}")
-        (folder / "etc" / "libvirtd.conf").write_text(
-            _CONFIGURATION.format(host_uuid=host_uuid, folder=folder), encoding="ascii"
-        )
+        configuration = _CONFIGURATION.format(host_uuid=host_uuid, folder=folder)
+        if address:
+            configuration += _LISTENING.format(address=address)
+            (folder / "etc" / "qemu.conf").write_text(_QEMU_CONFIGURATION, encoding="ascii")
+        (folder / "etc" / "libvirtd.conf").write_text(configuration, encoding="ascii")
         self._init = subprocess.Popen(
             [
                 *(("ip", "netns", "exec", network) if network else ()),
@@ -93,7 +111,8 @@ class LibvirtdHost:
 
     def start(self) -> None:
         """Starts libvirtd; it is in reach when this returns."""
-        self.run("libvirtd", "-d", "--pid-file=/run/libvirt/libvirtd.pid")
+        listen = ("--listen",) if self.address else ()
+        self.run("libvirtd", "-d", *listen, "--pid-file=/run/libvirt/libvirtd.pid")
 
     def kill(self) -> None:
         """SIGKILL to libvirtd; guests run on. It is dead when this returns."""

@@ -27,6 +27,14 @@ from backends.contract.facets import (
 from backends.contract.host import Adoption, HostPower
 from backends.contract.images import Images
 from backends.contract.interfaces import Firewall, Interfaces
+from backends.contract.migration import (
+    CpuCompatibility,
+    LiveMigration,
+    MigrationDestination,
+    Peer,
+    Peers,
+    SharedStorage,
+)
 from backends.contract.rebuild import Rebuild
 from backends.contract.rescue import Rescue
 from backends.contract.shares import Shares
@@ -38,6 +46,7 @@ __all__ = [
     "Backend",
     "ConsolePlace",
     "Consoles",
+    "CpuCompatibility",
     "Diagnostics",
     "Facet",
     "Firewall",
@@ -50,11 +59,16 @@ __all__ = [
     "Intent",
     "Interfaces",
     "Lifecycle",
+    "LiveMigration",
+    "MigrationDestination",
     "Observer",
+    "Peer",
+    "Peers",
     "Power",
     "Rebuild",
     "Rescue",
     "Sample",
+    "SharedStorage",
     "Shares",
     "Snapshots",
     "Suspension",

@@ -13,6 +13,7 @@ from virtrpc.v1.instance_pb2 import Instance
 from backends.console_log import ConsoleLog
 from backends.contract.consoles import Consoles
 from backends.images import ImageStore, ImageUsers
+from backends.migration.book import MigrationBook
 from backends.work import Undo
 
 
@@ -101,6 +102,8 @@ class Backend(ABC):
     """Finds out which instances use them."""
     consoles: Consoles
     """Ways to the consoles of running machines, which the daemon's own verbs carry bytes over."""
+    migrations: MigrationBook
+    """What this host knows of migrations, which the daemon's own verbs watch."""
 
     @abstractmethod
     def open(self, observer: Observer) -> HypervisorFacts:

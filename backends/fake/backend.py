@@ -18,6 +18,7 @@ from backends.fake.host import FakeHost
 from backends.fake.intent import FakeIntent
 from backends.fake.interfaces import FakeDevices, FakeInterfaceHost, MemoryFilter
 from backends.fake.lifecycle import FakeInstanceFiles, FakeLifecycle
+from backends.fake.migration import FakeMigrationDriver
 from backends.fake.power import FakePower
 from backends.fake.rebuild import FakeRebuild
 from backends.fake.rescue import FakeRescue
@@ -38,6 +39,8 @@ from backends.interfaces.book import InterfaceBook
 from backends.interfaces.side import InterfaceSide
 from backends.interfaces.verbs import HostInterfaces
 from backends.loading import BackendOptions
+from backends.migration.book import MigrationBook
+from backends.migration.verbs import HostMigrations
 from backends.volumes.facts import HostVolumeFacts, initiator_name
 from backends.volumes.storage import Storage
 from backends.work import Undo
@@ -66,6 +69,13 @@ class FakeBackend(Backend):
         storage = Storage(options.volumes, servers=False)
         volumes = FakeVolumes(self._host, storage)
         volume_snapshots = FakeVolumeSnapshots(self._host, volumes)
+        self.migrations = MigrationBook(self._host.folder / "migrations")
+        self._migrations = HostMigrations(
+            FakeMigrationDriver(self._host, self.image_store),
+            peers=options.peers,
+            book=self.migrations,
+            folder=self._host.folder,
+        )
         rescue = FakeRescue(self._host, self.image_store)
         shares = FakeShares(self._host, options.share_dirs, self._features)
         folder = options.state_dir / "fake"
@@ -77,7 +87,7 @@ class FakeBackend(Backend):
         spawning = FakeSpawning(self._host, self.image_store, self._features, side, storage)
         rebuild = FakeRebuild(self._host, self.image_store, spawning)
         self._facets = (
-            FakeLifecycle(self._host, spawning, side),
+            FakeLifecycle(self._host, spawning, side, self.migrations),
             FakeInstanceFiles(self._host, side),
             interfaces,
             HostFiltering(interface_host, self._firewall, FakeDevices()),
@@ -105,6 +115,7 @@ class FakeBackend(Backend):
                 observed=lambda work, verb: self._host.faulty(work, verb, None),
             ),
             FakeAdoption(self._host),
+            *self._migrations.facets,
         )
         self._undo: Mapping[str, Callable[[str], object]] = {
             "remove_files": lambda instance_id: shutil.rmtree(
@@ -124,11 +135,13 @@ class FakeBackend(Backend):
             "detach_volume": volumes.unplug,
             "drop_snapshot": volume_snapshots.drop,
             **images.undo,
+            **self._migrations.undo,
         }
 
     def open(self, observer: Observer) -> HypervisorFacts:
         """See Backend."""
         self._host.reset()
+        self._migrations.open()
         self._book.open()
         self._firewall.restore()
         self._host.observer = observer

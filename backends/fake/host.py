@@ -83,6 +83,22 @@ class FakeHost:
             self._instances[plan.instance_id] = instance
         self._changed(plan.instance_id, EventType.EVENT_TYPE_CREATED)
 
+    def arrive(self, instance: Instance) -> Instance:
+        """Takes in an instance that ran elsewhere, as it was there."""
+        instance_id, folder = instance.instance_id, self.instance_folder(instance.instance_id)
+        instance.power_state_reason = "migrated"
+        folder.mkdir(exist_ok=True)
+        with self._lock:
+            self._instances[instance_id] = _copy(instance)
+            self._started_ns[instance_id] = time.monotonic_ns()
+        self.print_line(instance_id, f"virtrpc fake guest {instance.name} migrated here")
+        self._changed(instance_id, EventType.EVENT_TYPE_STARTED, "migrated")
+        return self.get(instance_id)
+
+    def remove_folder(self, instance_id: str) -> None:
+        """Removes the files of an instance; nothing where there are none."""
+        shutil.rmtree(self.instance_folder(instance_id), ignore_errors=True)
+
     def undefine(self, instance_id: str) -> None:
         """Forgets an instance; nothing where there is none."""
         with self._lock:

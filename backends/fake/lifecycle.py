@@ -12,6 +12,7 @@ from backends.fake.faults import FOREIGN_LABEL
 from backends.fake.host import FakeHost
 from backends.fake.spawning import FakeSpawning
 from backends.interfaces.side import InterfaceSide
+from backends.migration.book import MigrationBook
 from backends.plan import InstancePlan
 from backends.specification import existing
 from backends.work import Work
@@ -22,7 +23,14 @@ log = structlog.get_logger()
 class FakeLifecycle(Lifecycle):
     """Beginning and end of instances."""
 
-    def __init__(self, host: FakeHost, spawning: FakeSpawning, side: InterfaceSide) -> None:
+    def __init__(
+        self,
+        host: FakeHost,
+        spawning: FakeSpawning,
+        side: InterfaceSide,
+        migrations: MigrationBook,
+    ) -> None:
+        self._migrations = migrations
         self._host = host
         self._spawning = spawning
         self._side = side
@@ -64,6 +72,7 @@ class FakeLifecycle(Lifecycle):
         self._host.stop(request.instance_id, "destroyed")
         faulty.step("undefine")
         self._host.undefine(request.instance_id)
+        self._migrations.destroyed(request.instance_id)
         faulty.step("network")
         self._side.give_up(request.instance_id)
         faulty.step("files")

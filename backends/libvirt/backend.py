@@ -40,6 +40,7 @@ from backends.libvirt.lifecycle import (
     force_off,
     undefine,
 )
+from backends.libvirt.migration import LibvirtMigrationDriver
 from backends.libvirt.network_features import NOT_REAL
 from backends.libvirt.power import LibvirtPower
 from backends.libvirt.probe import Probed, probe
@@ -54,6 +55,8 @@ from backends.libvirt.volume_places import VolumePlaces
 from backends.libvirt.volume_snapshots import LibvirtVolumeSnapshots
 from backends.libvirt.volumes import LibvirtVolumes
 from backends.loading import BackendOptions
+from backends.migration.book import MigrationBook
+from backends.migration.verbs import HostMigrations
 from backends.volumes.facts import HostVolumeFacts
 from backends.work import Undo
 
@@ -65,7 +68,9 @@ class LibvirtBackend(Backend):
 
     def __init__(self, options: BackendOptions) -> None:
         self._options = options
-        self._folders = InstanceFolders(options.state_dir / "instances")
+        self._folders = InstanceFolders(
+            options.instance_dir or options.state_dir / "instances", host_id=options.host_id
+        )
         self._domains = Domains()
         self._counters = Counters(self._domains)
         self._probed = Probed(dedicated_cpus=options.dedicated_cpus)
@@ -104,9 +109,23 @@ class LibvirtBackend(Backend):
         rebuild = LibvirtRebuild(self._domains, self._folders, self.image_store, spawning)
         rescue = LibvirtRescue(self._domains, self._folders, self.image_store)
         adoption = LibvirtAdoption(self._domains, self._folders, image_dir=options.image_dir)
+        self.migrations = MigrationBook(options.state_dir / "migrations")
+        self._migrations = HostMigrations(
+            LibvirtMigrationDriver(
+                self._domains,
+                self._folders,
+                self.image_store,
+                self._probed,
+                hypervisor_uri=options.hypervisor_uri,
+                migration_uri=options.migration_uri,
+            ),
+            peers=options.peers,
+            book=self.migrations,
+            folder=self._folders.folder,
+        )
         shares = LibvirtShares(self._domains, self._probed, options.share_dirs)
         self._facets = (
-            LibvirtLifecycle(self._domains, self._folders, spawning, self._side),
+            LibvirtLifecycle(self._domains, self._folders, spawning, self._side, self.migrations),
             LibvirtInstanceFiles(self._domains, self._folders, self._side),
             interfaces,
             HostFiltering(interface_host, self._firewall, HostDevices()),
@@ -129,6 +148,7 @@ class LibvirtBackend(Backend):
             ),
             adoption,
             CommandedPower(options.host_power, instances=self._domains.read_all, own_way=SYSTEMD),
+            *self._migrations.facets,
         )
         self._resources = HostResources(
             self._domains,
@@ -157,6 +177,7 @@ class LibvirtBackend(Backend):
             "end_block_job": volumes.swap.end_job,
             "drop_snapshot": volume_snapshots.drop,
             **images.undo,
+            **self._migrations.undo,
         }
 
     def open(self, observer: Observer) -> HypervisorFacts:
@@ -183,6 +204,7 @@ class LibvirtBackend(Backend):
         if self._connection is not None:
             self._connection.close()
             self._domains.close()
+            self._migrations.close()
         if self._reaper is not None:
             self._reaper.close()
         if self._embedded is not None:
@@ -223,6 +245,7 @@ class LibvirtBackend(Backend):
 
     def _prepare(self, observer: Observer) -> None:
         """What is done once, before the first open."""
+        self._migrations.open()
         uri = self._options.libvirt_uri
         self._begin_filtering(uri)
         if is_embedded(uri):

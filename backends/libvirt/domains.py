@@ -23,6 +23,7 @@ from backends.libvirt.connection import Connection
 from backends.libvirt.embedded import EmbeddedRoot
 from backends.libvirt.errors import is_gone, translated, translating
 from backends.libvirt.instances import POWER_STATES, read_instance
+from backends.libvirt.jobs import JobBook
 from backends.libvirt.removals import Removals
 from backends.libvirt.starts import pid_folder
 from backends.libvirt.xml import metadata
@@ -44,6 +45,8 @@ class Domains:
         """The driver's own folder, where it is embedded."""
         self.told: dict[str, Instance] = {}
         """What the daemon was told last: ids, names, power states and interfaces."""
+        self.jobs = JobBook()
+        """What ended jobs came to."""
         self._connection: Connection | None = None
         self._pid_folder: Path | None = None
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))

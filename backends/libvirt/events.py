@@ -1,6 +1,7 @@
 """libvirt's callbacks → events. They only convert and hand over: libvirt waits for them."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import libvirt
 import structlog
@@ -60,6 +61,7 @@ class Callbacks:
             (libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._on_reboot),
             (libvirt.VIR_DOMAIN_EVENT_ID_WATCHDOG, self._on_watchdog),
             (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._on_io_error),
+            (libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._on_job_completed),
             (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._on_device_added),
             (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._on_device_removed),
             (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED, self._on_device_kept),
@@ -144,6 +146,15 @@ class Callbacks:
     ) -> None:
         detail = f"{path}: {reason or 'error'}"
         self._tell(domain, EventType.EVENT_TYPE_IO_ERROR, _UNCHANGED, detail)
+
+    def _on_job_completed(
+        self,
+        _connection: libvirt.virConnect,
+        domain: libvirt.virDomain,
+        stats: dict[str, Any],
+        _data: None,
+    ) -> None:
+        self._domains.jobs.tell(domain.UUIDString(), stats)
 
     def _on_device_added(
         self, _connection: libvirt.virConnect, domain: libvirt.virDomain, alias: str, _data: None

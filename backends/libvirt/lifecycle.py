@@ -13,6 +13,7 @@ from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.instances import add_live_counters
 from backends.libvirt.spawning import Spawning
 from backends.libvirt.volume_secrets import VolumeSecrets
+from backends.migration.book import MigrationBook
 from backends.plan import InstancePlan
 from backends.specification import (
     existing,
@@ -40,12 +41,14 @@ class LibvirtLifecycle(Lifecycle):
         folders: InstanceFolders,
         spawning: Spawning,
         side: InterfaceSide,
+        migrations: MigrationBook,
     ) -> None:
         self._domains = domains
         self._folders = folders
         self._secrets = VolumeSecrets(domains)
         self._spawning = spawning
         self._side = side
+        self._migrations = migrations
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
         """See Lifecycle."""
@@ -82,6 +85,7 @@ class LibvirtLifecycle(Lifecycle):
         force_off(self._domains, request.instance_id)
         work.step("undefine")
         undefine(self._domains, request.instance_id)
+        self._migrations.destroyed(request.instance_id)
         work.step("network")
         self._side.give_up(request.instance_id)
         self._secrets.forget(request.instance_id)

@@ -13,6 +13,7 @@ import libvirt
 from backends.contract import HypervisorFacts
 from backends.libvirt.firmware import has_secure_boot
 from backends.libvirt.host_probe import HostFacts, probe_host
+from backends.libvirt.migration_features import migration_features
 from backends.libvirt.network_features import FIREWALL_VERBS, network_features
 from backends.libvirt.xml.capabilities import (
     GuestCapabilities,
@@ -28,6 +29,11 @@ _MACHINE_TYPE = "q35"
 _MODULE_FOLDERS = (
     *Path("/usr/lib").glob("*-linux-gnu"),
     *(Path("/usr") / name for name in ("lib", "lib64")),
+)
+_MIGRATIONS = (
+    *("live_migrate_instance", "abort_live_migration", "force_complete_live_migration"),
+    *("check_source", "complete_source", "check_destination", "cleanup_destination_check"),
+    *("prepare_destination", "rollback_destination", "complete_destination", "watch_migration"),
 )
 _VHOST_USER_FOLDERS = (Path("/etc/qemu/vhost-user"), Path("/usr/share/qemu/vhost-user"))
 _EPHEMERAL_FILESYSTEMS = ("ext2", "ext3", "ext4", "vfat", "xfs")
@@ -65,17 +71,20 @@ def probe(
     if kind != "test":
         of_domains = _probe_qemu(connection, capabilities, into)
     into.host = probe_host(connection, capabilities, of_domains)
+    split = urlsplit(uri)
+    lacks = _missing(split.path, kind).get("live_migrate_instance", "")
     into.features = {
         "kvm": "" if kind == "kvm" else reason,
         **_features(connection, into),
         **network_features(connection, uri, why_no_filter=why_no_filter),
+        **migration_features(lacks),
     }
     missing = {
+        **_missing(split.path, kind),
         "mount_share": into.features["virtiofs"],
         "snapshot_instance": _NO_GUESTS if kind == "test" else "",
         **dict.fromkeys(FIREWALL_VERBS, why_no_filter),
     }
-    split = urlsplit(uri)
     return HypervisorFacts(
         hypervisor_type=connection.getType(),
         hypervisor_version=_dotted(connection.getVersion()),
@@ -173,7 +182,7 @@ def _shares(guests: GuestCapabilities, *, no_guests: bool) -> dict[str, str]:
     """Whether directories can be shared; no virtiofsd of QEMU's own serves them read-only."""
     why = ""
     if no_guests:
-        why = "libvirt's test driver runs no guests"
+        why = _NO_GUESTS
     elif "virtiofs" not in guests.filesystem_drivers:
         why = "QEMU has no virtiofs device"
     elif not virtiofsd_is_there():
@@ -204,6 +213,16 @@ def _filesystems() -> dict[str, str]:
         f"filesystem_{name}": "" if shutil.which(program) else f"{program} is not installed"
         for name, program in programs.items()
     }
+
+
+def _missing(path: str, virt_type: str) -> dict[str, str]:
+    """Verbs that this driver of libvirt cannot carry out, and why."""
+    if virt_type == "test":
+        why = _NO_GUESTS
+        return dict.fromkeys((*_MIGRATIONS, "compare_cpu"), why)
+    if path == "/embed":
+        return dict.fromkeys(_MIGRATIONS, "the embedded driver migrates no guests: use libvirtd")
+    return {}
 
 
 def _virt_type(uri: str, asked: str) -> tuple[str, str]:

@@ -330,7 +330,8 @@ class Operations:
 
     async def _fail(self, live: LiveOperation, error: ContractError) -> None:
         live.message.error.CopyFrom(record_of(error))
-        cancelled = error.reason == "CANCELLED" and live.message.cancel_requested
+        on_request = error.reason == "CANCELLED" and live.message.cancel_requested
+        cancelled = on_request or error.reason == "MIGRATION_CANCELLED"
         if live.steps and not live.committed:
             live.update(state=State.OPERATION_STATE_ROLLING_BACK)
             await self._roll_back(live)

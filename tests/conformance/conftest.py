@@ -21,6 +21,8 @@ _NOT_OF_INSTANCES = (
     "events.sqlite",
     "consoles.sqlite",
     "host.sqlite",
+    "migrations",  # what became of them
+    "fake/migrations",
     "images/.records",  # when an image was last used
     "libvirt/cache",
     "libvirt/log/libvirt",

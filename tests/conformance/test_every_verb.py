@@ -75,6 +75,10 @@ def test_change_is_checked_made_once_and_its_repeat_told_the_outcome(
         return
     with stage.after(case.before, case) as caller:
         before = everything(stage, caller, case)
+        if case.alone:
+            for check in checks(case):
+                assert refusal_of_call(caller, case, check).reason == case.alone
+            return
         caller.answer(case, validate_only=True)
         assert everything(stage, caller, case) == before
         request_id = f"r-{uuid.uuid4()}"

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from virtrpc.v1 import console_pb2, host_pb2, instance_pb2, spec_pb2, types_pb2
+from virtrpc.v1 import console_pb2, host_pb2, instance_pb2, migration_pb2, spec_pb2, types_pb2
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from tests.images import guest_cmdline
@@ -49,6 +49,9 @@ class Case:
     """Verbs that take away what it leaves on the host, beside its instance and images."""
     more: Sequence[Fields] = ()
     """Messages after the first one, where the caller sends a stream."""
+    alone: str = ""
+    """With which reason it is refused on a host by itself, as here: it takes two. Called well
+    it is in tests/conformance/test_live_migration.py and tests/lab."""
 
     def __str__(self) -> str:
         return self.name or self.verb
@@ -104,6 +107,30 @@ ADD = Case(
     after=[Case("RemoveFromAggregate", fields=AGGREGATE)],
 )
 UNDO_ADDITION = {**AGGREGATE, "operation": host_pb2.AGGREGATE_OPERATION_ADD}
+# No file of the book has the instance's id in its name.
+MIGRATION = {"migration_id": "{key:.24}000000000000"}
+NOWHERE = {"destination_uri": "unix:/nonexistent/virtrpc.sock"}
+MIGRATION_DATA = {
+    **MIGRATION,
+    "instance_id": "{key}",
+    "kind": migration_pb2.MIGRATION_KIND_LIVE,
+    "source": {"host_name": "elsewhere"},
+    "storage": migration_pb2.MIGRATION_STORAGE_COPY,
+}
+ARRIVAL = Case(
+    "PrepareDestination",
+    fields={
+        **MIGRATION,
+        "data": MIGRATION_DATA,
+        "spec": {
+            "flavor": {"vcpus": 1, "memory_mib": 96},
+            "image": {"kernel_image_id": "kernel", "ramdisk_image_id": "ramdisk"},
+        },
+    },
+    wrong=(),
+    unknown="",
+)
+MARK = {"mark": {"file_name": ".virtrpc-shared-0", "content": "0123456789abcdef"}}
 NIC = {"port_id": "{key}", "user": {}}
 ATTACH = Case(
     "AttachInterface", [SPAWN], {"interface": NIC}, wrong=[SPAWN, Case("SuspendInstance")]
@@ -207,11 +234,62 @@ CASES = (
     PULL,
     Case("DeleteImage", [PULL], IMAGE),
     Case("ManageImageCache", fields={"max_unused_age": {"seconds": 86400}}),
+    Case(
+        "LiveMigrateInstance",
+        [SPAWN],
+        {**MIGRATION, **NOWHERE},
+        wrong=IS_OFF,
+        alone="PEER_UNREACHABLE",
+    ),
+    Case(
+        "AbortLiveMigration",
+        [SPAWN],
+        wrong=[SPAWN],
+        refusal="NO_MIGRATION",
+        alone="NO_MIGRATION",
+    ),
+    Case(
+        "ForceCompleteLiveMigration",
+        [SPAWN],
+        wrong=[SPAWN],
+        refusal="NO_MIGRATION",
+        alone="NO_MIGRATION",
+    ),
+    Case(
+        "CompleteSource",
+        [SPAWN],
+        {**MIGRATION, "data": MIGRATION_DATA},
+        wrong=[SPAWN],
+        refusal="NOT_SWITCHED",
+        alone="NOT_SWITCHED",
+    ),
+    Case(
+        "CompleteDestination",
+        [ARRIVAL],
+        {**MIGRATION, "data": MIGRATION_DATA},
+        wrong=[SPAWN],
+        refusal="NOT_SWITCHED",
+        alone="NOT_SWITCHED",
+    ),
+    ARRIVAL,
+    Case("RollbackDestination", [ARRIVAL], MIGRATION, wrong=(), unknown=""),
+    Case("CleanupDestinationCheck", fields=MIGRATION, wrong=(), unknown=""),
+    Case("CheckSharedStorageLocal", wrong=(), unknown=""),
+    Case("CleanupSharedStorageCheck", fields=MARK, wrong=(), unknown=""),
 )
 READS = (
     Case("GetVolumeConnector", unknown=""),
     Case("AssignDeviceNames", unknown=""),
     Case("CheckFilesystemSupport", fields={"filesystem": "ext4"}),
+    Case("CompareCpu", fields={"cpu": {"architecture": "x86_64"}}),
+    Case("CheckDestination", fields={"source": {"host_name": "elsewhere"}}, unknown=""),
+    Case(
+        "CheckSource",
+        [SPAWN],
+        {**MIGRATION, **NOWHERE, "check": {"host_name": "elsewhere"}},
+    ),
+    Case("CheckSharedStorageRemote", [SPAWN], MARK, unknown=""),
+    Case("WatchMigration", [ARRIVAL], unknown="MIGRATION_NOT_FOUND"),
     Case("GetInstance", [SPAWN], {"fresh": True}),
     Case("ListInstances"),
     Case("CheckInstanceOnDisk", [SPAWN], unknown=""),

@@ -96,6 +96,8 @@ def _is_recovered_as_declared(death: Death, operation: Operation) -> None:
     repeats = VERBS[death.call.case.verb].resumes or death.committed
     # The fake has forgotten its instances.
     expected = {"", "INSTANCE_NOT_FOUND"} if repeats else {"DAEMON_RESTARTED"}
+    if death.call.case.alone:
+        expected.add(death.call.case.alone)
     if death.ended:
         expected.add("")
     if death.call.case in FAILING_CASES:

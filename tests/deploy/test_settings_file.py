@@ -13,6 +13,7 @@ OF_ROOT = {
     "web_dir": Path("/opt/virtrpc/share/virtrpc/web"),
     "state_dir": Path("/var/lib/virtrpc"),
     "image_dir": Path("/var/lib/virtrpc/images"),
+    "instance_dir": Path("/var/lib/virtrpc/instances"),
     "listen": ("unix:/run/virtrpc/virtrpc.sock", "127.0.0.1:50051"),
 }
 

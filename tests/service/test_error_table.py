@@ -54,10 +54,14 @@ CODES = {
     "OverloadedError": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "TooSlowError": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "Interrupted": grpc.StatusCode.ABORTED,
+    "MigrationFailedError": grpc.StatusCode.ABORTED,
+    "PeerUnreachableError": grpc.StatusCode.UNAVAILABLE,
+    "PeerRefusedError": grpc.StatusCode.FAILED_PRECONDITION,
+    "PeerMismatchError": grpc.StatusCode.FAILED_PRECONDITION,
 }
 RETRIED = {
     "BusyError", "UnreachableError", "ShuttingDownError", "StartingError", "LogLostError",
-    "OverloadedError", "TooSlowError",
+    "OverloadedError", "TooSlowError", "PeerUnreachableError",
 }  # fmt: skip
 
 

@@ -1,6 +1,9 @@
 """Flags are stronger than the environment, that than the TOML file, that than the defaults."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
+from ipaddress import ip_network
 from operator import attrgetter
 from pathlib import Path
 
@@ -16,6 +19,20 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
     "backend": ("fake", '"fake"', "backend", "fake"),
     "state-dir": ("/tmp/state", '"/tmp/state"', "state_dir", Path("/tmp/state")),
     "image-dir": ("/tmp/images", '"/tmp/images"', "image_dir", Path("/tmp/images")),
+    "instance-dir": ("/tmp/i", '"/tmp/i"', "instance_dir", Path("/tmp/i")),
+    "hypervisor-uri": (
+        "qemu+tcp://h/system",
+        '"qemu+tcp://h/system"',
+        "hypervisor_uri",
+        "qemu+tcp://h/system",
+    ),
+    "migration-uri": ("tcp://192.0.2.7", '"tcp://192.0.2.7"', "migration_uri", "tcp://192.0.2.7"),
+    "peer-network": (
+        "192.0.2.0/24",
+        '["192.0.2.0/24"]',
+        "peer_networks",
+        (ip_network("192.0.2.0/24"),),
+    ),
     "listen": ("127.0.0.1:1", '["127.0.0.1:1"]', "listen", ("127.0.0.1:1",)),
     "http": ("127.0.0.1:3", '"127.0.0.1:3"', "http", "127.0.0.1:3"),
     "http-url": ("https://a.example", '"https://a.example"', "http_url", "https://a.example"),
@@ -210,3 +227,9 @@ def test_unknown_flag_is_refused() -> None:
 def test_daemon_takes_its_settings_from_the_environment(make_daemon: MakeDaemon) -> None:
     daemon = make_daemon(environment={"VIRTRPC_LOG_FORMAT": "json"}).start()
     assert daemon.log().startswith("{")
+
+
+def test_reading_them_does_not_import_grpc() -> None:
+    """It reads its own settings when it is imported, which the daemon makes after these."""
+    program = "import service.main, sys; sys.exit('grpc' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

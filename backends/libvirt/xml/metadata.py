@@ -60,6 +60,8 @@ class InstanceMetadata:
     """Paths of the files that were made for snapshots."""
     reclaim_at: Timestamp | None = None
     """Soft-deleted, and to be destroyed at this time."""
+    migration_id: str = ""
+    """Migration by which it came to this host, a UUID; empty: it was made here."""
     rebuilt_by: str = ""
     """Operation that made it anew last; empty: none has."""
     rescue: RescueMetadata | None = None
@@ -80,6 +82,8 @@ def to_node(own: InstanceMetadata, *, bare: bool = False) -> Node:
         node.set("wanted", PowerState.Name(own.wanted))
     if own.reclaim_at is not None:
         node.set("reclaim", own.reclaim_at.ToJsonString())
+    if own.migration_id:
+        node.set("migration", own.migration_id)
     if own.rebuilt_by:
         node.set("rebuilt_by", own.rebuilt_by)
     etree.SubElement(node, f"{namespace}spec").text = _json(redacted(own.spec))
@@ -121,11 +125,19 @@ def find_in(domain: Node) -> InstanceMetadata | None:
         bootable=node.get("bootable") != "no",
         wanted=_power_state(node.get("wanted", "")),
         reclaim_at=_time(node.get("reclaim")),
+        migration_id=node.get("migration", ""),
         rebuilt_by=node.get("rebuilt_by", ""),
         rescue=_rescue(node.find(_tag("rescue"))),
         snapshots=[_snapshot(found.text or "{}") for found in node.findall(_tag("snapshot"))],
         overlays=[found.text or "" for found in node.findall(_tag("overlay"))],
     )
+
+
+def mark_migration(domain: Node, migration_id: str) -> None:
+    """Says in a <domain> by which migration it comes to its next host."""
+    node = domain.find(f"metadata/{_tag('instance')}")
+    if node is not None:
+        node.set("migration", migration_id)
 
 
 def _json(message: Message) -> str:

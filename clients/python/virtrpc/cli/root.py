@@ -33,6 +33,7 @@ NOUNS = (
     "image",
     "instance",
     "interface",
+    "migration",
     "operation",
     "volume",
 )

@@ -380,6 +380,7 @@ class MigrationSource(google.protobuf.message.Message):
     HOST_CPU_FIELD_NUMBER: builtins.int
     DISKS_FIELD_NUMBER: builtins.int
     INTERFACES_FIELD_NUMBER: builtins.int
+    BOOT_IMAGE_IDS_FIELD_NUMBER: builtins.int
     host_name: builtins.str
     """Name of the source's host."""
     daemon_version: builtins.str
@@ -416,6 +417,12 @@ class MigrationSource(google.protobuf.message.Message):
     def interfaces(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[virtrpc.v1.spec_pb2.InterfaceSpec]:
         """Interfaces, as they will be at the destination."""
 
+    @property
+    def boot_image_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Images that it boots from directly, kernel and ramdisk; the destination's
+        store must have them.
+        """
+
     def __init__(
         self,
         *,
@@ -431,11 +438,34 @@ class MigrationSource(google.protobuf.message.Message):
         host_cpu: global___ComparedCpu | None = ...,
         disks: collections.abc.Iterable[global___MigrationDisk] | None = ...,
         interfaces: collections.abc.Iterable[virtrpc.v1.spec_pb2.InterfaceSpec] | None = ...,
+        boot_image_ids: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["flavor", b"flavor", "guest_cpu", b"guest_cpu", "host_cpu", b"host_cpu", "machine", b"machine"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["daemon_version", b"daemon_version", "disks", b"disks", "flavor", b"flavor", "guest_cpu", b"guest_cpu", "host_cpu", b"host_cpu", "host_name", b"host_name", "hypervisor_type", b"hypervisor_type", "hypervisor_version", b"hypervisor_version", "instance_name", b"instance_name", "interfaces", b"interfaces", "machine", b"machine", "machine_type", b"machine_type"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["boot_image_ids", b"boot_image_ids", "daemon_version", b"daemon_version", "disks", b"disks", "flavor", b"flavor", "guest_cpu", b"guest_cpu", "host_cpu", b"host_cpu", "host_name", b"host_name", "hypervisor_type", b"hypervisor_type", "hypervisor_version", b"hypervisor_version", "instance_name", b"instance_name", "interfaces", b"interfaces", "machine", b"machine", "machine_type", b"machine_type"]) -> None: ...
 
 global___MigrationSource = MigrationSource
+
+@typing.final
+class MigrationFile(google.protobuf.message.Message):
+    """A file of a host that a machine uses beside its disks."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    role: builtins.str
+    """What it is for: "kernel", "ramdisk", "console" or "nvram"."""
+    path: builtins.str
+    """Path on that host."""
+    def __init__(
+        self,
+        *,
+        role: builtins.str = ...,
+        path: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["path", b"path", "role", b"role"]) -> None: ...
+
+global___MigrationFile = MigrationFile
 
 @typing.final
 class DestinationCheck(google.protobuf.message.Message):
@@ -530,6 +560,9 @@ class MigrationData(google.protobuf.message.Message):
     CONSOLE_LOG_ID_FIELD_NUMBER: builtins.int
     CONSOLE_OFFSET_FIELD_NUMBER: builtins.int
     RESIZE_FIELD_NUMBER: builtins.int
+    HYPERVISOR_URI_FIELD_NUMBER: builtins.int
+    FILES_FIELD_NUMBER: builtins.int
+    STORAGE_FIELD_NUMBER: builtins.int
     migration_id: builtins.str
     """The migration, a UUID."""
     instance_id: builtins.str
@@ -553,11 +586,20 @@ class MigrationData(google.protobuf.message.Message):
     console_log_id: builtins.str
     """Log of the instance's console, a UUID; empty: it has none."""
     console_offset: builtins.int
-    """Offset at which the console log ended at the source and goes on at the
-    destination; unset before the switch.
+    """Offset at which the console log ended at the source, before the switch so
+    far. At the destination it goes on at a later one: offsets between were never
+    written and count as expired.
     """
     resize: builtins.bool
     """The specification here and there differ in the flavor: disks are grown."""
+    hypervisor_uri: builtins.str
+    """URI at which other hosts' hypervisors reach the destination's, as its
+    configuration says; empty: it says none, and the caller has to know.
+    """
+    storage: global___MigrationStorage.ValueType
+    """How the instance's own files come there: SHARED where both hosts see its
+    directory, else COPY; unspecified before CheckSource.
+    """
     @property
     def source(self) -> global___MigrationSource:
         """What the destination was told."""
@@ -573,6 +615,10 @@ class MigrationData(google.protobuf.message.Message):
     @property
     def interfaces(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[virtrpc.v1.spec_pb2.InterfaceSpec]:
         """Interfaces as the destination connects them."""
+
+    @property
+    def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MigrationFile]:
+        """Files of the destination that the machine will use beside its disks."""
 
     def __init__(
         self,
@@ -592,9 +638,12 @@ class MigrationData(google.protobuf.message.Message):
         console_log_id: builtins.str = ...,
         console_offset: builtins.int | None = ...,
         resize: builtins.bool = ...,
+        hypervisor_uri: builtins.str = ...,
+        files: collections.abc.Iterable[global___MigrationFile] | None = ...,
+        storage: global___MigrationStorage.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_console_offset", b"_console_offset", "console_offset", b"console_offset", "destination", b"destination", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_console_offset", b"_console_offset", "console_listen_address", b"console_listen_address", "console_log_id", b"console_log_id", "console_offset", b"console_offset", "destination", b"destination", "destination_uri", b"destination_uri", "disk_port", b"disk_port", "disks", b"disks", "instance_id", b"instance_id", "interfaces", b"interfaces", "kind", b"kind", "migration_id", b"migration_id", "migration_uri", b"migration_uri", "prepared", b"prepared", "resize", b"resize", "source", b"source"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_console_offset", b"_console_offset", "console_listen_address", b"console_listen_address", "console_log_id", b"console_log_id", "console_offset", b"console_offset", "destination", b"destination", "destination_uri", b"destination_uri", "disk_port", b"disk_port", "disks", b"disks", "files", b"files", "hypervisor_uri", b"hypervisor_uri", "instance_id", b"instance_id", "interfaces", b"interfaces", "kind", b"kind", "migration_id", b"migration_id", "migration_uri", b"migration_uri", "prepared", b"prepared", "resize", b"resize", "source", b"source", "storage", b"storage"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_console_offset", b"_console_offset"]) -> typing.Literal["console_offset"] | None: ...
 
 global___MigrationData = MigrationData
@@ -704,8 +753,8 @@ class LiveMigrateInstanceRequest(google.protobuf.message.Message):
     """
     hypervisor_uri: builtins.str
     """URI of the destination's hypervisor as this host reaches it, e.g.
-    "qemu+tls://host/system"; empty: as the daemons agree. Transports that run
-    a command, and parameters, are not accepted.
+    "qemu+tls://host/system"; empty: as the destination's daemon says. Transports
+    that run a command, and parameters, are not accepted.
     """
     migration_uri: builtins.str
     """URI at which the destination's hypervisor receives memory, e.g.
@@ -1796,6 +1845,7 @@ class CompleteDestinationRequest(google.protobuf.message.Message):
     INSTANCE_ID_FIELD_NUMBER: builtins.int
     MIGRATION_ID_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
+    CONSOLE_LOG_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     instance_id: builtins.str
@@ -1815,19 +1865,48 @@ class CompleteDestinationRequest(google.protobuf.message.Message):
         a gap.
         """
 
+    @property
+    def console_log(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ConsolePiece]:
+        """What goes along of the console log, where its file is not shared: its last
+        bytes, in order, at most 1 MiB together; what does not counts as expired.
+        """
+
     def __init__(
         self,
         *,
         instance_id: builtins.str = ...,
         migration_id: builtins.str = ...,
         data: global___MigrationData | None = ...,
+        console_log: collections.abc.Iterable[global___ConsolePiece] | None = ...,
         request_id: builtins.str = ...,
         validate_only: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["data", b"data"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "instance_id", b"instance_id", "migration_id", b"migration_id", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["console_log", b"console_log", "data", b"data", "instance_id", b"instance_id", "migration_id", b"migration_id", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
 
 global___CompleteDestinationRequest = CompleteDestinationRequest
+
+@typing.final
+class ConsolePiece(google.protobuf.message.Message):
+    """Bytes of a console log."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    OFFSET_FIELD_NUMBER: builtins.int
+    DATA_FIELD_NUMBER: builtins.int
+    offset: builtins.int
+    """Offset of the first of them in the log."""
+    data: builtins.bytes
+    """The bytes."""
+    def __init__(
+        self,
+        *,
+        offset: builtins.int = ...,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "offset", b"offset"]) -> None: ...
+
+global___ConsolePiece = ConsolePiece
 
 @typing.final
 class CompleteDestinationResponse(google.protobuf.message.Message):

@@ -1,0 +1,348 @@
+"""Live migration between hosts with a libvirtd each."""
+
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import libvirt
+from virtrpc.v1 import migration_pb2 as pb
+from virtrpc.v1.event_pb2 import EventType
+from virtrpc.v1.instance_pb2 import AttachedDisk, Instance
+from virtrpc.v1.spec_pb2 import DiskFormat, InstanceSpec
+from virtrpc.v1.types_pb2 import PowerState
+
+from backends.console_log import ConsoleLog
+from backends.disk_files import disk_info
+from backends.errors import (
+    ContractError,
+    HypervisorError,
+    InstanceNotFoundError,
+    WrongStateError,
+)
+from backends.images import ImageStore, qemu_img
+from backends.libvirt import transfer as transfers
+from backends.libvirt.blueprint import disk_path, unsupported
+from backends.libvirt.cpu_comparison import CpuComparer
+from backends.libvirt.disks import make_overlay
+from backends.libvirt.domains import Domains, is_active
+from backends.libvirt.errors import is_gone, translating
+from backends.libvirt.folders import InstanceFolders
+from backends.libvirt.host_limits import host_limits
+from backends.libvirt.host_room import HostRoomBook
+from backends.libvirt.lifecycle import force_off, undefine
+from backends.libvirt.migration_features import post_copy_lacks, tls_lacks
+from backends.libvirt.probe import Probed
+from backends.libvirt.xml.migration import guest_cpu
+from backends.migration import console
+from backends.migration.book import Migration
+from backends.migration.checks import COPY, cpu_blockers, name_blockers
+from backends.migration.driver import Counters, MigrationDriver, Transfer
+from backends.plan import InstancePlan
+from backends.specification import SpecImages
+
+_ARRIVING = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
+_OVERLAY_BYTES = 1 << 30
+
+
+class LibvirtMigrationDriver(MigrationDriver):
+    """Gives guests to another libvirtd, and takes them from it."""
+
+    def __init__(
+        self,
+        domains: Domains,
+        folders: InstanceFolders,
+        images: ImageStore,
+        probed: Probed,
+        *,
+        hypervisor_uri: str,
+        migration_uri: str,
+    ) -> None:
+        self._domains = domains
+        self._folders = folders
+        self._probed = probed
+        self._rooms = HostRoomBook(domains, folders, probed)
+        self._cpus = CpuComparer(domains, probed)
+        self._hypervisor_uri = hypervisor_uri
+        self._migration_uri = migration_uri
+        self.images = images
+
+    # Either host.
+
+    def describe(self) -> pb.DestinationCheck:
+        """See MigrationDriver."""
+        room = self._rooms.room()
+        connection = self._domains.connection.handles.own
+        with translating():
+            hypervisor, version = connection.getType(), connection.getVersion()
+        return pb.DestinationCheck(
+            host_name=socket.gethostname(),
+            hypervisor_type=hypervisor,
+            hypervisor_version=_dotted(version),
+            host_cpu=self._cpus.host_cpu(),
+            free_memory_mib=room.memory_mib,
+            free_disk_bytes=room.disk_bytes,
+            post_copy=not post_copy_lacks(),
+            tls=not tls_lacks(),
+        )
+
+    def compare_cpu(self, cpu: pb.ComparedCpu, *, guest: bool) -> pb.CompareCpuResponse:
+        """See MigrationDriver."""
+        return self._cpus.compare(cpu, guest=guest)
+
+    def find(self, instance_id: str) -> Instance | None:
+        """See MigrationDriver."""
+        domain = self._domains.find(instance_id)
+        return None if domain is None else self._domains.read(domain)
+
+    def tell(self, instance_id: str, kind: "EventType.ValueType", detail: str) -> None:
+        """See MigrationDriver."""
+        known = self._domains.told.get(instance_id) or Instance(instance_id=instance_id)
+        if self._domains.observer is not None:
+            self._domains.observer.event(kind, instance=known, detail=detail)
+
+    def console(self, instance_id: str) -> ConsoleLog | None:
+        """See MigrationDriver."""
+        return ConsoleLog.found_in(self._folders.of(instance_id))
+
+    # The source.
+
+    def source(self, instance: Instance) -> pb.MigrationSource:
+        """See MigrationDriver."""
+        spec, check = instance.spec, self.describe()
+        running = instance.HasField("effective")
+        machine = instance.effective if running else instance.persistent
+        boot = (spec.image.kernel_image_id, spec.image.ramdisk_image_id)
+        source = pb.MigrationSource(
+            host_name=check.host_name,
+            hypervisor_type=check.hypervisor_type,
+            hypervisor_version=check.hypervisor_version,
+            instance_name=instance.name,
+            flavor=spec.flavor,
+            machine=spec.machine,
+            machine_type=machine.machine_type,
+            host_cpu=check.host_cpu,
+            interfaces=spec.interfaces,
+            boot_image_ids=filter(None, boot),
+            disks=[self._disk(disk, spec) for disk in machine.disks],
+        )
+        cpu = self._guest_cpu(instance.instance_id)
+        if cpu is not None:
+            source.guest_cpu.CopyFrom(cpu)
+        return source
+
+    def transfer(self, transfer: Transfer) -> Counters:
+        """See MigrationDriver."""
+        domain, _ = self._domains.managed(transfer.migration.instance_id)
+        if not transfer.hypervisor_uri:
+            raise WrongStateError(
+                "neither the request nor the destination says where its libvirtd is",
+                reason="NO_HYPERVISOR_URI",
+                field="hypervisor_uri",
+            )
+        return transfers.move(self._domains, domain, transfer)
+
+    def counters(self, instance_id: str) -> Counters | None:
+        """See MigrationDriver."""
+        domain = self._domains.find(instance_id)
+        try:
+            return None if domain is None else transfers.running_counters(domain)
+        except libvirt.libvirtError as error:
+            raise self._domains.failed(error) from error
+
+    def abort(self, instance_id: str) -> None:
+        """See MigrationDriver."""
+        domain = self._domains.find(instance_id)
+        if domain is not None:
+            transfers.abort(domain)
+
+    def force(self, instance_id: str, *, post_copy: bool) -> None:
+        """See MigrationDriver."""
+        domain = self._domains.find(instance_id)
+        if domain is None:
+            return
+        try:
+            if post_copy:
+                domain.migrateStartPostCopy()
+            else:
+                domain.suspend()
+        except libvirt.libvirtError as error:
+            if not is_gone(error):
+                raise self._domains.failed(error, instance_id) from error
+
+    def give_up(self, migration: Migration) -> None:
+        """See MigrationDriver."""
+        domain = self._domains.find(migration.instance_id)
+        if domain is not None and is_active(domain):
+            raise HypervisorError("the guest runs here as well: nothing of it was removed")
+        undefine(self._domains, migration.instance_id)
+        if migration.data.storage == COPY:
+            self._folders.remove(migration.instance_id)
+
+    # The destination.
+
+    def blockers(
+        self, instance_id: str, data: pb.MigrationData, spec: InstanceSpec
+    ) -> Sequence[ContractError]:
+        """See MigrationDriver."""
+        plan, images = InstancePlan(instance_id, spec), SpecImages(spec, self.images)
+        absent = [] if lacks_nothing(data) else [*images.blockers]
+        room = self._rooms.room()
+        return [
+            *absent,
+            *unsupported(spec),
+            *host_limits(plan, self._probed),
+            *plan.blockers(self._probed.features, room),
+        ]
+
+    def taken(self, source: pb.MigrationSource, instance_id: str) -> Sequence[ContractError]:
+        """See MigrationDriver."""
+        namesake = self._domains.find_name(source.instance_name) if source.instance_name else None
+        named = [] if namesake is None else [self._domains.read(namesake)]
+        others = [instance for instance in named if instance.instance_id != instance_id]
+        return [
+            *name_blockers(source, instance_id, others),
+            *self._machine_blockers(source),
+            *self._cpu_blockers(source),
+        ]
+
+    def prepare(self, data: pb.MigrationData, spec: InstanceSpec) -> None:
+        """See MigrationDriver."""
+        copies = data.storage == COPY
+        if copies:
+            self._folders.remove(data.instance_id)  # what an instance of that id once left
+        folder = self._folders.make(data.instance_id)
+        plan = {disk.device_name: disk for disk in InstancePlan(data.instance_id, spec).disks}
+        images = SpecImages(spec, self.images)
+        for disk in data.disks:
+            if disk.device_name in plan and not disk.volume_id:
+                path = disk_path(folder, plan[disk.device_name])
+                disk.destination_source = str(path)
+                if copies:
+                    self._make_disk(disk, path, images, whole=transfers.lacks_base(data))
+        self._add_files(data, folder, images)
+        data.hypervisor_uri, data.migration_uri = self._hypervisor_uri, self._migration_uri
+
+    def unprepare(self, migration: Migration) -> None:
+        """See MigrationDriver."""
+        instance_id = migration.instance_id
+        domain = self._domains.find(instance_id)
+        arriving = domain is not None and self._own_id(domain) == migration.migration_id
+        if arriving and not self.has_arrived(migration):
+            force_off(self._domains, instance_id)  # it has never run
+            domain = self._domains.find(instance_id)
+        if migration.data.storage == COPY and domain is None:
+            self._folders.remove(instance_id)
+
+    def has_arrived(self, migration: Migration) -> bool:
+        """See MigrationDriver."""
+        domain = self._domains.find(migration.instance_id)
+        if domain is None:
+            return False
+        with translating(migration.instance_id):
+            state, reason = domain.state()
+        if state == libvirt.VIR_DOMAIN_PAUSED and reason in _ARRIVING:
+            return False
+        return self._own_id(domain) == migration.migration_id
+
+    def adopt(self, migration: Migration) -> Instance:
+        """See MigrationDriver."""
+        domain, instance = self._domains.managed(migration.instance_id)
+        self._folders.own(migration.instance_id)
+        if instance.power_state == PowerState.POWER_STATE_RUNNING:
+            self._domains.want(domain, PowerState.POWER_STATE_RUNNING)
+        return self._domains.tell(domain)
+
+    def _own_id(self, domain: libvirt.virDomain) -> str:
+        """The migration by which a domain came; empty: by none, or it is not ours."""
+        try:
+            return self._domains.own(domain).migration_id
+        except InstanceNotFoundError:
+            return ""
+
+    def _disk(self, disk: AttachedDisk, spec: InstanceSpec) -> pb.MigrationDisk:
+        info = disk_info(disk)
+        overlay = disk.role == "root" and bool(info.backing_path)
+        return pb.MigrationDisk(
+            device_name=disk.device_name,
+            role=disk.role or "data",
+            volume_id=disk.volume_id,
+            format=disk.format or DiskFormat.DISK_FORMAT_RAW,
+            virtual_size_bytes=info.virtual_size_bytes,
+            allocated_bytes=info.allocated_bytes,
+            base_image_id=spec.image.image_id if overlay else "",
+            read_only=disk.read_only,
+        )
+
+    def _guest_cpu(self, instance_id: str) -> pb.ComparedCpu | None:
+        domain = self._domains.find(instance_id)
+        if domain is None:
+            return None
+        with translating(instance_id):
+            return guest_cpu(domain.XMLDesc(0), "x86_64")
+
+    def _machine_blockers(self, source: pb.MigrationSource) -> list[ContractError]:
+        if not source.machine_type or source.machine_type in self._probed.machine_types:
+            return []
+        why = f"the hypervisor here has no machine type {source.machine_type}"
+        return [
+            WrongStateError(why, reason="MACHINE_TYPE_UNSUPPORTED", field="source.machine_type")
+        ]
+
+    def _cpu_blockers(self, source: pb.MigrationSource) -> list[ContractError]:
+        """A guest's CPU has to be offered; one that is the host's own has to be had."""
+        guest = source.HasField("guest_cpu")
+        if not guest and not (source.HasField("host_cpu") and source.machine.cpu_model):
+            return []
+        cpu = source.guest_cpu if guest else source.host_cpu
+        return cpu_blockers(lambda: self._cpus.compare(cpu, guest=guest))
+
+    def _make_disk(
+        self, disk: pb.MigrationDisk, path: Path, images: SpecImages, *, whole: bool
+    ) -> None:
+        """An empty disk that is written over: an overlay, where it need not be whole."""
+        if disk.format != DiskFormat.DISK_FORMAT_QCOW2:
+            _make_sparse(path, disk.virtual_size_bytes)
+        elif disk.base_image_id and not whole and images.root is not None:
+            make_overlay(path, images.root, size_bytes=disk.virtual_size_bytes)
+        else:
+            qemu_img.make_output(path)
+            qemu_img.run(
+                "create", "-q", "-f", "qcow2", "--", str(path), str(disk.virtual_size_bytes),
+                max_file_bytes=_OVERLAY_BYTES,
+            )  # fmt: skip
+            qemu_img.take_output(path)
+        path.chmod(0o600)
+
+    def _add_files(self, data: pb.MigrationData, folder: Path, images: SpecImages) -> None:
+        """Where the machine finds what it uses beside its disks."""
+        log = ConsoleLog.found_in(folder)
+        if log is None:
+            log_id = data.console_log_id or str(uuid.uuid4())
+            log = ConsoleLog.of(folder, log_id=log_id)
+            console.expect(log.path, data.console_offset)
+            data.console_log_id = log.log_id
+        data.files.add(role="console", path=str(log.path))
+        data.files.add(role="nvram", path=str(folder / "nvram.fd"))
+        for role, image in (("kernel", images.kernel), ("ramdisk", images.ramdisk)):
+            if image is not None:
+                data.files.add(role=role, path=str(image.path))
+
+
+def lacks_nothing(data: pb.MigrationData) -> bool:
+    """Whether all disks come as they are, whatever they were made from."""
+    return not data.source.boot_image_ids and not any(d.base_image_id for d in data.disks)
+
+
+def _make_sparse(path: Path, size_bytes: int) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        os.ftruncate(descriptor, size_bytes)
+    finally:
+        os.close(descriptor)
+
+
+def _dotted(version: int) -> str:
+    return f"{version // 1_000_000}.{version // 1000 % 1000}.{version % 1000}"

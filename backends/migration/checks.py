@@ -1,0 +1,146 @@
+"""What stands in the way of a migration: pure functions over what both hosts have said."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from virtrpc.v1 import migration_pb2 as pb
+from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.types_pb2 import Blocker, PowerState
+
+from backends.errors import ContractError, InvalidArgumentError, NoRoomError, WrongStateError
+from backends.power_states import power_blockers
+
+SHARED, COPY = pb.MIGRATION_STORAGE_SHARED, pb.MIGRATION_STORAGE_COPY
+Storage = pb.MigrationStorage
+_MOVABLE = (PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED)
+
+
+def state_blockers(instance: Instance) -> list[ContractError]:
+    """That there is a guest to be moved."""
+    return power_blockers(instance, *_MOVABLE)
+
+
+def storage_of(options: pb.LiveMigrationOptions, *, shared: bool) -> "Storage.ValueType":
+    """How an instance's own files come to the destination."""
+    return options.storage or (SHARED if shared else COPY)
+
+
+def storage_blockers(
+    options: pb.LiveMigrationOptions, disks: Iterable[pb.MigrationDisk], *, shared: bool
+) -> Iterator[ContractError]:
+    """That the disks can go as is asked."""
+    if options.storage == SHARED and not shared:
+        why = "the destination does not see the directory of this host's instances"
+        yield WrongStateError(why, reason="STORAGE_NOT_SHARED", field="options.storage")
+    if options.storage == COPY and shared:
+        why = "both hosts see the same directory of instances: a copy would be made onto itself"
+        yield WrongStateError(why, reason="STORAGE_SHARED", field="options.storage")
+    if storage_of(options, shared=shared) == COPY and any(d.role == "config" for d in disks):
+        why = "a config drive is not copied while its guest runs: use storage that both hosts see"
+        yield WrongStateError(why, reason="CONFIG_DRIVE_NOT_COPIED")
+
+
+def unmoved_blockers(instance: Instance, disks: Iterable[pb.MigrationDisk]) -> list[ContractError]:
+    """What nobody connects at the destination yet."""
+    errors: list[ContractError] = []
+    for interface in instance.spec.interfaces:
+        kind = interface.WhichOneof("network")
+        if kind not in (None, "user"):
+            why = f"interfaces of the kind {kind} are not connected at a destination yet"
+            errors.append(WrongStateError(why, reason="INTERFACE_NOT_MIGRATED"))
+    if any(disk.volume_id for disk in disks):
+        why = "volumes are not connected at a destination yet"
+        errors.append(WrongStateError(why, reason="VOLUME_NOT_MIGRATED"))
+    return errors
+
+
+def room_blockers(
+    disks: Iterable[pb.MigrationDisk], check: pb.DestinationCheck, *, over_commit: bool
+) -> Iterator[ContractError]:
+    """That what is copied fits."""
+    copied = [disk for disk in disks if disk.storage == COPY]
+    needed = sum(d.allocated_bytes if over_commit else d.virtual_size_bytes for d in copied)
+    if needed > check.free_disk_bytes:
+        why = f"the disks take {needed} bytes, {check.free_disk_bytes} are free at the destination"
+        yield NoRoomError(why, field="options.disk_over_commit")
+
+
+def option_blockers(
+    options: pb.LiveMigrationOptions, check: pb.DestinationCheck
+) -> Iterator[ContractError]:
+    """That the destination can do what is asked of the transfer."""
+    if options.post_copy and not check.post_copy:
+        why = "the destination cannot take over by post-copy"
+        yield WrongStateError(why, reason="POST_COPY_UNSUPPORTED", field="options.post_copy")
+    if options.tls == pb.MIGRATION_TLS_REQUIRED and not check.tls:
+        why = "the destination has no certificates for encrypted transfer"
+        yield WrongStateError(why, reason="TLS_UNAVAILABLE", field="options.tls")
+
+
+def memory_blockers(
+    source: pb.MigrationSource, check: pb.DestinationCheck
+) -> Iterator[ContractError]:
+    """That the guest's memory fits."""
+    needed = source.flavor.memory_mib
+    if needed > check.free_memory_mib:
+        why = f"the guest has {needed} MiB of memory, {check.free_memory_mib} are free"
+        yield NoRoomError(why, field="source.flavor.memory_mib")
+
+
+def hypervisor_blockers(
+    source: pb.MigrationSource, check: pb.DestinationCheck
+) -> Iterator[ContractError]:
+    """That both hosts speak of the same hypervisor."""
+    if source.hypervisor_type and source.hypervisor_type != check.hypervisor_type:
+        why = f"{source.hypervisor_type} guests do not run on {check.hypervisor_type}"
+        yield WrongStateError(why, reason="HYPERVISOR_MISMATCH", field="source.hypervisor_type")
+
+
+def name_blockers(
+    source: pb.MigrationSource, instance_id: str, instances: Iterable[Instance]
+) -> Iterator[ContractError]:
+    """That neither the instance nor its name is taken."""
+    for instance in instances:
+        if instance.instance_id == instance_id:
+            yield instance_exists(instance_id)
+        elif source.instance_name and instance.name == source.instance_name:
+            why = f"the name {instance.name} is taken by instance {instance.instance_id}"
+            yield WrongStateError(why, reason="NAME_TAKEN", field="source.instance_name")
+
+
+def cpu_blockers(compare: Callable[[], pb.CompareCpuResponse]) -> list[ContractError]:
+    """That a guest's CPU can be offered here."""
+    try:
+        answer = compare()
+    except InvalidArgumentError as error:
+        return [WrongStateError(str(error), reason="CPU_INCOMPATIBLE", field="source.guest_cpu")]
+    if answer.comparison != pb.CPU_COMPARISON_INCOMPATIBLE:
+        return []
+    lacks = ", ".join(answer.missing_features) or "its model"
+    why = f"the CPU here lacks what the guest's has: {lacks}"
+    return [WrongStateError(why, reason="CPU_INCOMPATIBLE", field="source.guest_cpu")]
+
+
+def instance_exists(instance_id: str) -> ContractError:
+    """That the instance is at the destination already, as a blocker."""
+    why = f"instance {instance_id} is at the destination already, or another migration takes it"
+    return WrongStateError(why, reason="INSTANCE_EXISTS", field="instance_id")
+
+
+def same_host() -> ContractError:
+    """That source and destination are one."""
+    why = "the destination is this daemon"
+    return InvalidArgumentError(why, reason="SAME_HOST", field="destination_uri")
+
+
+def as_messages(errors: Iterable[ContractError]) -> list[Blocker]:
+    """Blockers as an answer tells them."""
+    return [
+        Blocker(reason=v.reason, field=v.field, message=v.message)
+        for error in errors
+        for v in error.violations
+    ]
+
+
+def as_errors(blockers: Iterable[Blocker], *, of: str) -> list[ContractError]:
+    """What another host has answered, as blockers of an operation here."""
+    return [WrongStateError(f"{of}: {b.message}", reason=b.reason, field=b.field) for b in blockers]

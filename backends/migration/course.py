@@ -1,0 +1,191 @@
+"""The course of a transfer: it is watched, stopped or forced, and its outcome found out.
+
+A destination that cannot be asked counts as one that has the guest: nothing is done here,
+and it is asked until it answers.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import structlog
+from virtrpc.v1.event_pb2 import EventType
+
+from backends.contract import Peer
+from backends.errors import (
+    CancelledError,
+    ContractError,
+    MigrationFailedError,
+    PeerRefusedError,
+    PeerUnreachableError,
+    UnreachableError,
+)
+from backends.migration import checks
+from backends.migration.book import Migration, MigrationBook, Phase
+from backends.migration.driver import Counters, MigrationDriver, Transfer
+from backends.migration.endings import completion, force, reason_of
+from backends.migration.progress import PERCENT, PHASE_NAMES, Policy, fill, phase_of
+from backends.work import Work
+
+_LOOK_S = 0.05
+_COUNT_S = 0.25
+_ASK_AGAIN_S = 1.0
+log = structlog.get_logger()
+
+
+class Course:
+    """The course of one transfer, from the source's side."""
+
+    def __init__(
+        self, work: Work, *, driver: MigrationDriver, book: MigrationBook, peer: Peer
+    ) -> None:
+        self._work = work
+        self._driver = driver
+        self._book = book
+        self._peer = peer
+
+    def run(self, migration: Migration, transfer: Transfer) -> Counters:
+        """Moves the guest, and gives what it came to; raises why it is still here."""
+        data = transfer.data
+        copies = any(disk.storage == checks.COPY for disk in data.disks)
+        phase = "COPYING_DISKS" if copies else "COPYING_MEMORY"
+        self._book.enter(migration, Phase.Value(f"MIGRATION_PHASE_{phase}"))
+        self._work.phase("disks" if copies else "memory", percent=10)
+        self._work.step("transfer")
+        began = time.monotonic()
+        moving = _in_thread(lambda: self._driver.transfer(transfer))
+        self._watch(migration, moving, Policy(transfer.options, began))
+        return self._outcome(migration, moving)
+
+    def _watch(self, migration: Migration, moving: "Future[Counters]", policy: Policy) -> None:
+        """Until the transfer is over: counts, stops or forces it."""
+        counted = 0.0
+        while not _is_over(moving, _LOOK_S):
+            self._heed(migration)
+            now = time.monotonic()
+            if now - counted >= _COUNT_S:
+                counted = now
+                self._count(migration)
+                self._enforce(migration, policy.due(now, forced=migration.forced))
+
+    def _heed(self, migration: Migration) -> None:
+        """A cancel stops the transfer; the stop of the daemon leaves it to the next start."""
+        try:
+            self._work.checkpoint()
+        except CancelledError as error:
+            if error.reason != CancelledError.reason:
+                raise
+            migration.abort = migration.abort or "request"
+        if migration.abort and not migration.post_copy:
+            with contextlib.suppress(UnreachableError):  # tried again at the next look
+                self._driver.abort(migration.instance_id)
+
+    def _enforce(self, migration: Migration, due: str) -> None:
+        if due == "abort":
+            migration.abort = migration.abort or "timeout"
+        elif due == "force":
+            force(self._driver, self._book, migration, post_copy=migration.post_copy_allowed)
+
+    def _count(self, migration: Migration) -> None:
+        try:
+            counters = self._driver.counters(migration.instance_id)
+        except UnreachableError:
+            return  # the transfer goes on without anybody who looks
+        if counters is None:
+            return
+        entered = phase_of(counters, migration.phase)
+        if entered != migration.phase:
+            self._book.enter(migration, entered)
+            self._work.phase(PHASE_NAMES[entered], percent=PERCENT[entered])
+            if entered == Phase.MIGRATION_PHASE_POST_COPY:
+                self._driver.tell(migration.instance_id, EventType.EVENT_TYPE_POSTCOPY_STARTED, "")
+        with self._book.change(migration, durable=False) as progress:
+            fill(progress, counters)
+
+    def _outcome(self, migration: Migration, moving: "Future[Counters]") -> Counters:
+        """What came of the transfer, as destination and hypervisor say."""
+        error = moving.exception()
+        if error is None:
+            return moving.result()
+        if not isinstance(error, ContractError):
+            raise error
+        if isinstance(error, UnreachableError):
+            self._settle(migration)
+            error = MigrationFailedError(f"the hypervisor was lost meanwhile: {error}")
+        if self._has_switched(migration):
+            log.warning("a transfer was told to have failed, and has not", reason=str(error))
+            return Counters()
+        raise reason_of(migration, error)
+
+    def follow(self, migration: Migration) -> Counters:
+        """As `run`, of a transfer that an earlier run of the daemon began."""
+        self._work.phase("memory", percent=50)
+        self._settle(migration)
+        if not self._has_switched(migration):
+            raise reason_of(migration, MigrationFailedError("the daemon was restarted meanwhile"))
+        return Counters()
+
+    def _settle(self, migration: Migration) -> None:
+        """Returns when no transfer runs any more, with a hypervisor that comes and goes."""
+        while True:
+            try:
+                if self._driver.counters(migration.instance_id) is None:
+                    return
+                self._heed(migration)
+                self._count(migration)
+            except UnreachableError:
+                log.info("waiting for the hypervisor to know what became of a transfer")
+            self._pause(_COUNT_S)
+
+    def _pause(self, seconds: float) -> None:
+        """Sleeps; a cancel has been heeded already, only the stop of the daemon ends it."""
+        try:
+            self._work.wait(seconds)
+        except CancelledError as error:
+            if error.reason != CancelledError.reason:
+                raise
+            time.sleep(seconds)
+
+    def _has_switched(self, migration: Migration) -> bool:
+        """Whether the destination has the guest; asks until it answers."""
+        while True:
+            try:
+                return self._asked(migration)
+            except PeerUnreachableError:
+                log.warning(
+                    "the destination must say who has the guest", uri=migration.data.destination_uri
+                )
+                self._pause(_ASK_AGAIN_S)
+
+    def _asked(self, migration: Migration) -> bool:
+        question = completion(migration)
+        question.validate_only = True
+        try:
+            self._peer.complete_destination(question)
+        except PeerRefusedError:
+            return False
+        return True
+
+
+def _in_thread(work: Callable[[], Counters]) -> "Future[Counters]":
+    """Runs it beside the caller, who may stop waiting for it."""
+    future: Future[Counters] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except Exception as error:  # noqa: BLE001 - handed to who waits
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="migration", daemon=True).start()
+    return future
+
+
+def _is_over(moving: "Future[Counters]", seconds: float) -> bool:
+    try:
+        moving.exception(timeout=seconds)
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,175 @@
+"""The destination's part of a migration: would it fit, making ready, taking over or forgetting."""
+
+from virtrpc.v1 import migration_pb2 as pb
+from virtrpc.v1.event_pb2 import EventType
+
+from backends.contract import MigrationDestination
+from backends.errors import (
+    AlreadyExistsError,
+    ContractError,
+    InstanceNotFoundError,
+    WrongStateError,
+)
+from backends.migration import checks, console
+from backends.migration.book import DESTINATION, Migration, MigrationBook, Phase
+from backends.migration.driver import MigrationDriver
+from backends.migration.storage import StorageMark
+from backends.work import Undo, Work
+
+
+class Destination(MigrationDestination):
+    """The verbs that are asked of the host to which an instance goes."""
+
+    def __init__(self, driver: MigrationDriver, book: MigrationBook, mark: StorageMark) -> None:
+        self._driver = driver
+        self._book = book
+        self._mark = mark
+
+    def check_destination(self, request: pb.CheckDestinationRequest) -> pb.CheckDestinationResponse:
+        """See MigrationDestination."""
+        source, check = request.source, self._driver.describe()
+        check.storage_mark = self._mark.name
+        check.storage = request.options.storage
+        bases = {disk.base_image_id for disk in source.disks if disk.base_image_id}
+        check.base_image_ids.extend(sorted(i for i in bases if self._driver.images.exists(i)))
+        blockers = [
+            *self._presence(request.instance_id, request.migration_id, source.host_name),
+            *checks.hypervisor_blockers(source, check),
+            *checks.memory_blockers(source, check),
+            *self._driver.taken(source, request.instance_id),
+            *self._missing_images(source),
+        ]
+        return pb.CheckDestinationResponse(blockers=checks.as_messages(blockers), check=check)
+
+    def cleanup_destination_check(
+        self, request: pb.CleanupDestinationCheckRequest, work: Work
+    ) -> pb.CleanupDestinationCheckResponse:
+        """See MigrationDestination: a check here writes nothing."""
+        work = self._driver.work(work, "cleanup_destination_check", request.instance_id)
+        work.ready()
+        work.step("clean")
+        return pb.CleanupDestinationCheckResponse(already_clean=True)
+
+    def prepare_destination(
+        self, request: pb.PrepareDestinationRequest, work: Work
+    ) -> pb.PrepareDestinationResponse:
+        """See MigrationDestination."""
+        work = self._driver.work(work, "prepare_destination", request.instance_id)
+        known = self._known(request.instance_id, request.migration_id)
+        if known is not None and known.data.prepared:
+            work.ready()
+            return pb.PrepareDestinationResponse(data=known.data)
+        data = pb.MigrationData()
+        data.CopyFrom(request.data)
+        host_name = request.data.source.host_name
+        blockers = self._presence(request.instance_id, request.migration_id, host_name)
+        if blockers:
+            raise AlreadyExistsError(str(blockers[0]), reason="INSTANCE_EXISTS")
+        work.ready([*self._driver.blockers(request.instance_id, data, request.spec)])
+        work.step("prepare", Undo("unprepare", {"migration_id": request.migration_id}))
+        self._forget_given_up(request)
+        migration = self._book.begin(Migration(DESTINATION, data), Phase.MIGRATION_PHASE_PREPARING)
+        self._driver.prepare(data, request.spec)
+        with self._book.change(migration):
+            data.prepared = True
+        return pb.PrepareDestinationResponse(data=data)
+
+    def rollback_destination(
+        self, request: pb.RollbackDestinationRequest, work: Work
+    ) -> pb.RollbackDestinationResponse:
+        """See MigrationDestination."""
+        work = self._driver.work(work, "rollback_destination", request.instance_id)
+        migration = self._known(request.instance_id, request.migration_id)
+        if migration is None or migration.phase == Phase.MIGRATION_PHASE_CANCELLED:
+            work.ready()
+            return pb.RollbackDestinationResponse(already_gone=True)
+        work.ready(self._switched(migration))
+        work.step("unprepare")
+        if not request.keep_disks:
+            self._driver.unprepare(migration)
+        self._book.end(migration, Phase.MIGRATION_PHASE_CANCELLED)
+        return pb.RollbackDestinationResponse()
+
+    def complete_destination(
+        self, request: pb.CompleteDestinationRequest, work: Work
+    ) -> pb.CompleteDestinationResponse:
+        """See MigrationDestination."""
+        work = self._driver.work(work, "complete_destination", request.instance_id)
+        migration = self._known(request.instance_id, request.migration_id)
+        if migration is None and self._driver.find(request.instance_id) is None:
+            raise InstanceNotFoundError(request.instance_id)
+        if migration is None or not self._driver.has_arrived(migration):
+            raise WrongStateError("the guest is not here", reason="NOT_SWITCHED")
+        work.ready()
+        if not migration.ended.is_set():
+            work.step("adopt")
+            self._book.enter(migration, Phase.MIGRATION_PHASE_COMPLETING)
+            self._take_console(migration, request)
+        instance = self._driver.adopt(migration)
+        if not migration.ended.is_set():
+            self._driver.tell(
+                migration.instance_id,
+                EventType.EVENT_TYPE_MIGRATION_COMPLETED,
+                migration.data.source.host_name,
+            )
+            self._book.end(migration, Phase.MIGRATION_PHASE_SUCCEEDED)
+        return pb.CompleteDestinationResponse(instance=instance)
+
+    def unprepare(self, migration_id: str) -> None:
+        """Undoes a preparation that was interrupted or has failed; the undo action."""
+        migration = self._book.find(migration_id)
+        if migration is not None and not migration.ended.is_set():
+            self._driver.unprepare(migration)
+            self._book.end(migration, Phase.MIGRATION_PHASE_CANCELLED)
+
+    def _take_console(self, migration: Migration, request: pb.CompleteDestinationRequest) -> None:
+        log = self._driver.console(migration.instance_id)
+        if log is not None and migration.data.storage == checks.COPY:
+            begins = console.begin(migration.data.console_offset)
+            console.take(log, request.console_log, begins=begins)
+
+    def _known(self, instance_id: str, migration_id: str) -> Migration | None:
+        """The migration of an id, as this host's part of it."""
+        migration = self._book.find(migration_id)
+        if migration is None or migration.role != DESTINATION:
+            return None
+        if migration.instance_id != instance_id.lower():
+            raise AlreadyExistsError(
+                f"migration {migration_id} is of another instance", reason="MIGRATION_EXISTS"
+            )
+        return migration
+
+    def _forget_given_up(self, request: pb.PrepareDestinationRequest) -> None:
+        """A source that comes anew has given up what it could not take back."""
+        other = self._book.open_of(request.instance_id, DESTINATION)
+        if other is not None and other.migration_id != request.migration_id.lower():
+            self.unprepare(other.migration_id)
+
+    def _presence(self, instance_id: str, migration_id: str, host_name: str) -> list[ContractError]:
+        """That the instance is not here yet, nor about to come by another migration.
+
+        One that its source, which has one at a time, has given up does not count.
+        """
+        other = self._book.open_of(instance_id, DESTINATION)
+        expected = other is not None and other.migration_id != migration_id.lower()
+        given_up = other is not None and host_name and host_name == other.data.source.host_name
+        if (expected and not given_up) or self._driver.find(instance_id) is not None:
+            return [checks.instance_exists(instance_id)]
+        return []
+
+    def _switched(self, migration: Migration) -> list[ContractError]:
+        if not self._driver.has_arrived(migration):
+            return []
+        why = "the guest is here now: there is nothing to roll back"
+        return [WrongStateError(why, reason="SWITCHED")]
+
+    def _missing_images(self, source: pb.MigrationSource) -> list[ContractError]:
+        return [
+            WrongStateError(
+                f"the store has no image {image_id}, from which the guest was booted",
+                reason="IMAGE_NOT_FOUND",
+                field="source.boot_image_ids",
+            )
+            for image_id in source.boot_image_ids
+            if not self._driver.images.exists(image_id)
+        ]

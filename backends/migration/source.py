@@ -1,0 +1,214 @@
+"""The source's part of a live migration.
+
+    check ─▶ prepare ─▶ transfer ─▶ switch known ─▶ complete
+                 ╰──────────┴─▶ roll back
+
+A running guest is given up only when the destination says that it has it, with this
+migration's id.
+"""
+
+import time
+
+import structlog
+from virtrpc.v1 import migration_pb2 as pb
+from virtrpc.v1.instance_pb2 import Instance
+
+from backends.contract import Peer
+from backends.errors import CancelledError, ContractError, PeerUnreachableError
+from backends.migration import checks, console
+from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
+from backends.migration.course import Course
+from backends.migration.driver import Counters, MigrationDriver, Transfer
+from backends.migration.endings import (
+    CANCELLED,
+    completion,
+    end_without,
+    let_go,
+    roll_back_destination,
+)
+from backends.migration.progress import result_of
+from backends.migration.source_checks import SourceChecks
+from backends.redaction import redacted
+from backends.work import Undo, Work
+
+log = structlog.get_logger()
+
+
+class LiveRun:
+    """One run of LiveMigrateInstance, begun or taken up again."""
+
+    def __init__(
+        self,
+        request: pb.LiveMigrateInstanceRequest,
+        work: Work,
+        *,
+        driver: MigrationDriver,
+        book: MigrationBook,
+        checks_here: SourceChecks,
+        peer: Peer,
+    ) -> None:
+        self._request = request
+        self._work = work
+        self._driver = driver
+        self._book = book
+        self._checks = checks_here
+        self._peer = peer
+        self._orchestrated = request.HasField("data")
+        self._course = Course(work, driver=driver, book=book, peer=peer)
+
+    def begin(self, migration_id: str, instance: Instance) -> pb.LiveMigrationResult:
+        """From the checks to the end."""
+        migration = self._enter(migration_id, instance)
+        try:
+            self._prepare(migration, instance)
+            self._switched(migration, self._course.run(migration, self._transfer(migration)))
+        except ContractError as error:
+            self._failed(migration, error)
+            raise
+        return self._complete(migration)
+
+    def resume(self, migration: Migration) -> pb.LiveMigrationResult:
+        """Goes on where an earlier run of the daemon, or of this verb, was ended."""
+        self._work.ready()
+        if migration.phase != Phase.MIGRATION_PHASE_COMPLETING:
+            try:
+                self._switched(migration, self._course.follow(migration))
+            except ContractError as error:
+                self._failed(migration, error)
+                raise
+        return self._complete(migration)
+
+    # The steps.
+
+    def _enter(self, migration_id: str, instance: Instance) -> Migration:
+        """Checks both sides; what stands in the way ends the migration."""
+        migration = self._new(migration_id)
+        if self._work.operation_id:
+            self._book.begin(migration, Phase.MIGRATION_PHASE_CHECKING, durable=False)
+        try:
+            self._work.phase("check", percent=1)
+            blockers, data = self._check(migration_id, instance)
+            self._work.ready(blockers)
+        except ContractError as error:
+            end_without(self._book, migration, error, durable=False)
+            raise
+        migration.data.CopyFrom(data)
+        return migration
+
+    def _new(self, migration_id: str) -> Migration:
+        request = self._request
+        data = pb.MigrationData(
+            migration_id=migration_id.lower(),
+            instance_id=request.instance_id.lower(),
+            kind=pb.MIGRATION_KIND_LIVE,
+            destination_uri=request.destination_uri,
+        )
+        migration = Migration(SOURCE, data, post_copy_allowed=request.options.post_copy)
+        migration.progress.operation_id = self._work.operation_id
+        return migration
+
+    def _check(
+        self, migration_id: str, instance: Instance
+    ) -> tuple[list[ContractError], pb.MigrationData]:
+        data = pb.MigrationData()
+        data.CopyFrom(self._request.data)
+        blockers = checks.state_blockers(instance)
+        if self._orchestrated or blockers:
+            return blockers, data
+        source = self._driver.source(instance)
+        answer = self._peer.check_destination(
+            pb.CheckDestinationRequest(
+                instance_id=instance.instance_id,
+                migration_id=migration_id,
+                kind=pb.MIGRATION_KIND_LIVE,
+                source=source,
+                options=self._request.options,
+            )
+        )
+        question = pb.CheckSourceRequest(
+            instance_id=instance.instance_id,
+            migration_id=migration_id,
+            destination_uri=self._request.destination_uri,
+            check=answer.check,
+            options=self._request.options,
+        )
+        blockers, data = self._checks.check(question, instance, source)
+        if blockers and blockers[0].reason == "SAME_HOST":
+            return blockers, data
+        return [*checks.as_errors(answer.blockers, of="destination"), *blockers], data
+
+    def _prepare(self, migration: Migration, instance: Instance) -> None:
+        self._book.enter(migration, Phase.MIGRATION_PHASE_PREPARING)
+        if self._orchestrated:
+            return
+        self._work.phase("prepare", percent=5)
+        undo = Undo("roll_back_destination", {"migration_id": migration.migration_id})
+        self._work.step("prepare", undo)
+        answer = self._peer.prepare_destination(
+            pb.PrepareDestinationRequest(
+                instance_id=migration.instance_id,
+                migration_id=migration.migration_id,
+                data=migration.data,
+                spec=redacted(instance.spec),
+                options=self._request.options,
+                migration_uri=self._request.migration_uri,
+            )
+        )
+        with self._book.change(migration):
+            migration.data.CopyFrom(answer.data)
+
+    def _transfer(self, migration: Migration) -> Transfer:
+        data, request = migration.data, self._request
+        return Transfer(
+            migration=migration,
+            options=request.options,
+            hypervisor_uri=request.hypervisor_uri or data.hypervisor_uri,
+            migration_uri=request.migration_uri or data.migration_uri,
+        )
+
+    def _switched(self, migration: Migration, counters: Counters) -> None:
+        """The point of no return: the guest is the destination's."""
+        migration.result = result_of(migration, counters)
+        self._book.enter(migration, Phase.MIGRATION_PHASE_COMPLETING)
+        self._work.commit()
+
+    def _complete(self, migration: Migration) -> pb.LiveMigrationResult:
+        result = migration.result
+        assert result is not None  # noqa: S101 - it has switched
+        if self._orchestrated:
+            result.data.CopyFrom(migration.data)
+            return result
+        self._work.phase("complete", percent=90)
+        if not migration.ended.is_set():
+            self._peer.complete_destination(self._with_console(migration))
+            let_go(migration, self._driver)
+            self._book.end(migration, Phase.MIGRATION_PHASE_SUCCEEDED)
+        result.total_time.FromNanoseconds(time.monotonic_ns() - migration.began_ns)
+        return result
+
+    def _with_console(self, migration: Migration) -> pb.CompleteDestinationRequest:
+        """What the destination is told, with the last of the console where it has another file."""
+        request = completion(migration)
+        log = self._driver.console(migration.instance_id)
+        if log is not None and migration.data.storage == checks.COPY:
+            request.console_log.extend(console.last_pieces(log))
+            request.data.console_offset = log.end()
+        return request
+
+    def _failed(self, migration: Migration, error: ContractError) -> None:
+        """Takes back at the destination what was made ready; raises where that is not known yet."""
+        abandoned = isinstance(error, CancelledError) and error.reason not in (
+            CancelledError.reason,
+            CANCELLED,
+        )
+        if abandoned:
+            return
+        self._book.enter(migration, Phase.MIGRATION_PHASE_ROLLING_BACK)
+        if not self._orchestrated:
+            try:
+                roll_back_destination(migration, self._peer)
+            except PeerUnreachableError:
+                # The operation's rollback asks again and again, and this run is over.
+                log.warning("destination not rolled back yet", uri=migration.data.destination_uri)
+                return
+        end_without(self._book, migration, error)

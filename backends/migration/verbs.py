@@ -1,0 +1,288 @@
+"""The verbs of live migration, alike on every backend: the source's, and what both need."""
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import structlog
+from virtrpc.v1 import migration_pb2 as pb
+
+from backends.contract import CpuCompatibility, Facet, LiveMigration, Peers
+from backends.errors import (
+    AlreadyExistsError,
+    CancelledError,
+    ContractError,
+    InstanceNotFoundError,
+    MigrationFailedError,
+    PeerRefusedError,
+    PeerUnreachableError,
+    WrongStateError,
+)
+from backends.migration import checks
+from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
+from backends.migration.destination import Destination
+from backends.migration.driver import MigrationDriver
+from backends.migration.endings import (
+    CANCELLED,
+    complete_source,
+    end_without,
+    force,
+    roll_back_destination,
+)
+from backends.migration.source import LiveRun
+from backends.migration.source_checks import SourceChecks
+from backends.migration.storage import StorageChecks, StorageMark, remove_mark, remove_old_marks
+from backends.specification import require_managed
+from backends.work import Work
+
+_TOO_LATE = (
+    Phase.MIGRATION_PHASE_POST_COPY,
+    Phase.MIGRATION_PHASE_SWITCHING,
+    Phase.MIGRATION_PHASE_COMPLETING,
+)
+_COPYING = (
+    Phase.MIGRATION_PHASE_COPYING_DISKS,
+    Phase.MIGRATION_PHASE_COPYING_MEMORY,
+    Phase.MIGRATION_PHASE_POST_COPY,
+    Phase.MIGRATION_PHASE_SWITCHING,
+)
+_FORCE = pb.ForceCompleteMethod
+log = structlog.get_logger()
+
+
+class HostMigrations:
+    """A host's facets of migration, with what they share."""
+
+    def __init__(
+        self, driver: MigrationDriver, *, peers: Peers, book: MigrationBook, folder: Path
+    ) -> None:
+        self._driver = driver
+        self._peers = peers
+        self._book = book
+        self._mark = StorageMark(folder, book.folder / "mark")
+        self._folder = folder
+        destination = Destination(driver, book, self._mark)
+        self.facets: tuple[Facet, ...] = (
+            LiveMigrations(driver, peers=peers, book=book, mark=self._mark),
+            destination,
+            StorageChecks(folder),
+            CpuChecks(driver),
+        )
+        self.undo: Mapping[str, Callable[[str], None]] = {
+            "roll_back_destination": self._roll_back,
+            "unprepare": destination.unprepare,
+            "remove_mark": remove_mark,
+        }
+
+    def open(self) -> None:
+        """What is done once, at the daemon's start."""
+        self._book.load()
+        self._mark.place()
+        remove_old_marks(self._folder, now_s=time.time())
+
+    def close(self) -> None:
+        """Takes away what is only there while the daemon runs."""
+        self._mark.remove()
+
+    def _roll_back(self, migration_id: str) -> None:
+        """Undo of the preparation, for a run that could not do it itself."""
+        migration = self._book.find(migration_id)
+        if migration is None or migration.ended.is_set():
+            return
+        with self._peers.at(migration.data.destination_uri) as peer:
+            try:
+                roll_back_destination(migration, peer)
+            except PeerRefusedError as error:
+                log.warning("destination refuses to roll back", reason=error.peer_reason)
+            except PeerUnreachableError:
+                if migration.data.prepared:
+                    raise  # it may have the guest
+                # It takes back a preparation when the same host comes with another one.
+                log.warning("destination not rolled back", uri=migration.data.destination_uri)
+        end_without(self._book, migration, None)
+
+
+class CpuChecks(CpuCompatibility):
+    """Comparing CPUs is the hypervisor's."""
+
+    def __init__(self, driver: MigrationDriver) -> None:
+        self._driver = driver
+
+    def compare_cpu(self, request: pb.CompareCpuRequest) -> pb.CompareCpuResponse:
+        """See CpuCompatibility."""
+        return self._driver.compare_cpu(request.cpu, guest=request.guest)
+
+
+class LiveMigrations(LiveMigration):
+    """What is asked of the host from which an instance goes."""
+
+    def __init__(
+        self, driver: MigrationDriver, *, peers: Peers, book: MigrationBook, mark: StorageMark
+    ) -> None:
+        self._driver = driver
+        self._peers = peers
+        self._book = book
+        self._checks = SourceChecks(driver, mark)
+
+    def live_migrate_instance(
+        self, request: pb.LiveMigrateInstanceRequest, work: Work
+    ) -> pb.LiveMigrationResult:
+        """See LiveMigration. The operation's id serves where the caller chose none."""
+        work = self._driver.work(work, "live_migrate_instance", request.instance_id)
+        migration_id = (
+            request.migration_id
+            or request.data.migration_id
+            or work.operation_id
+            or str(uuid.uuid4())
+        )
+        known = self._repeated(request, migration_id)
+        if known is not None and known.ended.is_set() and not _came_to_nothing(known):
+            work.ready()
+            return _first_outcome(known)
+        with self._peers.at(request.destination_uri) as peer:
+            run = LiveRun(
+                request,
+                work,
+                driver=self._driver,
+                book=self._book,
+                checks_here=self._checks,
+                peer=peer,
+            )
+            if known is not None and known.phase in (*_COPYING, *_TOO_LATE):
+                return run.resume(known)
+            instance = require_managed(self._driver.find(request.instance_id), request.instance_id)
+            return run.begin(migration_id, instance)
+
+    def abort_live_migration(
+        self, request: pb.AbortLiveMigrationRequest, work: Work
+    ) -> pb.AbortLiveMigrationResponse:
+        """See LiveMigration."""
+        work = self._driver.work(work, "abort_live_migration", request.instance_id)
+        migration = self._asked_for(request.instance_id, request.migration_id)
+        reply = pb.AbortLiveMigrationResponse(migration_id=migration.migration_id)
+        if migration.phase == Phase.MIGRATION_PHASE_CANCELLED:
+            work.ready()
+            reply.already_aborted = True
+            return reply
+        work.ready(_abort_blockers(migration))
+        work.step("abort")
+        migration.abort = migration.abort or "request"
+        while not migration.ended.is_set():
+            work.wait(0.05)
+        if migration.phase == Phase.MIGRATION_PHASE_SUCCEEDED:
+            raise WrongStateError("the switch had begun", reason="TOO_LATE")
+        return reply
+
+    def force_complete_live_migration(
+        self, request: pb.ForceCompleteLiveMigrationRequest, work: Work
+    ) -> pb.ForceCompleteLiveMigrationResponse:
+        """See LiveMigration."""
+        work = self._driver.work(work, "force_complete_live_migration", request.instance_id)
+        migration = self._asked_for(request.instance_id, request.migration_id)
+        reply = pb.ForceCompleteLiveMigrationResponse(migration_id=migration.migration_id)
+        if migration.ended.is_set() or migration.forced:
+            work.ready()
+            return reply
+        post_copy = request.method == _FORCE.FORCE_COMPLETE_METHOD_POST_COPY or (
+            not request.method and migration.post_copy_allowed
+        )
+        work.ready(_force_blockers(migration, post_copy=post_copy))
+        work.step("force")
+        force(self._driver, self._book, migration, post_copy=post_copy)
+        reply.method = (
+            _FORCE.FORCE_COMPLETE_METHOD_POST_COPY
+            if post_copy
+            else _FORCE.FORCE_COMPLETE_METHOD_PAUSE
+        )
+        return reply
+
+    def check_source(self, request: pb.CheckSourceRequest) -> pb.CheckSourceResponse:
+        """See LiveMigration."""
+        instance = require_managed(self._driver.find(request.instance_id), request.instance_id)
+        source = self._driver.source(instance)
+        blockers, data = self._checks.check(request, instance, source)
+        if blockers:
+            return pb.CheckSourceResponse(blockers=checks.as_messages(blockers))
+        return pb.CheckSourceResponse(data=data)
+
+    def complete_source(
+        self, request: pb.CompleteSourceRequest, work: Work
+    ) -> pb.CompleteSourceResponse:
+        """See LiveMigration."""
+        work = self._driver.work(work, "complete_source", request.instance_id)
+        migration = self._book.find(request.migration_id)
+        if self._driver.find(request.instance_id) is not None:
+            raise WrongStateError("the guest is still here", reason="NOT_SWITCHED")
+        if migration is None or migration.role != SOURCE:
+            raise InstanceNotFoundError(request.instance_id)
+        if migration.phase == Phase.MIGRATION_PHASE_SUCCEEDED:
+            work.ready()
+            return pb.CompleteSourceResponse(data=migration.data)
+        work.ready()
+        work.step("complete")
+        with self._peers.at(migration.data.destination_uri) as peer:
+            complete_source(migration, driver=self._driver, peer=peer)
+        self._book.end(migration, Phase.MIGRATION_PHASE_SUCCEEDED)
+        return pb.CompleteSourceResponse(data=migration.data)
+
+    def _repeated(
+        self, request: pb.LiveMigrateInstanceRequest, migration_id: str
+    ) -> Migration | None:
+        """What the same id has begun before; raises AlreadyExistsError for another's."""
+        known = self._book.find(migration_id)
+        if known is None or known.role != SOURCE:
+            return None
+        same = known.instance_id == request.instance_id.lower()
+        if not same or known.data.destination_uri != request.destination_uri:
+            raise AlreadyExistsError(
+                f"migration {migration_id} is another one", reason="MIGRATION_EXISTS"
+            )
+        return known
+
+    def _asked_for(self, instance_id: str, migration_id: str) -> Migration:
+        """The migration that is meant; raises WrongStateError where there is none."""
+        migration = self._book.last_of(instance_id)
+        if migration is None or migration.role != SOURCE or _came_to_nothing(migration):
+            if self._driver.find(instance_id) is None:
+                raise InstanceNotFoundError(instance_id)
+            raise _no_migration()
+        if migration_id and migration.migration_id != migration_id.lower():
+            raise _no_migration()
+        return migration
+
+
+def _came_to_nothing(migration: Migration) -> bool:
+    """The checks were its end: nothing was begun."""
+    return migration.ended.is_set() and not migration.data.prepared
+
+
+def _no_migration() -> ContractError:
+    return WrongStateError("no such migration of the instance runs", reason="NO_MIGRATION")
+
+
+def _abort_blockers(migration: Migration) -> list[ContractError]:
+    if migration.ended.is_set():
+        return [_no_migration()]
+    if migration.phase in _TOO_LATE:
+        return [WrongStateError("the switch has begun", reason="TOO_LATE")]
+    return []
+
+
+def _force_blockers(migration: Migration, *, post_copy: bool) -> list[ContractError]:
+    if migration.phase not in _COPYING:
+        return [WrongStateError("memory is not transferred yet", reason="WRONG_PHASE")]
+    if post_copy and not migration.post_copy_allowed:
+        why = "the migration was begun without post-copy"
+        return [WrongStateError(why, reason="POST_COPY_NOT_ALLOWED", field="method")]
+    return []
+
+
+def _first_outcome(migration: Migration) -> pb.LiveMigrationResult:
+    """What a migration that has ended came to; raises what it failed with."""
+    if migration.result is not None:
+        return migration.result
+    error = migration.progress.error
+    if migration.phase == Phase.MIGRATION_PHASE_CANCELLED:
+        raise CancelledError("the migration was aborted on request", reason=CANCELLED)
+    raise MigrationFailedError(error.message or "the migration broke", reason=error.reason or None)

@@ -1,0 +1,136 @@
+"""Daemons of other hosts, spoken to by the contract that this one serves.
+
+Without TLS only where nobody can listen in: Unix sockets, loopback, and the networks that
+the configuration names.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+from virtrpc.address import Address
+from virtrpc.v1 import migration_pb2 as pb
+from virtrpc.v1 import migration_pb2_grpc
+
+from backends.contract import Peer
+from backends.errors import PeerMismatchError, PeerRefusedError, PeerUnreachableError
+from service.setting_types import Network
+
+_CHECK_S = 30.0
+_CHANGE_S = 300.0
+_SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+# A peer that has gone without a word is noticed, not waited for.
+_OPTIONS = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.enable_http_proxy", 0),
+)
+Reply = TypeVar("Reply", bound=Message)
+
+
+class GrpcPeers:
+    """See backends.contract.Peers."""
+
+    def __init__(self, networks: Sequence[Network]) -> None:
+        self._networks = tuple(networks)
+
+    @contextmanager
+    def at(self, uri: str) -> Iterator[Peer]:
+        """See Peers; a channel for as long as the block lasts."""
+        address = Address.parse(uri)
+        if address.secure:
+            raise PeerRefusedError(
+                "this daemon has no certificates to speak TLS with", peer_reason="TLS_UNAVAILABLE"
+            )
+        target = f"unix:{address.socket_path}" if address.socket_path else self._target(address)
+        with grpc.insecure_channel(target, options=_OPTIONS) as channel:
+            yield GrpcPeer(uri, channel)
+
+    def _target(self, address: Address) -> str:
+        """The very address that was looked at: a name could resolve to another later."""
+        try:
+            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise PeerUnreachableError(f"{address} is not known: {error.strerror}") from error
+        for *_, place in found:
+            ip = ipaddress.ip_address(place[0])
+            if ip.is_loopback or any(ip in network for network in self._networks):
+                host = f"[{ip}]" if ip.version == 6 else str(ip)
+                return f"ipv{ip.version}:{host}:{address.port}"
+        raise PeerRefusedError(
+            f"{address} may not be spoken to without TLS: --peer-network allows it",
+            peer_reason="INSECURE_PEER",
+        )
+
+
+class GrpcPeer:
+    """See backends.contract.Peer."""
+
+    def __init__(self, uri: str, channel: grpc.Channel) -> None:
+        self._uri = uri
+        self._stub = migration_pb2_grpc.MigrationServiceStub(channel)
+
+    def check_destination(self, request: pb.CheckDestinationRequest) -> pb.CheckDestinationResponse:
+        """See Peer."""
+        return self._call(self._stub.CheckDestination, request, _CHECK_S)
+
+    def prepare_destination(
+        self, request: pb.PrepareDestinationRequest
+    ) -> pb.PrepareDestinationResponse:
+        """See Peer."""
+        return self._call(self._stub.PrepareDestination, request, _CHANGE_S)
+
+    def rollback_destination(
+        self, request: pb.RollbackDestinationRequest
+    ) -> pb.RollbackDestinationResponse:
+        """See Peer."""
+        return self._call(self._stub.RollbackDestination, request, _CHECK_S)
+
+    def complete_destination(
+        self, request: pb.CompleteDestinationRequest
+    ) -> pb.CompleteDestinationResponse:
+        """See Peer."""
+        return self._call(self._stub.CompleteDestination, request, _CHECK_S)
+
+    def cleanup_destination_check(
+        self, request: pb.CleanupDestinationCheckRequest
+    ) -> pb.CleanupDestinationCheckResponse:
+        """See Peer."""
+        return self._call(self._stub.CleanupDestinationCheck, request, _CHECK_S)
+
+    def _call(self, method: Callable[..., Reply], request: Message, timeout_s: float) -> Reply:
+        try:
+            return method(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise _told(self._uri, error) from error
+
+
+def _told(uri: str, error: Any) -> Exception:
+    """What a failed call says of the peer."""
+    code, reason = error.code(), _reason(error)
+    if code in _SILENT:
+        return PeerUnreachableError(f"{uri} does not answer", metadata={"peer_reason": reason})
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        return PeerMismatchError(
+            f"{uri} cannot take part in a migration: {error.details()}",
+            metadata={"peer_reason": reason},
+        )
+    return PeerRefusedError(
+        f"{uri} refuses: {error.details()}", peer_code=code.name, peer_reason=reason
+    )
+
+
+def _reason(error: grpc.RpcError) -> str:
+    """The reason in a status of this contract; empty where it is another's."""
+    status = rpc_status.from_call(error)
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details if status is not None else ():
+        if detail.Unpack(info):
+            return str(info.reason)
+    return ""

@@ -1,0 +1,353 @@
+"""Two fakes give each other instances by the road of real hosts, as controllers see it."""
+
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from virtrpc.v1 import migration_pb2 as pb
+from virtrpc.v1 import operation_pb2, types_pb2
+from virtrpc.v1.migration_pb2 import LiveMigrationOptions, MigrationPhase
+
+from tests.daemon import DaemonProcess
+from tests.instances import destroyed, small_spec, spawned
+from tests.migrations import (
+    Host,
+    ended,
+    instance_at,
+    live_request,
+    migrated,
+    progress_of,
+)
+from tests.refusals import refused
+
+TIMEOUT_S = 20.0
+SLOW = {"fake/live_migrate_instance.pass": "delay:20"}
+
+
+@pytest.fixture(scope="module")
+def hosts(
+    short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]
+) -> Iterator[tuple[Host, Host]]:
+    """Two fakes."""
+    daemons = [DaemonProcess(short_folder(), backend="fake") for _ in range(2)]
+    for daemon in daemons:
+        guest_images(daemon)
+    with (
+        daemons[0].start() as one,
+        daemons[1].start() as other,
+        one.connect() as to_one,
+        other.connect() as to_other,
+    ):
+        yield Host(one, to_one, one.address), Host(other, to_other, other.address)
+
+
+@pytest.fixture
+def guest(hosts: tuple[Host, Host]) -> Iterator[str]:
+    """The id of an instance on the first host."""
+    with spawned(hosts[0].connection, small_spec(backend="fake")) as instance_id:
+        yield instance_id
+        destroyed(hosts[1].connection, instance_id)
+
+
+@pytest.fixture
+def slow_guest(hosts: tuple[Host, Host]) -> Iterator[str]:
+    """One whose memory goes over so slowly that nobody waits for it."""
+    spec = small_spec(backend="fake")
+    spec.labels.update(SLOW)
+    with spawned(hosts[0].connection, spec) as instance_id:
+        yield instance_id
+        destroyed(hosts[1].connection, instance_id)
+
+
+def begun(at: Host, request: pb.LiveMigrateInstanceRequest) -> operation_pb2.Operation:
+    """The operation of a migration, when its guest's memory goes over."""
+    operation = at.connection.migrations.LiveMigrateInstance(request, timeout=TIMEOUT_S)
+    watch = operation_pb2.WatchOperationRequest(operation_id=operation.operation_id)
+    stream = at.connection.operations.WatchOperation(watch, timeout=TIMEOUT_S)
+    for message in stream:
+        if message.operation.phase in ("disks", "memory"):
+            stream.cancel()
+            return operation
+    raise AssertionError("it ended before")
+
+
+def test_instance_goes_there_and_back(hosts: tuple[Host, Host], guest: str) -> None:
+    here, there = hosts
+    before = instance_at(here, guest)
+    request = live_request(guest, there)
+    result = migrated(here, request)
+    assert result.migration_id == request.migration_id
+    assert result.destination_uri == there.uri
+    assert result.memory_transferred_bytes > 0
+    assert result.HasField("downtime")
+    assert instance_at(here, guest) is None
+    after = instance_at(there, guest)
+    assert before is not None and after is not None
+    assert after.power_state == types_pb2.POWER_STATE_RUNNING
+    assert (after.name, after.created_at, after.managed) == (before.name, before.created_at, True)
+    migrated(there, live_request(guest, here))
+    assert instance_at(there, guest) is None
+    assert instance_at(here, guest) is not None
+
+
+def test_repeat_by_migration_id_gives_the_first_outcome(
+    hosts: tuple[Host, Host], guest: str
+) -> None:
+    here, there = hosts
+    request = live_request(guest, there)
+    first = migrated(here, request)
+    again = migrated(here, request)
+    assert again.migration_id == first.migration_id
+    assert again.downtime == first.downtime
+
+
+def test_watcher_sees_the_phases_to_the_end(hosts: tuple[Host, Host], guest: str) -> None:
+    here, there = hosts
+    request = live_request(guest, there)
+    migrated(here, request)
+    (last,) = progress_of(here, guest, request.migration_id)
+    assert last.done
+    assert last.phase == MigrationPhase.MIGRATION_PHASE_SUCCEEDED
+    assert last.memory.total_bytes
+    (arrived,) = progress_of(there, guest, request.migration_id)
+    assert arrived.phase == MigrationPhase.MIGRATION_PHASE_SUCCEEDED
+
+
+def test_abort_leaves_the_instance_where_it_is(hosts: tuple[Host, Host], slow_guest: str) -> None:
+    here, there = hosts
+    request = live_request(slow_guest, there)
+    operation = begun(here, request)
+    aborted = here.connection.migrations.AbortLiveMigration(
+        pb.AbortLiveMigrationRequest(instance_id=slow_guest), timeout=TIMEOUT_S
+    )
+    assert aborted.migration_id == request.migration_id
+    again = here.connection.migrations.AbortLiveMigration(
+        pb.AbortLiveMigrationRequest(instance_id=slow_guest), timeout=TIMEOUT_S
+    )
+    assert again.already_aborted
+    ending = here.connection.operations.WaitOperation(
+        operation_pb2.WaitOperationRequest(operation_id=operation.operation_id), timeout=TIMEOUT_S
+    )
+    assert ending.state == operation_pb2.OPERATION_STATE_CANCELLED
+    assert ending.error.reason == "MIGRATION_CANCELLED"
+    found = instance_at(here, slow_guest)
+    assert found is not None and found.power_state == types_pb2.POWER_STATE_RUNNING
+    assert instance_at(there, slow_guest) is None
+    (last,) = progress_of(there, slow_guest, request.migration_id)
+    assert last.phase == MigrationPhase.MIGRATION_PHASE_CANCELLED
+
+
+def test_cancel_of_the_operation_is_an_abort(hosts: tuple[Host, Host], slow_guest: str) -> None:
+    here, there = hosts
+    request = live_request(slow_guest, there)
+    operation = begun(here, request)
+    here.connection.operations.CancelOperation(
+        operation_pb2.CancelOperationRequest(operation_id=operation.operation_id)
+    )
+    last = progress_of(here, slow_guest)[-1]
+    assert last.phase == MigrationPhase.MIGRATION_PHASE_CANCELLED
+    assert last.error.reason == "MIGRATION_CANCELLED"
+    assert instance_at(there, slow_guest) is None
+
+
+def test_timeout_aborts(hosts: tuple[Host, Host], slow_guest: str) -> None:
+    here, there = hosts
+    options = LiveMigrationOptions()
+    options.timeout.FromMilliseconds(200)
+    ending = ended(here, live_request(slow_guest, there, options=options))
+    assert ending.error.reason == "MIGRATION_TIMEOUT"
+    assert ending.error.code == grpc.StatusCode.ABORTED.value[0]
+    assert instance_at(there, slow_guest) is None
+
+
+def test_destroy_pre_empts_a_migration(hosts: tuple[Host, Host], slow_guest: str) -> None:
+    here, there = hosts
+    request = live_request(slow_guest, there)
+    begun(here, request)
+    destroyed(here.connection, slow_guest)
+    assert instance_at(here, slow_guest) is None
+    assert instance_at(there, slow_guest) is None
+
+
+def test_all_blockers_of_both_sides_are_told_at_once(hosts: tuple[Host, Host], guest: str) -> None:
+    here, there = hosts
+    name = instance_at(here, guest)
+    assert name is not None
+    with spawned(there.connection, small_spec(backend="fake", name=name.name)):
+        options = LiveMigrationOptions(storage=pb.MIGRATION_STORAGE_SHARED)
+        ending = ended(here, live_request(guest, there, options=options))
+    assert ending.error.reason == "BLOCKED"
+    reasons = {blocker.reason for blocker in ending.error.blockers}
+    assert reasons == {"NAME_TAKEN", "STORAGE_NOT_SHARED"}
+    assert len(ending.steps) == 0
+
+
+def test_validate_only_changes_nothing(hosts: tuple[Host, Host], guest: str) -> None:
+    here, there = hosts
+    request = live_request(guest, there)
+    request.validate_only = True
+    checked = here.connection.migrations.LiveMigrateInstance(request, timeout=TIMEOUT_S)
+    assert checked.done
+    assert instance_at(here, guest) is not None
+    with refused(grpc.StatusCode.NOT_FOUND, "MIGRATION_NOT_FOUND"):
+        progress_of(here, guest, request.migration_id)
+
+
+def test_migration_to_oneself_is_refused(hosts: tuple[Host, Host], guest: str) -> None:
+    here, _ = hosts
+    ending = ended(here, live_request(guest, here))
+    assert ending.error.reason == "SAME_HOST"
+
+
+def test_unknown_instance_is_not_found(hosts: tuple[Host, Host]) -> None:
+    here, there = hosts
+    ending = ended(here, live_request(str(uuid.uuid4()), there))
+    assert ending.error.reason == "INSTANCE_NOT_FOUND"
+
+
+def test_peer_that_is_not_there_is_told(hosts: tuple[Host, Host], guest: str) -> None:
+    here, there = hosts
+    request = live_request(guest, there)
+    request.destination_uri = "unix:/nonexistent/virtrpc.sock"
+    assert ended(here, request).error.reason == "PEER_UNREACHABLE"
+
+
+def test_peer_without_tls_beyond_loopback_is_refused(hosts: tuple[Host, Host], guest: str) -> None:
+    here, there = hosts
+    request = live_request(guest, there)
+    request.destination_uri = "grpc://192.0.2.7:50051"
+    error = ended(here, request).error
+    assert (error.reason, error.metadata["peer_reason"]) == ("PEER_REFUSED", "INSECURE_PEER")
+
+
+def test_controller_takes_the_steps_itself(hosts: tuple[Host, Host], guest: str) -> None:
+    """As the comment at MigrationService draws them."""
+    here, there = hosts
+    migration_id = str(uuid.uuid4())
+    ids: dict[str, Any] = {"instance_id": guest, "migration_id": migration_id}
+    instance = instance_at(here, guest)
+    assert instance is not None
+    source = pb.MigrationSource(instance_name=instance.name, flavor=instance.spec.flavor)
+    checked = there.connection.migrations.CheckDestination(
+        pb.CheckDestinationRequest(source=source, **ids), timeout=TIMEOUT_S
+    )
+    assert not checked.blockers
+    from_here = here.connection.migrations.CheckSource(
+        pb.CheckSourceRequest(destination_uri=there.uri, check=checked.check, **ids),
+        timeout=TIMEOUT_S,
+    )
+    assert not from_here.blockers
+    prepared = there.connection.migrations.PrepareDestination(
+        pb.PrepareDestinationRequest(data=from_here.data, spec=instance.spec, **ids),
+        timeout=TIMEOUT_S,
+    )
+    assert prepared.data.prepared
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "NOT_SWITCHED"):
+        there.connection.migrations.CompleteDestination(
+            pb.CompleteDestinationRequest(data=prepared.data, **ids), timeout=TIMEOUT_S
+        )
+    request = live_request(guest, there, migration_id=migration_id)
+    request.data.CopyFrom(prepared.data)
+    result = migrated(here, request)
+    left = here.connection.migrations.CompleteSource(
+        pb.CompleteSourceRequest(data=result.data, **ids), timeout=TIMEOUT_S
+    )
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "SWITCHED"):
+        there.connection.migrations.RollbackDestination(
+            pb.RollbackDestinationRequest(**ids), timeout=TIMEOUT_S
+        )
+    arrived = there.connection.migrations.CompleteDestination(
+        pb.CompleteDestinationRequest(data=left.data, **ids), timeout=TIMEOUT_S
+    )
+    assert arrived.instance.power_state == types_pb2.POWER_STATE_RUNNING
+    clean = there.connection.migrations.CleanupDestinationCheck(
+        pb.CleanupDestinationCheckRequest(**ids), timeout=TIMEOUT_S
+    )
+    assert clean.already_clean
+
+
+def test_rollback_forgets_what_was_prepared(hosts: tuple[Host, Host], guest: str) -> None:
+    here, there = hosts
+    migration_id = str(uuid.uuid4())
+    ids: dict[str, Any] = {"instance_id": guest, "migration_id": migration_id}
+    instance = instance_at(here, guest)
+    assert instance is not None
+    data = pb.MigrationData(
+        kind=pb.MIGRATION_KIND_LIVE,
+        destination_uri=there.uri,
+        source=pb.MigrationSource(),
+        storage=pb.MIGRATION_STORAGE_COPY,
+        **ids,
+    )
+    request = pb.PrepareDestinationRequest(data=data, spec=instance.spec, **ids)
+    there.connection.migrations.PrepareDestination(request, timeout=TIMEOUT_S)
+    other: dict[str, Any] = {"instance_id": guest, "migration_id": str(uuid.uuid4())}
+    data.migration_id = other["migration_id"]
+    with refused(grpc.StatusCode.ALREADY_EXISTS, "INSTANCE_EXISTS"):
+        there.connection.migrations.PrepareDestination(
+            pb.PrepareDestinationRequest(data=data, spec=instance.spec, **other),
+            timeout=TIMEOUT_S,
+        )
+    rollback = pb.RollbackDestinationRequest(**ids)
+    first = there.connection.migrations.RollbackDestination(rollback, timeout=TIMEOUT_S)
+    again = there.connection.migrations.RollbackDestination(rollback, timeout=TIMEOUT_S)
+    assert (first.already_gone, again.already_gone) == (False, True)
+    assert not (there.daemon.state_dir / "fake" / guest).exists()
+
+
+def test_abort_and_force_without_a_migration_are_refused(
+    hosts: tuple[Host, Host], guest: str
+) -> None:
+    here, _ = hosts
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "NO_MIGRATION"):
+        here.connection.migrations.AbortLiveMigration(
+            pb.AbortLiveMigrationRequest(instance_id=guest), timeout=TIMEOUT_S
+        )
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "NO_MIGRATION"):
+        here.connection.migrations.ForceCompleteLiveMigration(
+            pb.ForceCompleteLiveMigrationRequest(instance_id=guest), timeout=TIMEOUT_S
+        )
+
+
+def test_preparation_that_its_source_has_given_up_is_not_in_the_way(
+    hosts: tuple[Host, Host], guest: str
+) -> None:
+    """As after a destination that was away when it should have rolled back."""
+    here, there = hosts
+    instance = instance_at(here, guest)
+    assert instance is not None
+    ids: dict[str, Any] = {"instance_id": guest, "migration_id": str(uuid.uuid4())}
+    data = pb.MigrationData(
+        kind=pb.MIGRATION_KIND_LIVE,
+        destination_uri=there.uri,
+        source=pb.MigrationSource(host_name=socket.gethostname()),
+        storage=pb.MIGRATION_STORAGE_COPY,
+        **ids,
+    )
+    request = pb.PrepareDestinationRequest(data=data, spec=instance.spec, **ids)
+    there.connection.migrations.PrepareDestination(request, timeout=TIMEOUT_S)
+    migrated(here, live_request(guest, there))
+    (last,) = progress_of(there, guest, ids["migration_id"])
+    assert last.phase == MigrationPhase.MIGRATION_PHASE_CANCELLED
+
+
+def test_destroy_ends_a_preparation(hosts: tuple[Host, Host], guest: str) -> None:
+    here, there = hosts
+    instance = instance_at(here, guest)
+    assert instance is not None
+    ids: dict[str, Any] = {"instance_id": guest, "migration_id": str(uuid.uuid4())}
+    data = pb.MigrationData(
+        kind=pb.MIGRATION_KIND_LIVE,
+        destination_uri=there.uri,
+        source=pb.MigrationSource(host_name="elsewhere"),
+        **ids,
+    )
+    request = pb.PrepareDestinationRequest(data=data, spec=instance.spec, **ids)
+    there.connection.migrations.PrepareDestination(request, timeout=TIMEOUT_S)
+    assert ended(here, live_request(guest, there)).error.reason == "INSTANCE_EXISTS"
+    destroyed(there.connection, guest)
+    migrated(here, live_request(guest, there))

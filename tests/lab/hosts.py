@@ -1,0 +1,82 @@
+"""Two hosts on one machine: each in a network of its own, with its libvirtd and its daemon."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.daemon import DaemonProcess
+from tests.images import place_guest_images
+from tests.lab.network import ADDRESSES, Wire
+from tests.libvirtd import LibvirtdHost
+from tests.migrations import Host
+
+PORT = 50051
+_DAEMON = (sys.executable, "-m", "service.main")
+
+
+@dataclass(frozen=True)
+class LabHost(Host):
+    """A host of the lab."""
+
+    libvirtd: LibvirtdHost
+    address: str
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Both hosts, and the wire between them."""
+
+    wire: Wire
+    hosts: tuple[LabHost, LabHost]
+
+
+@contextmanager
+def lab(make_folder: Callable[[], Path], *, shared: bool) -> Iterator[Lab]:
+    """Both hosts, running; `shared`: they see the same directory of instances."""
+    with ExitStack() as stack:
+        wire = Wire()
+        stack.callback(wire.close)
+        instances = make_folder() / "instances" if shared else None
+        hosts = [
+            stack.enter_context(_host(make_folder, wire, number, instances)) for number in (0, 1)
+        ]
+        yield Lab(wire, (hosts[0], hosts[1]))
+
+
+@contextmanager
+def _host(
+    make_folder: Callable[[], Path], wire: Wire, number: int, instances: Path | None
+) -> Iterator[LabHost]:
+    name, address = f"host-{'ab'[number]}", ADDRESSES[number]
+    libvirtd = LibvirtdHost(
+        make_folder(), name=name, network=wire.namespaces[number], address=address
+    )
+    try:
+        libvirtd.start()
+        daemon = DaemonProcess(
+            make_folder(),
+            backend="libvirt",
+            program=(*libvirtd.inside, *_DAEMON),
+            arguments=_arguments(address, instances),
+        )
+        place_guest_images(daemon.image_dir)
+        with daemon.start(), daemon.connect() as connection:
+            uri = f"grpc://{address}:{PORT}"
+            yield LabHost(daemon, connection, uri, libvirtd, address)
+    finally:
+        libvirtd.close()
+
+
+def _arguments(address: str, instances: Path | None) -> list[str]:
+    shared = [f"--instance-dir={instances}"] if instances is not None else []
+    return [
+        "--libvirt-uri=qemu:///system",
+        f"--listen={address}:{PORT}",
+        "--insecure",
+        "--peer-network=10.71.0.0/24",
+        f"--hypervisor-uri=qemu+tcp://{address}/system",
+        f"--migration-uri=tcp://{address}",
+        *shared,
+    ]

@@ -1,0 +1,50 @@
+"""The wire between two hosts: a network namespace for each, a veth pair from one to the other."""
+
+import subprocess
+import uuid
+from collections.abc import Sequence
+
+ADDRESSES = ("10.71.0.1", "10.71.0.2")
+
+
+class Wire:
+    """Two namespaces that reach each other and nothing else."""
+
+    def __init__(self) -> None:
+        key = uuid.uuid4().hex[:6]
+        self.namespaces = (f"virtrpc-{key}-a", f"virtrpc-{key}-b")
+        links = (f"vl{key}a", f"vl{key}b")
+        for namespace in self.namespaces:
+            _ip("netns", "add", namespace)
+        _ip("link", "add", links[0], "type", "veth", "peer", "name", links[1])
+        self._ends = tuple(zip(self.namespaces, links, ADDRESSES, strict=True))
+        for namespace, link, address in self._ends:
+            _ip("link", "set", link, "netns", namespace)
+            _inside(namespace, "addr", "add", f"{address}/24", "dev", link)
+            _inside(namespace, "link", "set", "lo", "up")
+        self.plug()
+
+    def plug(self) -> None:
+        """Both ends are up."""
+        for namespace, link, _ in self._ends:
+            _inside(namespace, "link", "set", link, "up")
+
+    def pull(self) -> None:
+        """What one end sends no longer arrives at the other."""
+        namespace, link, _ = self._ends[0]
+        _inside(namespace, "link", "set", link, "down")
+
+    def close(self) -> None:
+        """The namespaces are gone, and with them the wire."""
+        for namespace in self.namespaces:
+            _ip("netns", "del", namespace)
+
+
+def _inside(namespace: str, *arguments: str) -> None:
+    _ip("-n", namespace, *arguments)
+
+
+def _ip(*arguments: str) -> None:
+    command: Sequence[str] = ("ip", *arguments)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"

@@ -1,0 +1,174 @@
+"""Guests go from host to host with their disks; whatever is killed, one copy runs."""
+
+import subprocess
+from collections.abc import Iterator
+
+import grpc
+import pytest
+from virtrpc.v1 import migration_pb2 as pb
+from virtrpc.v1 import operation_pb2
+from virtrpc.v1.migration_pb2 import LiveMigrationOptions, MigrationPhase
+
+from tests.instances import finished
+from tests.lab.guests import (
+    SLOW_MIB_PER_S,
+    TIMEOUT_S,
+    counting,
+    goes_on,
+    is_clean,
+    location,
+)
+from tests.lab.hosts import Lab, LabHost
+from tests.migrations import ended, live_request, migrated, progress_of
+
+pytestmark = pytest.mark.timeout(180)
+SLOWLY = LiveMigrationOptions(bandwidth_mib_per_s=SLOW_MIB_PER_S)
+NAME = "counter"
+
+
+@pytest.fixture(scope="module")
+def guest(two_hosts: Lab) -> Iterator[str]:
+    """A counting guest that all tests here share; each finds out where it is."""
+    with counting(two_hosts, NAME) as instance_id:
+        yield instance_id
+
+
+def begun(at: LabHost, request: pb.LiveMigrateInstanceRequest) -> operation_pb2.Operation:
+    """The operation of a migration when its guest's memory goes over."""
+    operation = at.connection.migrations.LiveMigrateInstance(request, timeout=TIMEOUT_S)
+    watch = operation_pb2.WatchOperationRequest(operation_id=operation.operation_id)
+    stream = at.connection.operations.WatchOperation(watch, timeout=TIMEOUT_S)
+    for message in stream:
+        assert not message.operation.done, message.operation
+        if message.operation.phase == "memory":
+            stream.cancel()
+            return operation
+    raise AssertionError("the stream ended")
+
+
+def test_counter_misses_no_number_there_and_back(two_hosts: Lab, guest: str) -> None:
+    for _ in range(4):
+        here, there = location(two_hosts, guest)
+        result = migrated(here, live_request(guest, there))
+        assert result.disks_copied
+        assert 0 < result.downtime.ToMilliseconds() < 5_000
+        assert result.downtime.ToMilliseconds() <= result.total_time.ToMilliseconds()
+        assert result.memory_transferred_bytes > 1 << 20
+        goes_on(there, guest)
+        is_clean(here, guest)
+        assert len(there.libvirtd.guests) == 1
+
+
+def test_abort_leaves_the_guest_running_and_the_destination_clean(
+    two_hosts: Lab, guest: str
+) -> None:
+    here, there = location(two_hosts, guest)
+    operation = begun(here, live_request(guest, there, options=SLOWLY))
+    here.connection.migrations.AbortLiveMigration(
+        pb.AbortLiveMigrationRequest(instance_id=guest), timeout=TIMEOUT_S
+    )
+    is_clean(there, guest)
+    assert finished(here.connection, operation).error.reason == "MIGRATION_CANCELLED"
+    goes_on(here, guest)
+
+
+def test_progress_is_told_and_force_ends_it(two_hosts: Lab, guest: str) -> None:
+    here, there = location(two_hosts, guest)
+    operation = begun(here, live_request(guest, there, options=SLOWLY))
+    forced = here.connection.migrations.ForceCompleteLiveMigration(
+        pb.ForceCompleteLiveMigrationRequest(instance_id=guest), timeout=TIMEOUT_S
+    )
+    assert forced.method == pb.FORCE_COMPLETE_METHOD_PAUSE
+    seen = progress_of(here, guest)
+    remaining = [p.memory.remaining_bytes for p in seen if p.memory.total_bytes]
+    assert len(set(remaining)) > 1
+    assert seen[-1].phase == MigrationPhase.MIGRATION_PHASE_SUCCEEDED
+    result = pb.LiveMigrationResult()
+    finished(here.connection, operation).result.Unpack(result)
+    assert result.forced
+    goes_on(there, guest)
+    is_clean(here, guest)
+
+
+def test_taken_name_is_refused_before_anything_changes(two_hosts: Lab, guest: str) -> None:
+    here, there = location(two_hosts, guest)
+    define(there, NAME)
+    try:
+        error = ended(here, live_request(guest, there)).error
+    finally:
+        virsh(there, "undefine", NAME)
+    assert error.reason == "NAME_TAKEN"
+    is_clean(there, guest)
+    goes_on(here, guest)
+
+
+def test_killed_source_daemon_finds_its_migration_again(two_hosts: Lab, guest: str) -> None:
+    here, there = location(two_hosts, guest)
+    operation = begun(here, live_request(guest, there, options=SLOWLY))
+    here.daemon.kill()
+    here.daemon.start()
+    with here.daemon.connect() as connection:
+        ending = finished(connection, operation)
+    assert ending.state == operation_pb2.OPERATION_STATE_SUCCEEDED, ending.error
+    assert ending.recovered
+    reconnected(here)
+    goes_on(there, guest)
+    is_clean(here, guest)
+
+
+def test_killed_destination_daemon_takes_over_at_its_return(two_hosts: Lab, guest: str) -> None:
+    here, there = location(two_hosts, guest)
+    operation = begun(here, live_request(guest, there, options=SLOWLY))
+    there.daemon.kill()
+    there.daemon.start()
+    ending = finished(here.connection, operation)
+    assert ending.state == operation_pb2.OPERATION_STATE_SUCCEEDED, ending.error
+    reconnected(there)
+    goes_on(there, guest)
+    is_clean(here, guest)
+
+
+def test_killed_machine_at_the_destination_leaves_the_guest_where_it_was(
+    two_hosts: Lab, guest: str
+) -> None:
+    here, there = location(two_hosts, guest)
+    operation = begun(here, live_request(guest, there, options=SLOWLY))
+    (arriving,) = there.libvirtd.guests
+    arriving.kill()
+    ending = finished(here.connection, operation)
+    assert ending.error.reason == "MIGRATION_FAILED"
+    is_clean(there, guest)
+    goes_on(here, guest)
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_killed_libvirtd_leaves_the_guest_where_it_was(
+    two_hosts: Lab, guest: str, side: str
+) -> None:
+    here, there = location(two_hosts, guest)
+    operation = begun(here, live_request(guest, there, options=SLOWLY))
+    libvirtd = (here if side == "source" else there).libvirtd
+    libvirtd.kill()
+    libvirtd.start()
+    ending = finished(here.connection, operation)
+    assert ending.error.reason == "MIGRATION_FAILED", ending.error
+    is_clean(there, guest)
+    assert len(here.libvirtd.guests) == 1
+    goes_on(here, guest)
+
+
+def reconnected(host: LabHost) -> None:
+    """Returns when the host's connection has found its daemon again."""
+    grpc.channel_ready_future(host.connection.channel).result(timeout=TIMEOUT_S)
+
+
+def virsh(host: LabHost, *arguments: str, given: str = "") -> None:
+    command = [*host.libvirtd.inside, "virsh", "--quiet", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, input=given)
+    assert done.returncode == 0, done.stderr
+
+
+def define(host: LabHost, name: str) -> None:
+    """A domain of that name, which is off."""
+    xml = f"<domain type='qemu'><name>{name}</name><memory>1</memory><os><type>hvm</type></os>"
+    virsh(host, "define", "/dev/stdin", given=f"{xml}</domain>")

@@ -1,0 +1,82 @@
+"""Guests go from host to host, and their files stay where both see them."""
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from virtrpc.v1 import migration_pb2 as pb
+from virtrpc.v1.migration_pb2 import LiveMigrationOptions
+
+from tests.instances import destroyed
+from tests.lab.guests import TIMEOUT_S, counting, goes_on, location
+from tests.lab.hosts import Lab
+from tests.migrations import ended, instance_at, live_request, migrated
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def guest(sharing_hosts: Lab) -> Iterator[str]:
+    """A counting guest that all tests here share; each finds out where it is."""
+    with counting(sharing_hosts, "counter") as instance_id:
+        yield instance_id
+
+
+def test_counter_misses_no_number_there_and_back(sharing_hosts: Lab, guest: str) -> None:
+    for _ in range(2):
+        here, there = location(sharing_hosts, guest)
+        result = migrated(here, live_request(guest, there))
+        assert not result.disks_copied
+        goes_on(there, guest)
+        assert here.libvirtd.guests == []
+
+
+def test_destroy_where_it_was_leaves_the_files_to_the_host_that_has_it(
+    sharing_hosts: Lab, guest: str
+) -> None:
+    here, there = location(sharing_hosts, guest)
+    migrated(here, live_request(guest, there))
+    destroyed(here.connection, guest)
+    goes_on(there, guest)
+    migrated(there, live_request(guest, here))
+    goes_on(here, guest)
+
+
+def test_mark_of_the_one_host_is_seen_by_the_other(sharing_hosts: Lab, guest: str) -> None:
+    here, there = location(sharing_hosts, guest)
+    ask = pb.CheckSharedStorageLocalRequest(instance_id=guest)
+    mark = here.connection.migrations.CheckSharedStorageLocal(ask, timeout=TIMEOUT_S).mark
+    look = pb.CheckSharedStorageRemoteRequest(instance_id=guest, mark=mark)
+    assert there.connection.migrations.CheckSharedStorageRemote(look, timeout=TIMEOUT_S).shared
+    clean = pb.CleanupSharedStorageCheckRequest(instance_id=guest, mark=mark)
+    here.connection.migrations.CleanupSharedStorageCheck(clean, timeout=TIMEOUT_S)
+    assert not there.connection.migrations.CheckSharedStorageRemote(look, timeout=TIMEOUT_S).shared
+
+
+def test_copy_onto_itself_is_refused(sharing_hosts: Lab, guest: str) -> None:
+    here, there = location(sharing_hosts, guest)
+    options = LiveMigrationOptions(storage=pb.MIGRATION_STORAGE_COPY)
+    assert ended(here, live_request(guest, there, options=options)).error.reason == "STORAGE_SHARED"
+    assert instance_at(there, guest) is None
+    goes_on(here, guest)
+
+
+def test_destination_tells_everything_in_the_way_at_once(sharing_hosts: Lab) -> None:
+    there = sharing_hosts.hosts[1]
+    source = pb.MigrationSource(
+        hypervisor_type="Xen",
+        machine_type="pc-q35-99.0",
+        boot_image_ids=["no-such-kernel"],
+        guest_cpu=pb.ComparedCpu(architecture="x86_64", model="Icelake-Server"),
+    )
+    source.flavor.vcpus, source.flavor.memory_mib = 1, 1 << 24
+    request = pb.CheckDestinationRequest(instance_id=str(uuid.uuid4()), source=source)
+    answer = there.connection.migrations.CheckDestination(request, timeout=TIMEOUT_S)
+    assert {blocker.reason for blocker in answer.blockers} == {
+        "HYPERVISOR_MISMATCH",
+        "MACHINE_TYPE_UNSUPPORTED",
+        "IMAGE_NOT_FOUND",
+        "CPU_INCOMPATIBLE",
+        "NO_ROOM",
+    }
+    assert answer.check.host_name == "host-b"

@@ -1,0 +1,82 @@
+"""Migrations that tests ask for, and what came of them."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import grpc
+from virtrpc.v1 import instance_pb2, migration_pb2, operation_pb2
+from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.migration_pb2 import (
+    LiveMigrateInstanceRequest,
+    LiveMigrationOptions,
+    LiveMigrationResult,
+    MigrationProgress,
+)
+from virtrpc.v1.operation_pb2 import Operation
+
+from tests.daemon import Connection, DaemonProcess
+from tests.instances import TIMEOUT_S, finished
+
+
+@dataclass(frozen=True)
+class Host:
+    """A host as its tests use it: its daemon, a connection, and where peers find it."""
+
+    daemon: DaemonProcess
+    connection: Connection
+    uri: str
+
+
+def live_request(
+    instance_id: str,
+    to: Host,
+    *,
+    options: LiveMigrationOptions | None = None,
+    migration_id: str = "",
+) -> LiveMigrateInstanceRequest:
+    """A migration of an instance to a host."""
+    return LiveMigrateInstanceRequest(
+        instance_id=instance_id,
+        destination_uri=to.uri,
+        options=options,
+        migration_id=migration_id or str(uuid.uuid4()),
+    )
+
+
+def ended(at: Host, request: LiveMigrateInstanceRequest) -> Operation:
+    """The operation of a migration when it has ended, well or not."""
+    operation = at.connection.migrations.LiveMigrateInstance(request, timeout=TIMEOUT_S)
+    return finished(at.connection, operation)
+
+
+def migrated(at: Host, request: LiveMigrateInstanceRequest) -> LiveMigrationResult:
+    """What a migration came to, which has succeeded."""
+    operation = ended(at, request)
+    assert operation.state == operation_pb2.OPERATION_STATE_SUCCEEDED, operation.error
+    result = LiveMigrationResult()
+    operation.result.Unpack(result)
+    return result
+
+
+def instance_at(host: Host, instance_id: str) -> Instance | None:
+    """The instance as a host knows it; None where it does not."""
+    request = instance_pb2.GetInstanceRequest(instance_id=instance_id)
+    try:
+        return host.connection.instances.GetInstance(request, timeout=TIMEOUT_S).instance
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.NOT_FOUND:
+            return None
+        raise
+
+
+def progress_of(
+    host: Host, instance_id: str, migration_id: str = ""
+) -> Sequence[MigrationProgress]:
+    """What a watcher of a migration is told, to its end."""
+    request = migration_pb2.WatchMigrationRequest(
+        instance_id=instance_id, migration_id=migration_id
+    )
+    request.interval.FromMilliseconds(100)
+    stream = host.connection.migrations.WatchMigration(request, timeout=TIMEOUT_S)
+    return [message.progress for message in stream]
