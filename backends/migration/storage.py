@@ -6,6 +6,7 @@ and on demand writes one of random content into an instance's own.
 """
 
 import contextlib
+import glob
 import os
 import secrets
 import time
@@ -111,7 +112,9 @@ def remove_mark(path: str) -> None:
 
 def remove_old_marks(folder: Path, *, now_s: float) -> None:
     """Removes the marks that nobody has for an hour."""
-    for path in folder.glob(f"*/{_MARK}*"):
+    # Unlike Path.glob it bears folders that go meanwhile.
+    found = glob.iglob(f"{glob.escape(str(folder))}/*/{_MARK}*")  # noqa: PTH207
+    for path in map(Path, found):
         with contextlib.suppress(FileNotFoundError):
             if now_s - path.stat().st_mtime > _OLDEST_S:
                 path.unlink()
