@@ -1,5 +1,6 @@
 """Which instances use which images: by the disks that they have, not by what was asked for."""
 
+import glob
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -52,7 +53,10 @@ class ImageUsers:
         """Disks in folders of instances, those among them that may be put back."""
         folders = self._instance_folders
         if folders is not None:
-            for path in folders.glob("*/**/*.qcow2"):
+            # Unlike Path.glob it bears folders that go meanwhile; hidden ones are looked into too.
+            pattern = f"{glob.escape(str(folders))}/*/**/*.qcow2"
+            found = glob.iglob(pattern, recursive=True, include_hidden=True)  # noqa: PTH207
+            for path in map(Path, found):
                 yield path.relative_to(folders).parts[0], path
 
 

@@ -16,7 +16,7 @@ TALK = Rule(direction=IN, tcp=pb.PortRange(first=8000))
 
 
 def ping(source: Host, destination: Host, *options: str) -> bool:
-    return source.shell.run(f"ping -c 2 -W 1 {' '.join(options)} {destination.ip}")
+    return source.shell.run(f"ping -c 2 -W 3 {' '.join(options)} {destination.ip}")
 
 
 def test_packets_stop_when_their_rule_goes(
