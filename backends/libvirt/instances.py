@@ -158,13 +158,13 @@ def _read_interface(interface: Interface) -> AttachedInterface:
         or interface.source_device
         or interface.source_path
         or "",
-        host_device=interface.target or ("" if address is None else _pci_address(address)),
+        host_device=interface.target or ("" if address is None else pci_address(address)),
         mtu=interface.mtu or 0,
         link_down=interface.link == "down",
     )
 
 
-def _pci_address(address: PciAddress) -> str:
+def pci_address(address: PciAddress) -> str:
     """As "0000:03:10.2"."""
     parts = (address.domain, address.bus, address.slot, address.function)
     domain, bus, slot, function = (int(part or "0", 16) for part in parts)

@@ -23,7 +23,10 @@ SUCCEED_WITHOUT_INSTANCE = {"CleanupInstance", "DeleteInstanceFiles", "SpawnInst
 FIELDS: Mapping[str, Mapping[str, Any]] = {
     "InjectFile": {"path": "/etc/motd"},
     "MountShare": {"share_id": "aaaaaaaa-0000-4000-8000-000000000001", "tag": "x", "path": "/x"},
+    "RebuildInstance": {"image": {"image_id": "guest"}},
+    "RescueInstance": {"rescue_image_id": "guest"},
     "SetAdminPassword": {"password": "x"},
+    "UmountShare": {"share_id": "aaaaaaaa-0000-4000-8000-000000000001"},
 }
 
 

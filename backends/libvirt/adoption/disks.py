@@ -9,6 +9,7 @@ from virtrpc.v1 import spec_pb2 as pb
 
 from backends.adoption import made_id
 from backends.libvirt.attached_disks import BUSES, DEVICE_TYPES, FORMATS
+from backends.libvirt.instances import pci_address
 from backends.libvirt.xml.disk import Disk
 from backends.libvirt.xml.element import Node
 from backends.libvirt.xml.interface import Interface
@@ -60,7 +61,8 @@ def interface_spec(instance_id: str, node: Node) -> pb.InterfaceSpec | None:
     """An <interface> of a kind that a specification has."""
     interface = Interface.from_xml(node)
     connect = _NETWORKS.get(interface.type or "")
-    if connect is None or not interface.mac:
+    nowhere = interface.type == "hostdev" and interface.source_address is None
+    if connect is None or not interface.mac or nowhere:
         return None
     spec = pb.InterfaceSpec(
         port_id=made_id(instance_id, interface.mac),
@@ -114,6 +116,13 @@ def _vhost_user(spec: pb.InterfaceSpec, node: Node) -> None:
     spec.vhost_user.server = _attribute(node, "source", "mode") == "server"
 
 
+def _host_device(spec: pb.InterfaceSpec, node: Node) -> None:
+    address = Interface.from_xml(node).source_address
+    if address is not None:
+        spec.host_device.pci_address = pci_address(address)
+    spec.host_device.vlan = int(_attribute(node, "vlan/tag", "id") or 0)
+
+
 _NETWORKS: Mapping[str, Callable[[pb.InterfaceSpec, Node], None]] = {
     "user": _user,
     "bridge": _bridge,
@@ -121,4 +130,5 @@ _NETWORKS: Mapping[str, Callable[[pb.InterfaceSpec, Node], None]] = {
     "direct": _macvtap,
     "ethernet": _tap,
     "vhostuser": _vhost_user,
+    "hostdev": _host_device,
 }
