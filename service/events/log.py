@@ -82,14 +82,20 @@ class EventLog:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """Opens the log; one that is damaged begins anew, under a new epoch, which watchers see."""
+    """Opens the log; one that is damaged begins anew, under a new epoch, which watchers see.
+
+    On a full disk that is in memory: the daemon has to start there too.
+    """
     try:
-        connection = _connect(str(path))
+        return _connect(str(path))
     except sqlite3.DatabaseError:
         path.rename(path.with_suffix(".damaged"))
+    try:
         _remove(path)
-        connection = _connect(str(path))
-    return connection
+        return _connect(str(path))
+    except (OSError, sqlite3.Error):
+        _remove(path)
+        return _connect(_IN_MEMORY)
 
 
 def _remove(path: Path) -> None:

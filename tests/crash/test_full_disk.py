@@ -91,3 +91,19 @@ def test_end_of_what_has_begun_is_remembered(
         assert (remembered.state, remembered.error) == (ended.state, ended.error)
         (disk / "full").unlink()
         destroyed(again, request.instance_id)
+
+
+def test_daemon_starts_on_a_full_disk(
+    disk: Path, daemon: DaemonProcess, connection: Connection
+) -> None:
+    daemon.kill()
+    (daemon.state_dir / "events.sqlite").unlink()
+    fill(disk)
+    with daemon.start().connect() as again:
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "JOURNAL_UNWRITABLE"):
+            spec = small_spec(backend="fake")
+            request = instance_pb2.SpawnInstanceRequest(instance_id=str(uuid.uuid4()), spec=spec)
+            again.instances.SpawnInstance(request, timeout=TIMEOUT_S)
+        (disk / "full").unlink()
+        with spawned(again, small_spec(backend="fake")):
+            pass
