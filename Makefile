@@ -7,7 +7,8 @@ PYTHON := .venv/bin/python
 # What `make test` runs, e.g. TESTS=tests/conformance PYTEST_FLAGS=-x
 TESTS ?= tests
 PYTEST_FLAGS ?=
-# Test files run beside each other; most of a real guest's test is waiting for it.
+# Test files run beside each other; most of a real guest's test is waiting for it. Those with
+# few and long tests are not left for the end.
 WORKERS ?= 2
 SHELL_SCRIPTS := .ci/run deploy/setup/prepare
 
@@ -18,7 +19,7 @@ run: setup-run ## A guest on a daemon of its own, until Ctrl-C; ONCE=1: until it
 	@$(PYTHON) -m deploy.demo $(if $(filter-out 0,$(ONCE)),--once)
 
 test: setup-test ## All tests, those on real QEMU included
-	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile $(TESTS) $(PYTEST_FLAGS)
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS) $(PYTEST_FLAGS)
 
 check: check-format check-lint check-types check-imports check-shell check-protos protos-check ## Everything that needs no run: format, lint, types, import rules, contract
 
