@@ -1,6 +1,5 @@
 """Images from files of this host, below the directories that the configuration names."""
 
-import contextlib
 import errno
 import os
 import stat
@@ -11,6 +10,7 @@ from typing import IO
 from virtrpc.v1.image_pb2 import ImageFileSource
 
 from backends.errors import ContractError
+from backends.host_paths import OutsideError, open_below
 from backends.images.refusals import (
     source_denied,
     source_not_allowed,
@@ -57,33 +57,16 @@ class FileSource:
 
 
 def _open(path: str, allowed: Sequence[Path]) -> IO[bytes]:
-    if not _is_below(os.path.normpath(path), allowed):
-        raise _outside()
     try:
-        # Opened where it really is, and looked at again when it is open: a link that is
-        # changed meanwhile gains nothing.
-        real = os.path.realpath(path, strict=True)
-        if not _is_below(real, allowed):
-            raise _outside()
-        descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_below(path, allowed)
+    except OutsideError as error:
+        raise _outside() from error
     except OSError as error:
         raise _refused(error) from error
-    with contextlib.ExitStack() as on_failure:
-        on_failure.callback(os.close, descriptor)
-        if not _is_below(str(Path(f"/proc/self/fd/{descriptor}").readlink()), allowed):
-            raise _outside()
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise source_not_allowed("the path is not that of a regular file", field=FIELD)
-        on_failure.pop_all()
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise source_not_allowed("the path is not that of a regular file", field=FIELD)
     return os.fdopen(descriptor, "rb")
-
-
-def _is_below(path: str, allowed: Sequence[Path]) -> bool:
-    return any(
-        Path(path).is_relative_to(place)
-        for folder in allowed
-        for place in (folder, os.path.realpath(folder))
-    )
 
 
 def _outside() -> ContractError:
