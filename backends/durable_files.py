@@ -1,4 +1,4 @@
-"""Small files that a crash leaves as they were or as they were to be."""
+"""Files and names that a crash leaves as they were or as they were to be."""
 
 import os
 from pathlib import Path
@@ -16,3 +16,12 @@ def write_durably(path: Path, text: str) -> None:
     except OSError:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

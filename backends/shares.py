@@ -14,6 +14,7 @@ from backends.errors import (
     NotFoundError,
     PermissionRefusedError,
 )
+from backends.host_paths import is_below
 from backends.power_states import power_blockers
 
 READ_ONLY = "virtiofs_read_only"
@@ -78,7 +79,7 @@ def is_used_elsewhere(share_id: str, instances: Iterable[Instance], *, but: str)
 
 def _path_blockers(path: str, allowed: Sequence[Path]) -> list[ContractError]:
     """A path is judged by where its links lead, and shared as it is written."""
-    if not _is_below(os.path.normpath(path), allowed):
+    if not is_below(os.path.normpath(path), allowed):
         return [_outside()]
     try:
         real = os.path.realpath(path, strict=True)
@@ -86,19 +87,11 @@ def _path_blockers(path: str, allowed: Sequence[Path]) -> list[ContractError]:
         return [PermissionRefusedError("the path cannot be entered", field="path")]
     except OSError:
         return [NotFoundError("there is no such directory", reason="PATH_NOT_FOUND", field="path")]
-    if not _is_below(real, allowed):
+    if not is_below(real, allowed):
         return [_outside()]
     if not Path(real).is_dir():
         return [InvalidArgumentError("the path is not that of a directory", field="path")]
     return []
-
-
-def _is_below(path: str, allowed: Sequence[Path]) -> bool:
-    return any(
-        Path(path).is_relative_to(place)
-        for folder in allowed
-        for place in (folder, os.path.realpath(folder))
-    )
 
 
 def _outside() -> ContractError:

@@ -1,10 +1,10 @@
 """SQLite files that must not lose anything: synced at every commit, never silently begun anew."""
 
 import contextlib
-import os
 import sqlite3
 from pathlib import Path
 
+from backends.durable_files import sync_folder
 from service import wal
 
 
@@ -48,11 +48,7 @@ def _make(path: Path, script: str) -> None:
         fresh.chmod(0o600)
         connection.executescript(script)
     fresh.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def _prepare(connection: sqlite3.Connection, *, version: int, what: str) -> None:

@@ -18,7 +18,7 @@ from typing import IO
 from google.protobuf import json_format
 from virtrpc.v1.image_pb2 import Image
 
-from backends.durable_files import write_durably
+from backends.durable_files import sync_folder, write_durably
 from backends.errors import ContractError, HypervisorError
 from backends.images import qemu_img
 from backends.images.inspection import open_regular
@@ -124,7 +124,7 @@ class IncomingImage:
             self._link(image, self._store.path_for(image.image_id, image.format))
             self._store.records.write(image, arrived_by=self._operation_id)
             self.discard()
-            _sync(self._store.folder)
+            sync_folder(self._store.folder)
         return image
 
     def discard(self) -> None:
@@ -147,12 +147,3 @@ def _disk_failed(error: OSError) -> ContractError:
     if error.errno in _NO_ROOM:
         return no_room()
     return HypervisorError(f"the image store cannot be written: {error.strerror}")
-
-
-def _sync(folder: Path) -> None:
-    """Makes the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,6 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
+from backends.durable_files import sync_folder
 from backends.errors import NoRoomError
 from backends.libvirt.own_disks import own_files
 
@@ -35,7 +36,7 @@ class Memento:
                 raise
             raise NoRoomError("the filesystem of the instances is full") from error
         self._fresh.rename(self._path)
-        _sync(self._folder)
+        sync_folder(self._folder)
 
     def put_back(self) -> str | None:
         """Makes the files what they were and gives the definition; None where there is no memento.
@@ -83,11 +84,3 @@ def _put(source: Path, target: Path) -> None:
     beside.unlink(missing_ok=True)
     beside.hardlink_to(source)
     beside.rename(target)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
