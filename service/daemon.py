@@ -34,7 +34,8 @@ from service.health import Health
 from service.host_door import UNDO as UNDO_DOOR
 from service.host_door import HostDoor
 from service.host_state import HostState
-from service.identity import identifier
+from service.guard import Guard
+from service.identity import Gate
 from service.image_cache import age_images
 from service.listeners import ListenError, Listeners
 from service.metrics import DaemonMetrics, InstanceMetrics, RpcMetrics
@@ -59,6 +60,8 @@ from service.rescues import Rescues
 from service.samples import Samples
 from service.settings import Settings
 from service.state_dir import StateDir, StateInUseError
+from service.tls import Tls, connection_age
+from service.tls_files import TlsFilesError
 from service.truth import Truth
 from service.verbs import Verb, all_verbs, service_names
 
@@ -92,6 +95,7 @@ async def serve(settings: Settings) -> None:
         UnknownBackendError,
         ContractError,
         ListenError,
+        TlsFilesError,
         OSError,
     ) as error:
         raise StartError(str(error)) from error
@@ -112,6 +116,7 @@ class Daemon:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._tls = Tls(settings.tls) if settings.tls is not None else None
         self._state_dir = StateDir(settings.state_dir)
         settings.image_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
         self._backend = load_backend(
@@ -215,7 +220,7 @@ class Daemon:
         )
         self._registry = CollectorRegistry()
         self._server = self._make_server()
-        self._listeners = Listeners(self._server, insecure=settings.insecure)
+        self._listeners = Listeners(self._server, insecure=settings.insecure, tls=self._tls)
         self._health = Health(self._server, service_names())
 
     async def start(self) -> None:
@@ -288,13 +293,17 @@ class Daemon:
             self._backend.undo(undo)
 
     def _make_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(options=_OPTIONS)
+        gate = Gate(self._settings.roles, insecure=self._settings.insecure)
+        server = grpc.aio.server(
+            interceptors=(Guard(gate, self._verbs),),
+            options=(*_OPTIONS, *connection_age(self._settings)),
+        )
         dispatcher = Dispatcher(
             bindings=self._bindings,
             operations=self._operations,
             pools=self._pools,
             metrics=RpcMetrics(self._registry),
-            identify=identifier(insecure=self._settings.insecure),
+            gate=gate,
             admission=Admission(),
         )
         server.add_generic_rpc_handlers(tuple(dispatcher.handlers(self._verbs.values())))

@@ -31,7 +31,7 @@ from backends.errors import ContractError
 from service.admission import Admission
 from service.bindings import Bindings
 from service.errors import internal_error, status_of
-from service.identity import Identity
+from service.identity import Gate, Identity
 from service.metrics import RpcMetrics
 from service.operations.operation import checked
 from service.operations.runner import Method, Operations
@@ -67,14 +67,14 @@ class Dispatcher:
         operations: Operations,
         pools: Pools,
         metrics: RpcMetrics,
-        identify: Callable[[str], Identity],
+        gate: Gate,
         admission: Admission,
     ) -> None:
         self._bindings = bindings
         self._operations = operations
         self._pools = pools
         self._metrics = metrics
-        self._identify = identify
+        self._gate = gate
         self._admission = admission
 
     def handlers(self, verbs: Iterable[Verb]) -> list[grpc.GenericRpcHandler]:
@@ -140,8 +140,7 @@ class Dispatcher:
 
     def _admitted(self, verb: Verb, context: Context) -> Call:
         """The stations before the request itself is looked at."""
-        identity = self._identify(context.peer())
-        identity.require(verb)
+        identity = self._gate.admit(context, role=verb.role, call=verb.name)
         self._bindings.require(verb)
         return Call(identity, context.time_remaining(), partial(_still_there, context))
 

@@ -1,64 +1,107 @@
-"""Who calls, and what that identity may do: the first two stations of the road."""
+"""Who calls, and what that identity may do: the first two stations of the road.
 
-from collections.abc import Callable, Mapping
+TLS                      the certificate's one name, with the roles bound to it
+Unix socket, loopback    this host's own administrator
+anywhere else            nobody; with --insecure anybody is the administrator
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
 
+import structlog
 from virtrpc.v1 import options_pb2
-from virtrpc.v1.options_pb2 import Role
 
+from service.certificates import CLIENT, Named, NoIdentityError, named_in_pem, require_current
 from service.errors import DeniedError, UnauthenticatedError
-from service.verbs import Verb
+from service.roles import RoleBindings, Roles, including, word
 
-# Roles that each role includes, itself among them.
-_INCLUDES: Mapping[int, frozenset[int]] = {
-    options_pb2.ROLE_VIEWER: frozenset({options_pb2.ROLE_VIEWER}),
-    options_pb2.ROLE_OPERATOR: frozenset({options_pb2.ROLE_VIEWER, options_pb2.ROLE_OPERATOR}),
-    options_pb2.ROLE_MIGRATOR: frozenset({options_pb2.ROLE_VIEWER, options_pb2.ROLE_MIGRATOR}),
-    options_pb2.ROLE_ADMIN: frozenset(set(Role.values()) - {options_pb2.ROLE_UNSPECIFIED}),
-}
+_EVERYTHING = including(options_pb2.ROLE_ADMIN)
+_MOST_CERTIFICATES = 1024
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A caller by name, e.g. "local:unix", with the role bound to it."""
+    """A caller by name, e.g. "local:unix", with all roles that it has."""
 
     name: str
-    role: "Role.ValueType"
+    roles: Roles
 
-    def require(self, verb: Verb) -> None:
-        """Raises DeniedError where the role does not include the verb's. Default deny."""
-        if verb.role not in _INCLUDES.get(self.role, frozenset()):
-            needed = Role.Name(verb.role).removeprefix("ROLE_").lower()
+    def require(self, role: int, *, call: str) -> None:
+        """Raises DeniedError where the role that `call` needs is missing. Default deny."""
+        if role not in self.roles:
             raise DeniedError(
-                f"{self.name} may not call {verb.name}: needs role {needed}",
-                metadata={"role": needed},
+                f"{self.name} may not call {call}: needs role {word(role)}",
+                metadata={"role": word(role)},
             )
 
 
-def identifier(*, insecure: bool) -> Callable[[str], Identity]:
-    """How callers are identified; with `insecure` everybody is the administrator."""
-    if insecure:
-        return lambda peer: _local(peer) or Identity("anonymous", options_pb2.ROLE_ADMIN)
-    return identify
+class Transport(Protocol):
+    """What is known of a connection: a part of grpc.aio.ServicerContext."""
+
+    def peer(self) -> str:
+        """The other end, e.g. "unix:…", "ipv4:127.0.0.1:…"."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Facts of the handshake; nothing where there was none."""
 
 
-def identify(peer: str) -> Identity:
-    """Identity of a transport's peer, as gRPC names it ("unix:…", "ipv4:127.0.0.1:…").
+class Gate:
+    """Lets callers in by their identity and its roles."""
 
-    The Unix socket is only open to its owner and loopback only to this host:
-    both are its administrator. Raises UnauthenticatedError for any other.
-    """
-    identity = _local(peer)
-    if identity is None:
+    def __init__(self, bindings: RoleBindings, *, insecure: bool) -> None:
+        self._bindings = bindings
+        self._insecure = insecure
+        # A name is read once for a certificate, not at each call.
+        self._named = lru_cache(_MOST_CERTIFICATES)(lambda pem: named_in_pem(pem, CLIENT))
+
+    def admit(self, transport: Transport, *, role: int, call: str) -> Identity:
+        """Who calls, when it has the role.
+
+        Raises UnauthenticatedError, DeniedError; the log says who was sent away.
+        """
+        try:
+            identity = self.identify(transport)
+            identity.require(role, call=call)
+        except (UnauthenticatedError, DeniedError) as error:
+            log.warning("denied", call=call, peer=transport.peer(), reason=str(error))
+            raise
+        return identity
+
+    def identify(self, transport: Transport) -> Identity:
+        """Whose connection it is. Raises UnauthenticatedError."""
+        facts = transport.auth_context()
+        if _is_tls(facts):
+            return self._certified(facts)
+        local = _local(transport.peer())
+        if local is not None:
+            return local
+        if self._insecure:
+            return Identity("anonymous", _EVERYTHING)
         raise UnauthenticatedError("who calls is not known on this listener")
-    return identity
+
+    def _certified(self, facts: Mapping[str, Iterable[bytes]]) -> Identity:
+        (pem,) = facts.get("x509_pem_cert", (b"",))
+        try:
+            named: Named = self._named(pem)
+            require_current(named)
+        except NoIdentityError as error:
+            raise UnauthenticatedError(str(error)) from error
+        return Identity(named.name, self._bindings.of(named.name))
+
+
+def _is_tls(facts: Mapping[str, Any]) -> bool:
+    return bool(facts) and list(facts.get("transport_security_type", ())) == [b"ssl"]
 
 
 def _local(peer: str) -> Identity | None:
+    """The Unix socket is only open to its owner, and loopback only to this host."""
     kind, _, rest = peer.partition(":")
     if kind == "unix":
-        return Identity("local:unix", options_pb2.ROLE_ADMIN)
+        return Identity("local:unix", _EVERYTHING)
     loopback = rest.startswith("127.") if kind == "ipv4" else rest.startswith(("[::1]", "%5B::1"))
     if kind in ("ipv4", "ipv6") and loopback:
-        return Identity("local:tcp", options_pb2.ROLE_ADMIN)
+        return Identity("local:tcp", _EVERYTHING)
     return None

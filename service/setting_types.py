@@ -9,6 +9,8 @@ from typing import Any
 import click
 from virtrpc.cli.parameters import ParamType
 
+from service.roles import IdentityPattern
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -40,6 +42,36 @@ class Seconds(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value!r} is no length of time", param, ctx)
         return number
+
+
+class OptionalFile(click.Path):
+    """A file that need not exist yet; empty: none."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.ParamType."""
+        if not isinstance(value, str | os.PathLike):
+            self.fail("a path is missing", param, ctx)
+        return super().convert(value, param, ctx) if os.fspath(value) else None
+
+
+class Pattern(ParamType):
+    """See IdentityPattern."""
+
+    name = "identity"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> IdentityPattern:
+        """See click.ParamType."""
+        if isinstance(value, IdentityPattern):
+            return value
+        try:
+            return IdentityPattern.parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class CidrNetwork(ParamType):

@@ -15,9 +15,13 @@ from backends.host_power import HostPowerPolicy
 from backends.images import ImagePolicy
 from backends.plan.extra_spec_values import cpu_set
 from backends.volumes import VolumePolicy
+from service.access_settings import OPTIONS as ACCESS_OPTIONS
+from service.access_settings import access_settings
 from service.consoles.recording import DEFAULT_MAX_AGE_S, DEFAULT_MAX_BYTES
 from service.inventory import InventoryPolicy
+from service.roles import RoleBindings
 from service.setting_types import CidrNetwork, Folder, Network, Seconds, as_flag
+from service.tls_files import TlsFiles
 
 ENVIRONMENT_PREFIX = "VIRTRPC"
 
@@ -31,6 +35,9 @@ class Settings:
     image_dir: Path
     listen: tuple[str, ...]
     insecure: bool
+    tls: TlsFiles | None
+    roles: RoleBindings
+    connection_max_age_s: float
     metrics: str
     http: str
     http_url: str
@@ -125,12 +132,15 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--listen", multiple=True, default=(default_socket(), "127.0.0.1:50051"),
         show_default=True, callback=_some,
-        help="Address to serve on: unix:/path or host:port. Repeatable.",
+        help="Address to serve on: unix:/path, host:port, or grpcs://host:port with TLS and"
+        " certificates of clients. Repeatable.",
     ),
     click.option(
         "--insecure", is_flag=True,
-        help="Serve without TLS and without knowing who calls on addresses beyond loopback.",
+        help="Let anybody be the administrator who reaches an address beyond loopback that is"
+        " served without TLS.",
     ),
+    *ACCESS_OPTIONS,
     click.option(
         "--metrics", default="127.0.0.1:9177", show_default=True,
         help="Address of the Prometheus endpoint; empty: none.",
@@ -376,7 +386,7 @@ def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
                     reboot_command=host_reboot_command,
                 ),
                 peer_networks=peer_network,
-                **values,
+                **access_settings(values),
             )
         )
 

@@ -159,8 +159,12 @@ class DaemonProcess:
 class Connection:
     """Stubs over one channel."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address)
+    def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        self.channel = (
+            grpc.insecure_channel(address)
+            if credentials is None
+            else grpc.secure_channel(address, credentials)
+        )
         self.instances = instance_pb2_grpc.InstanceServiceStub(self.channel)
         self.interfaces = interface_pb2_grpc.InterfaceServiceStub(self.channel)
         self.firewall = firewall_pb2_grpc.FirewallServiceStub(self.channel)

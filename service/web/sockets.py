@@ -33,6 +33,7 @@ from service.dispatcher import Call
 from service.identity import Identity
 from service.own.console_attach import AttachVerbs
 from service.own.console_tunnel import Tunnel
+from service.roles import including
 
 _HELLO_S = 10.0
 _RESUME_S = 120.0
@@ -202,7 +203,8 @@ class ConsoleSockets:
         access: Access,
         told: dict[str, Any],
     ) -> None:
-        call = Call(Identity(f"{access.caller} by web", ROLE_OPERATOR), None, _still_there)
+        identity = Identity(f"{access.caller} by web", including(ROLE_OPERATOR))
+        call = Call(identity, None, _still_there)
         messages = self._attach.attach_console(_typed(socket, asked), call)
         async with aclosing(messages):
             async for message in messages:

@@ -16,6 +16,7 @@ from service.dispatcher import Call
 from service.identity import Identity
 from service.own.instances import InstanceReads
 from service.pools import Pools
+from service.roles import including
 from service.truth import Truth
 
 INSTANCE_ID = "11111111-1111-4111-8111-111111111111"
@@ -25,7 +26,7 @@ async def still_there() -> bool:
     return True
 
 
-CALL = Call(Identity("test", options_pb2.ROLE_ADMIN), None, still_there)
+CALL = Call(Identity("test", including(options_pb2.ROLE_ADMIN)), None, still_there)
 REQUEST = GetInstanceRequest(instance_id=INSTANCE_ID, fresh=True)
 WAIT_S = 10.0
 

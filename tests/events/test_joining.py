@@ -12,6 +12,7 @@ from service.dispatcher import Call
 from service.events.hub import Hub
 from service.identity import Identity
 from service.own.events import EventVerbs
+from service.roles import including
 from service.truth import Truth
 from tests.events.hubs import hub_in, publish
 
@@ -20,7 +21,7 @@ async def still_there() -> bool:
     return True
 
 
-CALL = Call(Identity("test", options_pb2.ROLE_ADMIN), None, still_there)
+CALL = Call(Identity("test", including(options_pb2.ROLE_ADMIN)), None, still_there)
 INSTANCE_ID = "11111111-1111-4111-8111-111111111111"
 Stream = AsyncIterator[WatchEventsResponse | bytes]
 

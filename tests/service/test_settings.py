@@ -11,8 +11,15 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from service.roles import IdentityPattern
 from service.settings import ENVIRONMENT_PREFIX, Settings, with_settings
+from service.tls_files import TlsFiles
 from tests.conftest import MakeDaemon
+
+
+def patterns(*texts: str) -> tuple[IdentityPattern, ...]:
+    return tuple(map(IdentityPattern.parse, texts))
+
 
 # Flag → (a value as text, a value as TOML, the attribute of Settings, what both mean).
 EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
@@ -34,6 +41,21 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
         (ip_network("192.0.2.0/24"),),
     ),
     "listen": ("127.0.0.1:1", '["127.0.0.1:1"]', "listen", ("127.0.0.1:1",)),
+    "role-viewer": ("*.a.example", '["*.a.example"]', "roles.viewers", patterns("*.a.example")),
+    "role-operator": (
+        "spiffe://a/*",
+        '["spiffe://a/*"]',
+        "roles.operators",
+        patterns("spiffe://a/*"),
+    ),
+    "role-migrator": (
+        "spiffe://a/*",
+        '["spiffe://a/*"]',
+        "roles.migrators",
+        patterns("spiffe://a/*"),
+    ),
+    "role-admin": ("spiffe://a/b", '["spiffe://a/b"]', "roles.admins", patterns("spiffe://a/b")),
+    "connection-max-age": ("60", "60.0", "connection_max_age_s", 60.0),
     "http": ("127.0.0.1:3", '"127.0.0.1:3"', "http", "127.0.0.1:3"),
     "http-url": ("https://a.example", '"https://a.example"', "http_url", "https://a.example"),
     "web-dir": ("/tmp/web", '"/tmp/web"', "web_dir", Path("/tmp/web")),
@@ -76,6 +98,8 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
 }
 
 
+# Given together, or none of them.
+TLS_FILES = {"tls-cert": "/tmp/c", "tls-key": "/tmp/k", "tls-ca": "/tmp/a"}
 # Flags without a value.
 SWITCHES = {"--insecure", "--allow-host-power"}
 
@@ -110,7 +134,26 @@ def config(tmp_path: Path) -> Path:
 def test_every_setting_is_tried_here() -> None:
     result, _ = run("--help")
     flags = {word for word in result.output.split() if word.startswith("--")}
-    assert flags == {f"--{name}" for name in EVERY_SETTING} | SWITCHES | {"--config", "--help"}
+    named = {f"--{name}" for name in (*EVERY_SETTING, *TLS_FILES)}
+    assert flags == named | SWITCHES | {"--config", "--help"}
+
+
+def test_certificate_is_three_files_by_flag_environment_or_file(config: Path) -> None:
+    files = TlsFiles(Path("/tmp/c"), Path("/tmp/k"), Path("/tmp/a"))
+    assert settings().tls is None
+    assert settings(*(f"--{flag}={file}" for flag, file in TLS_FILES.items())).tls == files
+    environment = {variable(flag): file for flag, file in TLS_FILES.items()}
+    assert settings(environment=environment).tls == files
+    config.write_text("".join(f'{flag} = "{file}"\n' for flag, file in TLS_FILES.items()))
+    assert settings("--config", str(config)).tls == files
+
+
+@pytest.mark.parametrize("left_out", TLS_FILES)
+def test_certificate_without_one_of_its_files_is_refused(left_out: str) -> None:
+    given = (f"--{flag}={file}" for flag, file in TLS_FILES.items() if flag != left_out)
+    result, merged = run(*given)
+    assert (merged, result.exit_code) == (None, 2)
+    assert f"--{left_out}" in result.output
 
 
 @pytest.mark.parametrize("flag", EVERY_SETTING)
@@ -168,6 +211,10 @@ def test_image_store_is_below_the_state_directory_unless_given() -> None:
         "grace = -1",
         'virt-type = "xen"',
         'listen = "127.0.0.1:1"',
+        'role-admin = ["spiffe://"]',
+        'role-viewer = ["a b"]',
+        'role-operator = "spiffe://a/b"',
+        'tls-cert = ["/tmp/c"]',
         'insecure = "perhaps"',
         "[daemon]\nbackend = 'fake'",
         "[listen]\nunix = '/tmp/a'",

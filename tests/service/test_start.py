@@ -109,7 +109,7 @@ def test_address_open_to_others_is_served_with_insecure(make_daemon: MakeDaemon)
 
 @pytest.mark.parametrize(
     "address",
-    ["nonsense", ":0", "127.0.0.1:notaport", "127.0.0.1:99999", "unix:", "grpcs://127.0.0.1:0"],
+    ["nonsense", ":0", "127.0.0.1:notaport", "127.0.0.1:99999", "unix:"],
 )
 def test_address_that_is_none_is_refused(address: str, tmp_path: Path) -> None:
     assert_refused(ended(f"--listen={address}", state_dir=tmp_path / "state"), address)
