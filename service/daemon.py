@@ -30,11 +30,11 @@ from service.database import DatabaseFileError
 from service.dispatcher import Dispatcher
 from service.events.hub import Hub
 from service.events.log import EventLog
+from service.guard import Guard
 from service.health import Health
 from service.host_door import UNDO as UNDO_DOOR
 from service.host_door import HostDoor
 from service.host_state import HostState
-from service.guard import Guard
 from service.identity import Gate
 from service.image_cache import age_images
 from service.listeners import ListenError, Listeners

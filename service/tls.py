@@ -54,7 +54,9 @@ class Tls:
     def server_credentials(self) -> grpc.ServerCredentials:
         """For ports that demand a certificate of their clients."""
         return grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._changed, require_client_authentication=True
+            self._configuration(),
+            self._changed,  # type: ignore[arg-type] # the stubs know no None
+            require_client_authentication=True,
         )
 
     def channel_credentials(self) -> grpc.ChannelCredentials:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -77,7 +78,7 @@ class DaemonProcess:
         """A folder that a test may let it read images from, and share."""
         return self.folder / "sources"
 
-    def start(self, *, wait: bool = True) -> "DaemonProcess":
+    def start(self, *, wait: bool = True) -> Self:
         """Starts it, and waits until it reaches its hypervisor."""
         command = [
             *self._program,
@@ -137,7 +138,7 @@ class DaemonProcess:
         """A new connection with a stub for each service; close it after use."""
         return Connection(self.address)
 
-    def __enter__(self) -> "DaemonProcess":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
