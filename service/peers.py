@@ -20,7 +20,7 @@ from virtrpc.v1 import migration_pb2_grpc
 
 from backends.contract import Peer
 from backends.errors import PeerMismatchError, PeerRefusedError, PeerUnreachableError
-from service.setting_types import Network
+from service.settings.types import Network
 
 _CHECK_S = 30.0
 _CHANGE_S = 300.0

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from service.roles import RoleBindings
-from service.setting_types import OptionalFile, Pattern, Seconds
+from service.settings.types import OptionalFile, Pattern, Seconds
 from service.tls_files import TlsFiles
 
 DEFAULT_CONNECTION_MAX_AGE_S = 3600.0
@@ -21,7 +21,7 @@ def _role(name: str, may: str) -> Callable[[Any], Any]:
     )  # fmt: skip
 
 
-OPTIONS: tuple[Callable[[Any], Any], ...] = (
+ACCESS_FLAGS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--tls-cert", type=OptionalFile(), metavar="FILE",
         help="Certificate, with its chain, for grpcs:// and https:// addresses and for calls to"

@@ -1,71 +1,21 @@
-"""What the daemon can be told: flags, `VIRTRPC_*` variables, a TOML file, in that order."""
+"""The daemon's flags; in their defaults and ranges is what each setting may be."""
 
 import os
 import sys
-import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 from virtrpc.address import default_socket
 
-from backends.host_power import HostPowerPolicy
 from backends.images import ImagePolicy
 from backends.plan.extra_spec_values import cpu_set
-from backends.volumes import VolumePolicy
-from service.access_settings import OPTIONS as ACCESS_OPTIONS
-from service.access_settings import access_settings
 from service.consoles.recording import DEFAULT_MAX_AGE_S, DEFAULT_MAX_BYTES
 from service.inventory import InventoryPolicy
-from service.roles import RoleBindings
-from service.setting_types import CidrNetwork, Folder, Network, Seconds, as_flag
-from service.tls_files import TlsFiles
-
-ENVIRONMENT_PREFIX = "VIRTRPC"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Everything configurable, after flags, environment and file were merged."""
-
-    backend: str
-    state_dir: Path
-    image_dir: Path
-    listen: tuple[str, ...]
-    insecure: bool
-    tls: TlsFiles | None
-    roles: RoleBindings
-    connection_max_age_s: float
-    metrics: str
-    http: str
-    http_url: str
-    web_dir: Path
-    recording_max_age_s: float
-    recording_max_bytes: int
-    peer_networks: tuple[Network, ...]
-    instance_dir: Path
-    hypervisor_uri: str
-    migration_uri: str
-    libvirt_uri: str
-    virt_type: str
-    fake_faults: str
-    fake_lacks: str
-    share_dirs: tuple[Path, ...]
-    sample_interval_s: float
-    reclaim_after_s: float
-    rescue_timeout_s: float
-    images: ImagePolicy
-    volumes: VolumePolicy
-    image_cache_interval_s: float
-    inventory: InventoryPolicy
-    dedicated_cpus: frozenset[int]
-    pci_passthrough: tuple[str, ...]
-    host_power: HostPowerPolicy
-    grace_s: float
-    log_format: str
-    log_level: str
+from service.settings.access import ACCESS_FLAGS
+from service.settings.file import read_file
+from service.settings.types import CidrNetwork, Folder, Seconds
 
 
 def _default_state_dir() -> Path:
@@ -73,27 +23,6 @@ def _default_state_dir() -> Path:
         return Path("/var/lib/virtrpc")
     base = os.environ.get("XDG_STATE_HOME") or Path("~/.local/state").expanduser()
     return Path(base) / "virtrpc"
-
-
-def _read_file(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
-    """Values of the TOML file become the defaults of the flags of the same names."""
-    if path is None:
-        return
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # ValueError: neither UTF-8 nor TOML
-        raise click.BadParameter(f"{path}: {error}") from error
-    known = {parameter.name for parameter in context.command.params if parameter.expose_value}
-    names = {}
-    for name, value in values.items():
-        try:
-            names[name.replace("-", "_")] = as_flag(value)
-        except ValueError as error:
-            raise click.BadParameter(f"{path}: {name} {error}") from None
-    unknown = sorted(set(names) - known)
-    if unknown:
-        raise click.BadParameter(f"{path}: unknown settings: {', '.join(unknown)}")
-    context.default_map = {**(context.default_map or {}), **names}
 
 
 def _some(
@@ -115,10 +44,10 @@ def _cpus(_context: click.Context, parameter: click.Parameter, text: str) -> fro
     return cpus.included - cpus.excluded
 
 
-_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+FLAGS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--config", type=click.Path(path_type=Path, dir_okay=False), is_eager=True,
-        expose_value=False, callback=_read_file, help="TOML file with any of the settings here.",
+        expose_value=False, callback=read_file, help="TOML file with any of the settings here.",
     ),
     click.option("--backend", default="libvirt", show_default=True, help="Hypervisor backend."),
     click.option(
@@ -140,7 +69,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Let anybody be the administrator who reaches an address beyond loopback that is"
         " served without TLS.",
     ),
-    *ACCESS_OPTIONS,
+    *ACCESS_FLAGS,
     click.option(
         "--metrics", default="127.0.0.1:9177", show_default=True,
         help="Address of the Prometheus endpoint; empty: none.",
@@ -315,82 +244,3 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         show_default=True, help="Least level that is logged.",
     ),
 )  # fmt: skip
-
-
-def with_settings(command: Callable[[Settings], None]) -> Callable[..., None]:
-    """Gives a click command all options and calls it with the merged settings."""
-
-    def run(
-        *,
-        image_dir: Path | None,
-        instance_dir: Path | None,
-        state_dir: Path,
-        sample_interval: float,
-        reclaim_after: float,
-        recording_max_age: float,
-        recording_max_size: int,
-        rescue_timeout: float,
-        grace: float,
-        share_dir: tuple[Path, ...],
-        image_source_dir: tuple[Path, ...],
-        image_url_prefix: tuple[str, ...],
-        image_max_size: int,
-        image_max_virtual_size: int,
-        image_max_unused_age: float,
-        image_cache_interval: float,
-        volume_dir: tuple[Path, ...],
-        cpu_allocation_ratio: float,
-        memory_allocation_ratio: float,
-        disk_allocation_ratio: float,
-        reserved_cpus: int,
-        reserved_memory: int,
-        reserved_disk: int,
-        allow_host_power: bool,
-        host_shutdown_command: tuple[str, ...],
-        host_reboot_command: tuple[str, ...],
-        peer_network: tuple[Network, ...],
-        **values: Any,
-    ) -> None:
-        command(
-            Settings(
-                state_dir=state_dir,
-                image_dir=image_dir or state_dir / "images",
-                instance_dir=instance_dir or state_dir / "instances",
-                sample_interval_s=sample_interval,
-                reclaim_after_s=reclaim_after,
-                recording_max_age_s=recording_max_age,
-                recording_max_bytes=recording_max_size,
-                rescue_timeout_s=rescue_timeout,
-                grace_s=grace,
-                share_dirs=tuple(folder.absolute() for folder in share_dir),
-                images=ImagePolicy(
-                    source_dirs=tuple(folder.absolute() for folder in image_source_dir),
-                    url_prefixes=image_url_prefix,
-                    max_size_bytes=image_max_size,
-                    max_virtual_size_bytes=image_max_virtual_size,
-                    max_unused_age_s=image_max_unused_age,
-                ),
-                image_cache_interval_s=image_cache_interval,
-                volumes=VolumePolicy(dirs=tuple(folder.absolute() for folder in volume_dir)),
-                inventory=InventoryPolicy(
-                    cpu_ratio=cpu_allocation_ratio,
-                    memory_ratio=memory_allocation_ratio,
-                    disk_ratio=disk_allocation_ratio,
-                    reserved_cpus=reserved_cpus,
-                    reserved_memory_mib=reserved_memory,
-                    reserved_disk_gib=reserved_disk,
-                ),
-                host_power=HostPowerPolicy(
-                    allowed=allow_host_power,
-                    shutdown_command=host_shutdown_command,
-                    reboot_command=host_reboot_command,
-                ),
-                peer_networks=peer_network,
-                **access_settings(values),
-            )
-        )
-
-    run.__doc__ = command.__doc__
-    for option in reversed(_OPTIONS):
-        run = option(run)
-    return run
