@@ -19,7 +19,7 @@ from pathlib import Path
 
 from virtrpc.v1.operation_pb2 import Operation
 
-import service.daemon
+import service.core
 from service.main import main
 from service.operations.journal import Entry, Journal, Step
 
@@ -134,7 +134,7 @@ def _read_points(path: Path) -> set[Point]:
 def run(arguments: Sequence[str]) -> None:
     """Runs the daemon with the flags that follow the plan."""
     MortalJournal.plan, sys.argv[1:] = arguments[0], arguments[1:]
-    setattr(service.daemon, "Journal", MortalJournal)  # noqa: B010 - not a public name of it
+    setattr(service.core, "Journal", MortalJournal)  # noqa: B010 - not a public name of it
     main()
 
 

@@ -1,0 +1,68 @@
+"""What the daemon does by itself again and again, from the time that its backend is open."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterator
+
+import structlog
+
+from backends.errors import ContractError
+from service.bound_verbs import BoundVerbs
+from service.core import Core
+from service.health import Health
+from service.image_cache import age_images
+from service.reclaim import reclaim
+
+_HEALTH_S = 0.2
+log = structlog.get_logger()
+
+
+class Chores:
+    """None of them ends by itself."""
+
+    def __init__(self, core: Core, bound: BoundVerbs, health: Health) -> None:
+        self._core = core
+        self._bound = bound
+        self._health = health
+        self._settings = core.settings
+
+    def all(self) -> Iterator[Coroutine[None, None, None]]:
+        """Those that the settings ask for, not begun."""
+        core, bound = self._core, self._bound
+        yield self._report_health()
+        yield self._sample()
+        yield core.consoles.trim()
+        yield core.consoles.age()
+        destroy = bound.verb("InstanceService", "DestroyInstance")
+        yield reclaim(core.truth, core.operations, bound.bindings, destroy)
+        if self._settings.image_cache_interval_s:
+            yield age_images(
+                core.operations,
+                bound.bindings,
+                bound.verb("ImageService", "ManageImageCache"),
+                interval_s=self._settings.image_cache_interval_s,
+            )
+        if self._settings.rescue_timeout_s:
+            yield bound.rescues.watch(timeout_s=self._settings.rescue_timeout_s)
+
+    async def _report_health(self) -> None:
+        connected = None
+        while True:
+            if connected != self._core.reachable.is_set():
+                connected = self._core.reachable.is_set()
+                await self._health.report(connected=connected)
+            await asyncio.sleep(_HEALTH_S)
+
+    async def _sample(self) -> None:
+        core, loop = self._core, asyncio.get_running_loop()
+        while True:
+            await core.reachable.wait()
+            try:
+                samples = await loop.run_in_executor(core.pools.reads, core.backend.sample)
+                at_ns = time.time_ns()
+                core.truth.sampled(samples, at_ns=at_ns)
+                core.samples.take(samples, at_ns=at_ns)
+                await self._bound.resources.sample()
+            except ContractError as error:
+                log.warning("counters not sampled", reason=str(error))
+            await asyncio.sleep(self._settings.sample_interval_s)
