@@ -41,7 +41,7 @@ class StorageMark:
         with contextlib.suppress(FileNotFoundError):
             self.name = self._memory.read_text(encoding="ascii")
             self.remove()
-        self.name = f"{_HOST_MARK}{uuid.uuid4()}"
+        self.name = f"{_HOST_MARK}{uuid.uuid4().hex}"
         self._memory.write_text(self.name, encoding="ascii")
         (self._folder / self.name).touch(mode=0o600)
 
@@ -75,7 +75,7 @@ class StorageChecks(SharedStorage):
         mark = _find(folder)
         if mark is None:
             mark = pb.SharedStorageMark(
-                file_name=f"{_MARK}{uuid.uuid4()}", content=secrets.token_urlsafe(24)
+                file_name=f"{_MARK}{uuid.uuid4().hex}", content=secrets.token_urlsafe(24)
             )
             path = folder / mark.file_name
             work.step("mark", Undo("remove_mark", {"path": str(path)}))

@@ -15,6 +15,8 @@ VERBS = {verb.name: verb for verb in all_verbs().values()}
 MUTATIONS = [name for name, verb in VERBS.items() if verb.mutates]
 PROTOS = Path(__file__).resolve().parents[2] / "protos" / "virtrpc" / "v1"
 SECRET_NAME = re.compile(r"password|passphrase|token|user_data|(^|_)key$|secret")
+# Its loss does no harm: the log that goes along has a gap then, and says so.
+NOT_MISSED = {"virtrpc.v1.ConsolePiece.data"}
 NOT_SECRET = {"page_token", "next_page_token"}
 
 
@@ -65,7 +67,7 @@ def test_resumed_verb_needs_no_secret(name: str) -> None:
         for field in fields_below(VERBS[name].request_class.DESCRIPTOR)  # type: ignore[arg-type]
         if field.GetOptions().Extensions[options_pb2.secret]
     ]
-    assert secret == []
+    assert set(secret) <= NOT_MISSED
 
 
 @pytest.mark.parametrize("name", [n for n, v in VERBS.items() if v.long_running])
