@@ -13,6 +13,8 @@ from backends.contract.backend import (
     HypervisorFacts,
     Observer,
     Sample,
+    UndoActions,
+    undo_actions,
 )
 from backends.contract.consoles import ConsolePlace, Consoles
 from backends.contract.facets import (
@@ -72,7 +74,9 @@ __all__ = [
     "Shares",
     "Snapshots",
     "Suspension",
+    "UndoActions",
     "VolumeFacts",
     "VolumeSnapshots",
     "Volumes",
+    "undo_actions",
 ]

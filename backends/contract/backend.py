@@ -1,8 +1,9 @@
 """A backend as a whole, and what it tells the daemon by itself."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from virtrpc.v1 import host_pb2
@@ -16,9 +17,26 @@ from backends.images import ImageStore, ImageUsers
 from backends.migration.book import MigrationBook
 from backends.work import Undo
 
+UndoActions = Mapping[str, Callable[[str], object]]
+"""How steps are undone, by the name in their `Undo`; each takes the one argument that is there."""
+
 
 class Facet(ABC):  # noqa: B024 - the verbs are its subclasses' abstract methods
     """A group of verbs that a backend implements together or not at all."""
+
+    undo: UndoActions = MappingProxyType({})
+    """For the steps of its verbs. Names are of the backend as a whole: journals have them."""
+
+
+def undo_actions(facets: Iterable[Facet]) -> UndoActions:
+    """Those of all facets; raises ValueError where two have the same name."""
+    actions: dict[str, Callable[[str], object]] = {}
+    for facet in facets:
+        for name, action in facet.undo.items():
+            if name in actions:
+                raise ValueError(f"two undo actions are named {name!r}")
+            actions[name] = action
+    return actions
 
 
 @dataclass(frozen=True, kw_only=True)

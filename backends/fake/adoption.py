@@ -19,6 +19,7 @@ class FakeAdoption(Adoption):
 
     def __init__(self, host: FakeHost) -> None:
         self._host = host
+        self.undo = {"disown": host.disown}
 
     def import_instance(
         self, request: pb.ImportInstanceRequest, work: Work

@@ -19,6 +19,7 @@ class FakeGuestAgent(GuestAgent):
     def __init__(self, host: FakeHost) -> None:
         self._host = host
         self._frozen: set[str] = set()
+        self.undo = {"thaw": self.thaw}
 
     def set_admin_password(
         self, request: pb.SetAdminPasswordRequest, work: Work

@@ -34,6 +34,14 @@ class FakeLifecycle(Lifecycle):
         self._host = host
         self._spawning = spawning
         self._side = side
+        self.undo = {
+            "remove_files": lambda instance_id: shutil.rmtree(
+                host.instance_folder(instance_id), ignore_errors=True
+            ),
+            "undefine": host.undefine,
+            "stop": lambda instance_id: host.stop(instance_id, "failed"),
+            "take_away": side.take_away,
+        }
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
         """See Lifecycle."""

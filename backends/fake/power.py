@@ -19,6 +19,7 @@ class FakePower(Power):
 
     def __init__(self, host: FakeHost) -> None:
         self._host = host
+        self.undo = {"power_on": host.power_on}
 
     def power_on_instance(
         self, request: pb.PowerOnInstanceRequest, work: Work

@@ -1,7 +1,5 @@
 """Rebuild on the fake: the same instance with other disks, and what it was kept until it runs."""
 
-from collections.abc import Callable, Mapping
-
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import PowerState
@@ -28,7 +26,7 @@ class FakeRebuild(Rebuild):
         self._images = images
         self._spawning = spawning
         self._before: dict[str, tuple[Instance, bytes | None]] = {}
-        self.undo: Mapping[str, Callable[[str], None]] = {"put_back": self._put_back}
+        self.undo = {"put_back": self._put_back}
         """Undo actions, which take an instance's id."""
 
     def rebuild_instance(self, request: pb.RebuildInstanceRequest, work: Work) -> Instance:

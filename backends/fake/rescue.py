@@ -1,7 +1,5 @@
 """Rescue on the fake: the same instance with another list of disks."""
 
-from collections.abc import Callable, Mapping
-
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.instance_pb2 import AttachedDisk
 from virtrpc.v1.types_pb2 import PowerState
@@ -24,7 +22,7 @@ class FakeRescue(Rescue):
     def __init__(self, host: FakeHost, images: ImageStore) -> None:
         self._host = host
         self._images = images
-        self.undo: Mapping[str, Callable[[str], None]] = {
+        self.undo = {
             "remove_rescue_files": self._remove_files,
             "leave_rescue": self._leave,
         }

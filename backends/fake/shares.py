@@ -29,6 +29,7 @@ class FakeShares(Shares):
         self._host = host
         self._allowed = allowed
         self._features = features
+        self.undo = {"unshare": self._undo_mount}
 
     def mount_share(self, request: pb.MountShareRequest, work: Work) -> pb.MountShareResponse:
         """See Shares."""
@@ -54,14 +55,14 @@ class FakeShares(Shares):
         faulty.ready(off_blockers(instance) if there else [])
         if there:
             faulty.step("share")
-            self.undo_mount(f"{request.instance_id} {request.share_id}")
+            self._undo_mount(f"{request.instance_id} {request.share_id}")
         return pb.UmountShareResponse(
             still_used=is_used_elsewhere(
                 request.share_id, self._host.instances(), but=request.instance_id
             )
         )
 
-    def undo_mount(self, share: str) -> None:
+    def _undo_mount(self, share: str) -> None:
         """Takes a share ("INSTANCE SHARE") away; nothing where it or its instance is not there."""
         instance_id, _, share_id = share.partition(" ")
         if self._host.find(instance_id) is None:

@@ -18,6 +18,7 @@ class FakeSuspension(Suspension):
 
     def __init__(self, host: FakeHost) -> None:
         self._host = host
+        self.undo = {"restore": self._undo_save}
 
     def suspend_instance(self, request: pb.SuspendInstanceRequest, work: Work) -> pb.Instance:
         """See Suspension."""
@@ -45,7 +46,7 @@ class FakeSuspension(Suspension):
             faulty.commit()
         return self._host.get(request.instance_id)
 
-    def undo_save(self, instance_id: str) -> None:
+    def _undo_save(self, instance_id: str) -> None:
         """Brings an instance back whose save was interrupted."""
         instance = self._host.find(instance_id)
         if instance is not None and instance.power_state == _SUSPENDED:

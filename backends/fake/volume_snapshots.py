@@ -30,6 +30,7 @@ class FakeVolumeSnapshots(VolumeSnapshots):
         self._lock = threading.Lock()
         self._taken: dict[_Key, list[pb.VolumeSnapshot]] = {}
         self._chains: dict[_Key, list[str]] = {}
+        self.undo = {"drop_snapshot": self._drop}
 
     def create_volume_snapshot(
         self, request: pb.CreateVolumeSnapshotRequest, work: Work
@@ -83,7 +84,7 @@ class FakeVolumeSnapshots(VolumeSnapshots):
             snapshots=self._taken.get(key, []),
         )
 
-    def drop(self, subject: str) -> None:
+    def _drop(self, subject: str) -> None:
         """Forgets a snapshot ("INSTANCE/ATTACHMENT/SNAPSHOT") that was being taken."""
         instance_id, attachment_id, snapshot_id = subject.split("/")
         taken = self._taken.get((instance_id, attachment_id), [])

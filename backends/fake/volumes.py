@@ -38,6 +38,7 @@ class FakeVolumes(Volumes):
         self._storage = storage
         self._claims = Claims()
         self._sizes: dict[str, int] = {}
+        self.undo = {"detach_volume": self._unplug}
 
     def attach_volume(self, request: pb.AttachVolumeRequest, work: Work) -> pb.AttachVolumeResponse:
         """See Volumes."""
@@ -67,7 +68,7 @@ class FakeVolumes(Volumes):
             faulty.step("detach")
             if is_plugged(instance, disk):
                 self._ask_guest(instance, disk, request)
-            self.unplug(f"{instance.instance_id}/{disk.attachment_id}")
+            self._unplug(f"{instance.instance_id}/{disk.attachment_id}")
         return pb.DetachVolumeResponse(
             already_gone=disk is None, instance=self._host.get(request.instance_id)
         )
@@ -113,7 +114,7 @@ class FakeVolumes(Volumes):
             instance=now,
         )
 
-    def unplug(self, subject: str) -> None:
+    def _unplug(self, subject: str) -> None:
         """Takes an attachment ("INSTANCE/ATTACHMENT") away; nothing where it has gone."""
         instance_id, _, attachment_id = subject.partition("/")
         if self._host.find(instance_id) is None:

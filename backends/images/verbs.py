@@ -65,7 +65,7 @@ class HostImages(Images):
         self._arrivals = Arrivals(store)
         self._rules = AddressRules(store.policy.url_prefixes)
         self._cache = ImageCache(store)
-        self.undo: Mapping[str, Callable[[str], None]] = {UNDO_ARRIVAL: self._arrivals.discard}
+        self.undo = {UNDO_ARRIVAL: self._arrivals.discard}
         """Undo actions, which take an operation's id."""
 
     def pull_image(self, request: pb.PullImageRequest, work: Work) -> pb.Image:

@@ -31,6 +31,7 @@ class LibvirtGuestAgent(GuestAgent):
         self._domains = domains
         self._thaws: dict[str, threading.Timer] = {}
         self._lock = threading.Lock()
+        self.undo = {"thaw": self.thaw}
 
     def set_admin_password(
         self, request: pb.SetAdminPasswordRequest, work: Work

@@ -49,6 +49,12 @@ class LibvirtLifecycle(Lifecycle):
         self._spawning = spawning
         self._side = side
         self._migrations = migrations
+        self.undo = {
+            "remove_files": folders.remove,
+            "undefine": lambda instance_id: undefine(domains, instance_id),
+            "force_off": lambda instance_id: force_off(domains, instance_id),
+            "take_away": side.take_away,
+        }
 
     def spawn_instance(self, request: pb.SpawnInstanceRequest, work: Work) -> pb.Instance:
         """See Lifecycle."""

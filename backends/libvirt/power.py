@@ -11,6 +11,7 @@ from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Power
+from backends.libvirt.definition import power_on
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.lifecycle import force_off
 from backends.power_states import bootable_blockers, power_blockers
@@ -34,6 +35,7 @@ class LibvirtPower(Power):
         self._rebooting: dict[str, float] = {}
         self._impatient: set[str] = set()
         self._rebooting_lock = threading.Lock()
+        self.undo = {"power_on": lambda instance_id: power_on(domains, instance_id)}
 
     def power_on_instance(
         self, request: pb.PowerOnInstanceRequest, work: Work

@@ -6,8 +6,6 @@ stop ──▶ disks ──▶ define ──▶ start ──▶ what was is forg
 Made anew on another host (`recreate`) it is a spawn, which may find ephemeral disks.
 """
 
-from collections.abc import Callable, Mapping
-
 import libvirt
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
@@ -49,7 +47,7 @@ class LibvirtRebuild(Rebuild):
         self._folders = folders
         self._images = images
         self._spawning = spawning
-        self.undo: Mapping[str, Callable[[str], object]] = {"put_back": self._put_back}
+        self.undo = {"put_back": self._put_back}
         """Undo actions, which take an instance's id."""
 
     def rebuild_instance(self, request: pb.RebuildInstanceRequest, work: Work) -> Instance:

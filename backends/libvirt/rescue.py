@@ -8,7 +8,6 @@ The domain's own metadata say that it is in rescue, from the definition on that
 makes it so until it runs again from its own disk.
 """
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import libvirt
@@ -44,7 +43,7 @@ class LibvirtRescue(Rescue):
         self._domains = domains
         self._folders = folders
         self._images = images
-        self.undo: Mapping[str, Callable[[str], object]] = {
+        self.undo = {
             "remove_rescue_files": self._remove_files,
             "leave_rescue": self._break_off,
         }

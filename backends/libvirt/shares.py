@@ -32,6 +32,7 @@ class LibvirtShares(Shares):
         self._domains = domains
         self._probed = probed
         self._allowed = allowed
+        self.undo = {"unshare": self._undo_mount}
 
     def mount_share(self, request: pb.MountShareRequest, work: Work) -> pb.MountShareResponse:
         """See Shares."""
@@ -63,7 +64,7 @@ class LibvirtShares(Shares):
             )
         )
 
-    def undo_mount(self, share: str) -> None:
+    def _undo_mount(self, share: str) -> None:
         """Takes a share ("INSTANCE SHARE") away; nothing where it or its instance is not there."""
         instance_id, _, share_id = share.partition(" ")
         domain = self._domains.find(instance_id)

@@ -1,6 +1,5 @@
 """Snapshots on libvirt: of a machine that runs by QEMU itself, of one that is off by qemu-img."""
 
-from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,7 @@ class LibvirtSnapshots(Snapshots):
         self._images = SnapshotImages(images)
         self._guest = guest
         self._backups = Backups(domains)
-        self.undo: Mapping[str, Callable[[str], object]] = {
+        self.undo = {
             "abort_copy": lambda instance_id: self._backups.abort(
                 instance_id, images.incoming_folder
             ),

@@ -19,6 +19,7 @@ class LibvirtSuspension(Suspension):
 
     def __init__(self, domains: Domains) -> None:
         self._domains = domains
+        self.undo = {"restore": self._undo_save}
 
     def suspend_instance(self, request: pb.SuspendInstanceRequest, work: Work) -> pb.Instance:
         """See Suspension."""
@@ -45,7 +46,7 @@ class LibvirtSuspension(Suspension):
             self._domains.want(domain, _RUNNING)
         return self._domains.tell(domain)
 
-    def undo_save(self, instance_id: str) -> None:
+    def _undo_save(self, instance_id: str) -> None:
         """Brings an instance back whose save was interrupted."""
         domain = self._domains.find(instance_id)
         if domain is not None and domain.hasManagedSaveImage() and not domain.isActive():

@@ -39,6 +39,7 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         self._guest = guest
         self._growth = VolumeGrowth(domains)
         self._overlays = Overlays(domains)
+        self.undo = {"drop_snapshot": self._drop}
 
     def create_volume_snapshot(
         self, request: pb.CreateVolumeSnapshotRequest, work: Work
@@ -81,7 +82,7 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
             released_files=released,
         )
 
-    def drop(self, subject: str) -> None:
+    def _drop(self, subject: str) -> None:
         """Takes back a snapshot ("INSTANCE/DEVICE/OVERLAY") that was being taken."""
         instance_id, device_name, name = subject.split("/", 2)
         domain = self._domains.find(instance_id)

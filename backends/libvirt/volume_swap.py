@@ -48,6 +48,11 @@ class VolumeSwap:
         self._plugging = plugging
         self._secrets = secrets
         self._growth = VolumeGrowth(domains)
+        self.undo = {
+            "forget_new_volume": self._forget_new,
+            "restore_volume_size": self._restore_size,
+            "end_block_job": self._end_job,
+        }
 
     def swap(
         self, request: pb.SwapVolumeRequest, lacking: list[ContractError], work: Work
@@ -68,17 +73,17 @@ class VolumeSwap:
             whole = storage_size(swap.new) if _can_be_cut(located.new_volume) else 0
             self._mirror(domain, request, swap, job, work)
             self._finish(domain, request, swap, job, work)
-            self.restore_size(f"{whole}/{swap.new.source}")
+            self._restore_size(f"{whole}/{swap.new.source}")
         return self._response(domain, swap, job)
 
-    def end_job(self, subject: str) -> None:
+    def _end_job(self, subject: str) -> None:
         """Ends the mirror on a disk ("INSTANCE/DEVICE"); nothing where there is none."""
         instance_id, _, device_name = subject.partition("/")
         domain = self._domains.find(instance_id)
         if domain is not None:
             BlockJob(self._domains, domain, device_name).abort()
 
-    def forget_new(self, subject: str) -> None:
+    def _forget_new(self, subject: str) -> None:
         """Removes the secrets of an attachment ("INSTANCE/ATTACHMENT") that did not come."""
         instance_id, _, attachment_id = subject.partition("/")
         self._secrets.forget(instance_id, attachment_id)
@@ -155,7 +160,7 @@ class VolumeSwap:
             work.step("cut", Undo("restore_volume_size", {"file": f"{whole}/{path}"}))
             os.truncate(path, size_bytes)
 
-    def restore_size(self, subject: str) -> None:
+    def _restore_size(self, subject: str) -> None:
         """Gives a file ("BYTES/PATH") the size back that it had; nothing where it has more."""
         whole, _, path = subject.partition("/")
         if Path(path).is_file() and Path(path).stat().st_size < int(whole):

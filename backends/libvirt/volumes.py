@@ -49,7 +49,12 @@ class LibvirtVolumes(Volumes):
         self._secrets = VolumeSecrets(domains)
         self._claims = Claims()
         self._growth = VolumeGrowth(domains)
-        self.swap = VolumeSwap(domains, places, self._plugging, self._secrets)
+        self._swap = VolumeSwap(domains, places, self._plugging, self._secrets)
+        self.undo = {
+            "detach_volume": self._undo_attach,
+            "forget_volume_secrets": self._secrets.forget,
+            **self._swap.undo,
+        }
 
     def attach_volume(self, request: pb.AttachVolumeRequest, work: Work) -> pb.AttachVolumeResponse:
         """See Volumes."""
@@ -91,9 +96,9 @@ class LibvirtVolumes(Volumes):
         """See Volumes."""
         needs = tuple(volume_needs(request.new_volume, "new_volume"))
         with self._claims.held(request.new_volume.volume_id):
-            return self.swap.swap(request, unmet(needs, self._probed.features), work)
+            return self._swap.swap(request, unmet(needs, self._probed.features), work)
 
-    def undo_attach(self, subject: str) -> None:
+    def _undo_attach(self, subject: str) -> None:
         """Takes a volume ("INSTANCE/ATTACHMENT") away that was being attached."""
         instance_id, _, attachment_id = subject.partition("/")
         domain = self._domains.find(instance_id)
@@ -106,10 +111,6 @@ class LibvirtVolumes(Volumes):
                 )
             self._domains.tell(domain)
         self._secrets.forget(instance_id, attachment_id)
-
-    def forget_secrets(self, instance_id: str) -> None:
-        """Removes what libvirt keeps of the keys of an instance's volumes."""
-        self._secrets.forget(instance_id)
 
     def keep_secrets(self, instance_id: str, attachment_id: str, volume: VolumeConnection) -> None:
         """Hands the keys of a volume to libvirt."""

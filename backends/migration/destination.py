@@ -24,6 +24,7 @@ class Destination(MigrationDestination):
         self._driver = driver
         self._book = book
         self._mark = mark
+        self.undo = {"take_back_preparation": self._unprepare}
 
     def check_destination(self, request: pb.CheckDestinationRequest) -> pb.CheckDestinationResponse:
         """See MigrationDestination."""
@@ -66,7 +67,7 @@ class Destination(MigrationDestination):
         if blockers:
             raise AlreadyExistsError(str(blockers[0]), reason="INSTANCE_EXISTS")
         work.ready([*self._driver.blockers(request.instance_id, data, request.spec)])
-        work.step("prepare", Undo("unprepare", {"migration_id": request.migration_id}))
+        work.step("prepare", Undo("take_back_preparation", {"migration_id": request.migration_id}))
         self._forget_given_up(request)
         migration = self._book.begin(Migration(DESTINATION, data), Phase.MIGRATION_PHASE_PREPARING)
         self._driver.prepare(data, request.spec)
@@ -115,7 +116,7 @@ class Destination(MigrationDestination):
             self._book.end(migration, Phase.MIGRATION_PHASE_SUCCEEDED)
         return pb.CompleteDestinationResponse(instance=instance)
 
-    def unprepare(self, migration_id: str) -> None:
+    def _unprepare(self, migration_id: str) -> None:
         """Undoes a preparation that was interrupted or has failed; the undo action."""
         migration = self._book.find(migration_id)
         if migration is not None and not migration.ended.is_set():
@@ -143,7 +144,7 @@ class Destination(MigrationDestination):
         """A source that comes anew has given up what it could not take back."""
         other = self._book.open_of(request.instance_id, DESTINATION)
         if other is not None and other.migration_id != request.migration_id.lower():
-            self.unprepare(other.migration_id)
+            self._unprepare(other.migration_id)
 
     def _presence(self, instance_id: str, migration_id: str, host_name: str) -> list[ContractError]:
         """That the instance is not here yet, nor about to come by another migration.

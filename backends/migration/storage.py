@@ -62,6 +62,7 @@ class StorageChecks(SharedStorage):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.undo = {"remove_mark": remove_mark}
 
     def check_shared_storage_local(
         self, request: pb.CheckSharedStorageLocalRequest, work: Work

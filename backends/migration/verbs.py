@@ -2,7 +2,6 @@
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -32,7 +31,7 @@ from backends.migration.endings import (
 )
 from backends.migration.source import LiveRun
 from backends.migration.source_checks import SourceChecks
-from backends.migration.storage import StorageChecks, StorageMark, remove_mark, remove_old_marks
+from backends.migration.storage import StorageChecks, StorageMark, remove_old_marks
 from backends.specification import require_managed
 from backends.work import Work
 
@@ -57,50 +56,25 @@ class HostMigrations:
     def __init__(
         self, driver: MigrationDriver, *, peers: Peers, book: MigrationBook, folder: Path
     ) -> None:
-        self._driver = driver
-        self._peers = peers
-        self._book = book
+        self.book = book
         self._mark = StorageMark(folder, book.folder / "mark")
         self._folder = folder
-        destination = Destination(driver, book, self._mark)
         self.facets: tuple[Facet, ...] = (
             LiveMigrations(driver, peers=peers, book=book, mark=self._mark),
-            destination,
+            Destination(driver, book, self._mark),
             StorageChecks(folder),
             CpuChecks(driver),
         )
-        self.undo: Mapping[str, Callable[[str], None]] = {
-            "roll_back_destination": self._roll_back,
-            "unprepare": destination.unprepare,
-            "remove_mark": remove_mark,
-        }
 
     def open(self) -> None:
         """What is done once, at the daemon's start."""
-        self._book.load()
+        self.book.load()
         self._mark.place()
         remove_old_marks(self._folder, now_s=time.time())
 
     def close(self) -> None:
         """Takes away what is only there while the daemon runs."""
         self._mark.remove()
-
-    def _roll_back(self, migration_id: str) -> None:
-        """Undo of the preparation, for a run that could not do it itself."""
-        migration = self._book.find(migration_id)
-        if migration is None or migration.ended.is_set():
-            return
-        with self._peers.at(migration.data.destination_uri) as peer:
-            try:
-                roll_back_destination(migration, peer)
-            except PeerRefusedError as error:
-                log.warning("destination refuses to roll back", reason=error.peer_reason)
-            except PeerUnreachableError:
-                if migration.data.prepared:
-                    raise  # it may have the guest
-                # It takes back a preparation when the same host comes with another one.
-                log.warning("destination not rolled back", uri=migration.data.destination_uri)
-        end_without(self._book, migration, None)
 
 
 class CpuChecks(CpuCompatibility):
@@ -124,6 +98,7 @@ class LiveMigrations(LiveMigration):
         self._peers = peers
         self._book = book
         self._checks = SourceChecks(driver, mark)
+        self.undo = {"roll_back_destination": self._roll_back}
 
     def live_migrate_instance(
         self, request: pb.LiveMigrateInstanceRequest, work: Work
@@ -250,6 +225,23 @@ class LiveMigrations(LiveMigration):
         if migration_id and migration.migration_id != migration_id.lower():
             raise _no_migration()
         return migration
+
+    def _roll_back(self, migration_id: str) -> None:
+        """Undo of the preparation, for a run that could not do it itself."""
+        migration = self._book.find(migration_id)
+        if migration is None or migration.ended.is_set():
+            return
+        with self._peers.at(migration.data.destination_uri) as peer:
+            try:
+                roll_back_destination(migration, peer)
+            except PeerRefusedError as error:
+                log.warning("destination refuses to roll back", reason=error.peer_reason)
+            except PeerUnreachableError:
+                if migration.data.prepared:
+                    raise  # it may have the guest
+                # It takes back a preparation when the same host comes with another one.
+                log.warning("destination not rolled back", uri=migration.data.destination_uri)
+        end_without(self._book, migration, None)
 
 
 def _came_to_nothing(migration: Migration) -> bool:

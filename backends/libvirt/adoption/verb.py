@@ -44,6 +44,7 @@ class LibvirtAdoption(Adoption):
         self._domains = domains
         self._folders = folders
         self._image_dir = image_dir
+        self.undo = {"disown": self._disown}
 
     def import_instance(
         self, request: pb.ImportInstanceRequest, work: Work
@@ -59,7 +60,7 @@ class LibvirtAdoption(Adoption):
             return reply
         return self._adopt(domain, instance, request, work)
 
-    def disown(self, subject: str) -> None:
+    def _disown(self, subject: str) -> None:
         """Undoes an adoption; `subject` is the instance's id and where its port was logged to."""
         instance_id, _, logged = subject.partition(" ")
         domain = self._domains.find(instance_id)
