@@ -33,8 +33,9 @@ from service.bindings import Bindings
 from service.errors import internal_error, status_of
 from service.identity import Gate, Identity
 from service.metrics import RpcMetrics
+from service.operations.execution import Method
 from service.operations.operation import checked
-from service.operations.runner import Method, Operations
+from service.operations.runner import Operations
 from service.pools import Pools
 from service.validation import parse
 from service.verbs import Verb

@@ -1,11 +1,10 @@
-"""Carries mutations out: one at a time per lane, journalled, finished or rolled back.
+"""Mutations as operations: accepted, one at a time per lane, taken up again after a restart.
 
 An operation belongs to the daemon. Callers only wait for it; that they go away,
 or that their deadline passes, changes nothing here.
 """
 
 import asyncio
-import traceback
 import uuid
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
@@ -16,26 +15,24 @@ from google.protobuf.message import Message
 from virtrpc.v1.operation_pb2 import Operation
 
 from backends.errors import ContractError, UnreachableError
-from backends.work import Undo, Work
+from backends.work import Undo
 from service.errors import (
     Interrupted,
     OverloadedError,
     RecordedError,
     ShuttingDownError,
     StartingError,
-    internal_error,
     record_of,
 )
 from service.operations.book import OperationBook, recorded_request
+from service.operations.execution import Execution, Method
 from service.operations.journal import Entry, Journal, JournalError
 from service.operations.lanes import Lanes
-from service.operations.operation import AbandonedError, LiveOperation, State, unwritable
+from service.operations.operation import LiveOperation, State, unwritable
 from service.pools import Pools
 from service.verbs import Verb
 
 MAX_LIVE_OPERATIONS = 256
-RETRY_S = 1.0
-Method = Callable[[Message, Work], Message]
 Reply = TypeVar("Reply", bound=Message)
 log = structlog.get_logger()
 
@@ -76,7 +73,6 @@ class Operations:
         """Set while the hypervisor can be reached."""
         self._journal = journal
         self._pools = pools
-        self._undo = undo
         self._break_off = break_off
         self._listener = listener
         self.keeps_out = keeps_out
@@ -84,6 +80,14 @@ class Operations:
         self._live: dict[str, LiveOperation] = {}
         self._lanes = Lanes(self._broken_off)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._execution = Execution(
+            journal=journal,
+            pools=pools,
+            undo=undo,
+            reachable=reachable,
+            closing=lambda: self.closing,
+            leave=self._leave,
+        )
         self._left: list[tuple[LiveOperation, Method]] = []
         self._recovered = False
 
@@ -217,15 +221,15 @@ class Operations:
         live.accepted.set()
         self._listener.operation_changed(live.message)
         await self._lanes.turn(live)
-        await self._run(live, method)
+        await self._execution.run(live, method)
 
     async def _take_up(self, live: LiveOperation, method: Method) -> None:
         await self._lanes.turn(live)
         if live.verb.resumes or live.committed:
-            await self._run(live, method)
+            await self._execution.run(live, method)
         else:
             error = Interrupted("the daemon was restarted while this ran; it was rolled back")
-            await self._fail(live, error)
+            await self._execution.fail(live, error)
 
     async def _broken_off(self, instance_id: str) -> None:
         """What hangs about an instance's machine returns now, or never will."""
@@ -286,93 +290,6 @@ class Operations:
         self._enter(live, entry.request)
         return live
 
-    async def _run(self, live: LiveOperation, method: Method) -> None:
-        try:
-            await self._carry_out(live, method)
-        except AbandonedError:
-            log.info("operation left to the next start", operation_id=live.operation_id)
-        except ContractError as error:
-            _let_go(error)
-            await self._fail(live, error)
-        except Exception as error:  # noqa: BLE001 - the outermost layer of a verb
-            defect = _defect(live, error)
-            _let_go(error)
-            await self._fail(live, defect)
-        else:
-            await self._end(live, State.OPERATION_STATE_SUCCEEDED)
-
-    async def _carry_out(self, live: LiveOperation, method: Method) -> None:
-        """Runs the verb; past its point of no return again, until the hypervisor answers."""
-        pool = self._pools.urgent if live.verb.options.preempts else self._pools.jobs
-        while True:
-            live.checkpoint()
-            live.job = pool.submit(_work, live, method)
-            try:
-                result = await asyncio.wrap_future(live.job)
-            except UnreachableError:
-                if not live.committed:
-                    raise
-                await self._hypervisor_back(live)
-            except asyncio.CancelledError:
-                live.checkpoint()  # it was stopped before a worker had taken it up
-                raise
-            else:
-                live.message.result.Pack(result)
-                return
-
-    async def _hypervisor_back(self, live: LiveOperation) -> None:
-        """Waits until another try makes sense; who waits for the operation is told meanwhile."""
-        live.answered.set()
-        await asyncio.sleep(RETRY_S)  # that it is lost may not have been noticed yet
-        await self.reachable.wait()
-        if not self.closing:
-            live.answered.clear()
-
-    async def _fail(self, live: LiveOperation, error: ContractError) -> None:
-        live.message.error.CopyFrom(record_of(error))
-        on_request = error.reason == "CANCELLED" and live.message.cancel_requested
-        cancelled = on_request or error.reason == "MIGRATION_CANCELLED"
-        if live.steps and not live.committed:
-            live.update(state=State.OPERATION_STATE_ROLLING_BACK)
-            await self._roll_back(live)
-        ended = State.OPERATION_STATE_CANCELLED if cancelled else State.OPERATION_STATE_FAILED
-        await self._end(live, ended)
-
-    async def _roll_back(self, live: LiveOperation) -> None:
-        loop = asyncio.get_running_loop()
-        for step in reversed(live.steps):
-            while step.undo is not None:
-                try:
-                    await loop.run_in_executor(self._pools.urgent, self._undo, step.undo)
-                    break
-                except UnreachableError:
-                    await self._hypervisor_back(live)
-                except Exception as error:  # noqa: BLE001 - the other steps are undone all the same
-                    live.message.error.metadata["not_undone"] = step.name
-                    _defect(live, error)
-                    break
-            try:
-                await asyncio.wrap_future(self._journal.undone(live.operation_id, step.number))
-            except JournalError as error:
-                # Undoing it once more at the next start is harmless.
-                log.error("an undone step is not on disk", step=step.name, error=str(error))
-
-    async def _end(self, live: LiveOperation, state: "State.ValueType") -> None:
-        ended = Operation()
-        ended.CopyFrom(live.message)
-        ended.ended_at.GetCurrentTime()
-        ended.state = state
-        ended.done = True
-        if state == State.OPERATION_STATE_SUCCEEDED:
-            ended.progress_percent = 100
-        try:
-            await asyncio.wrap_future(self._journal.end(ended))
-        except JournalError as error:
-            # It is told all the same; a restart will look at it again.
-            log.error("the end of an operation is not on disk", error=str(error))
-        self._leave(live)
-        live.end(ended)
-
     def _changed(self, live: LiveOperation, state_changed: bool) -> None:
         self.book.changed(live.operation_id)
         if state_changed:
@@ -382,12 +299,6 @@ class Operations:
         task = asyncio.ensure_future(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _work(live: LiveOperation, method: Method) -> Message:
-    """What a worker does for an operation."""
-    live.begin()
-    return method(live.request, live)
 
 
 def _new_message(verb: Verb, request: Message, caller: str) -> Operation:
@@ -408,22 +319,3 @@ def _recorded_lane(entry: Entry, bindings: Mapping[str, tuple[Verb, Method]]) ->
     if binding is None:
         return ""
     return binding[0].lane(binding[0].request_class.FromString(entry.request))
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Frees what a failed verb still holds: its frames live as long as its error does."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-
-
-def _defect(live: LiveOperation, error: Exception) -> ContractError:
-    incident = str(uuid.uuid4())
-    log.error(
-        "defect in a verb",
-        incident=incident,
-        verb=live.verb.name,
-        operation_id=live.operation_id,
-        exc_info=error,
-    )
-    return internal_error(incident)

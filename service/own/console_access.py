@@ -18,8 +18,9 @@ from service.consoles.access import ConsoleAccess
 from service.consoles.tokens import Access
 from service.consoles.web_address import WebAddress
 from service.dispatcher import Call
+from service.operations.execution import Method
 from service.operations.operation import checked
-from service.operations.runner import Method, Operations
+from service.operations.runner import Operations
 from service.verbs import Verb
 
 _DEFAULT_LIFETIME_S = 600.0

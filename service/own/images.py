@@ -19,8 +19,9 @@ from backends.images import ImageStore, ImageUsers, Uploads
 from backends.work import Work
 from service.dispatcher import Call
 from service.errors import OverloadedError, ShuttingDownError
+from service.operations.execution import Method
 from service.operations.operation import checked
-from service.operations.runner import Method, Operations
+from service.operations.runner import Operations
 from service.own.paging import last_id, page_size, page_token
 from service.pools import Pools
 from service.truth import Truth

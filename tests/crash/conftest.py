@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from service.operations import runner
+from service.operations import execution
 from tests.crash.engine import Engine
 
 
 @pytest.fixture
 async def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Engine]:
     """An engine of the test's own, ready to work; it retries without delay."""
-    monkeypatch.setattr(runner, "RETRY_S", 0)
+    monkeypatch.setattr(execution, "RETRY_S", 0)
     made = Engine(tmp_path)
     made.operations.recover()
     yield made

@@ -12,8 +12,9 @@ from virtrpc.v1.operation_pb2 import Operation
 
 from backends.work import Undo, Work
 from service.operations.book import OperationBook
+from service.operations.execution import Method
 from service.operations.journal import Journal, JournalError, Step
-from service.operations.runner import Method, Operations
+from service.operations.runner import Operations
 from service.pools import Pools
 from service.verbs import Verb, all_verbs
 

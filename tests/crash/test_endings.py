@@ -9,8 +9,8 @@ from virtrpc.v1 import instance_pb2, operation_pb2
 
 from backends.errors import HypervisorError, NoRoomError, UnreachableError
 from backends.work import Work
+from service.operations.execution import Method
 from service.operations.journal import Step
-from service.operations.runner import Method
 from tests.crash.engine import (
     INSTANCE_ID,
     VERBS,
