@@ -23,6 +23,7 @@ from backends.images import ImageStore
 from backends.migration import console
 from backends.migration.book import Migration
 from backends.migration.checks import COPY, cpu_blockers, name_blockers
+from backends.migration.connections import Connections
 from backends.migration.driver import Counters, MigrationDriver, Transfer
 from backends.plan import InstancePlan
 from backends.work import Work
@@ -41,9 +42,10 @@ _KIB = 1024
 class FakeMigrationDriver(MigrationDriver):
     """Gives and takes fake guests."""
 
-    def __init__(self, host: FakeHost, images: ImageStore) -> None:
+    def __init__(self, host: FakeHost, images: ImageStore, connections: Connections) -> None:
         self._host = host
         self.images = images
+        self.connections = connections
         self._running: dict[str, Counters] = {}
         self._stopped: dict[str, threading.Event] = {}
 
@@ -116,6 +118,11 @@ class FakeMigrationDriver(MigrationDriver):
                     role=disk.role,
                     format=disk.format or DiskFormat.DISK_FORMAT_RAW,
                     read_only=disk.read_only,
+                    volume_id=disk.volume_id,
+                    attachment_id=disk.attachment_id,
+                    destination_source=disk.source if disk.volume_id else "",
+                    needs_secret=bool(disk.volume_id) and disk.encrypted,
+                    multi_attach=disk.multi_attach,
                     base_image_id=spec.image.image_id if disk.role == "root" else "",
                 )
                 for disk in instance.persistent.disks

@@ -3,9 +3,10 @@
 from backends.fake.faults import parse_rules
 from backends.fake.features import lacking
 from backends.fake.host import FakeHost
-from backends.fake.interfaces import FakeDevices, MemoryFilter
+from backends.fake.interfaces import FakeDevices, FakeInterfaceHost, MemoryFilter
 from backends.fake.migration import FakeMigrationDriver
 from backends.fake.spawning import FakeSpawning
+from backends.fake.volumes import NoKeys
 from backends.firewall.book import FilterBook
 from backends.firewall.firewall import HostFirewall
 from backends.images import ImageStore, ImageUsers
@@ -13,7 +14,10 @@ from backends.interfaces.book import InterfaceBook
 from backends.interfaces.side import InterfaceSide
 from backends.loading import BackendOptions
 from backends.migration.book import MigrationBook
+from backends.migration.connections import Connections
 from backends.migration.verbs import HostMigrations
+from backends.migration.volumes import ArrivingVolumes
+from backends.volumes.facts import initiator_name
 from backends.volumes.storage import Storage
 
 
@@ -36,8 +40,19 @@ class Parts:
             self.host, self.image_store, self.features, self.side, self.storage
         )
         self.migrations = HostMigrations(
-            FakeMigrationDriver(self.host, self.image_store),
+            FakeMigrationDriver(self.host, self.image_store, self._connections()),
             peers=options.peers,
             book=MigrationBook(folder / "migrations"),
             folder=self.host.folder,
         )
+
+    def _connections(self) -> Connections:
+        volumes = ArrivingVolumes(
+            self.storage,
+            features=lambda: self.features,
+            instances=self.host.instances,
+            keys=NoKeys(),
+            is_held=lambda _path: True,
+        )
+        initiator = initiator_name(self.options.state_dir)
+        return Connections(FakeInterfaceHost(self.host), self.side, volumes, initiator=initiator)

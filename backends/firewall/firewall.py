@@ -115,6 +115,14 @@ class HostFirewall:
                 self._forget_where_unused(group)
             return concerned
 
+    def forget_unused(self, group_ids: Iterable[str]) -> None:
+        """Forgets groups, but for those that an interface has or the rules of another name."""
+        with self._lock:
+            going = {g for g in group_ids if g in self._book.groups and not self.users_of(g)}
+            staying = [g for key, g in self._book.groups.items() if key not in going]
+            for group_id in going - {name for group in staying for name in remote_groups(group)}:
+                self._book.forget_group(group_id)
+
     def put(
         self, instance_id: str, interfaces: Iterable[InterfaceSpec], *, at_once: bool = True
     ) -> None:

@@ -3,7 +3,7 @@
 import os
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import libvirt
@@ -34,10 +34,13 @@ from backends.libvirt.host_room import HostRoomBook
 from backends.libvirt.lifecycle import force_off, undefine
 from backends.libvirt.migration_features import post_copy_lacks, tls_lacks
 from backends.libvirt.probe import Probed
+from backends.libvirt.xml.disk import Disk
+from backends.libvirt.xml.element import parse
 from backends.libvirt.xml.migration import guest_cpu
 from backends.migration import console
 from backends.migration.book import Migration
 from backends.migration.checks import COPY, cpu_blockers, name_blockers
+from backends.migration.connections import Connections
 from backends.migration.driver import Counters, MigrationDriver, Transfer
 from backends.plan import InstancePlan
 from backends.specification import SpecImages
@@ -58,6 +61,7 @@ class LibvirtMigrationDriver(MigrationDriver):
         *,
         hypervisor_uri: str,
         migration_uri: str,
+        connections: Connections,
     ) -> None:
         self._domains = domains
         self._folders = folders
@@ -67,6 +71,7 @@ class LibvirtMigrationDriver(MigrationDriver):
         self._hypervisor_uri = hypervisor_uri
         self._migration_uri = migration_uri
         self.images = images
+        self.connections = connections
 
     # Either host.
 
@@ -114,6 +119,7 @@ class LibvirtMigrationDriver(MigrationDriver):
         running = instance.HasField("effective")
         machine = instance.effective if running else instance.persistent
         boot = (spec.image.kernel_image_id, spec.image.ramdisk_image_id)
+        keyed = self._keyed_disks(instance.instance_id)
         source = pb.MigrationSource(
             host_name=check.host_name,
             hypervisor_type=check.hypervisor_type,
@@ -125,7 +131,7 @@ class LibvirtMigrationDriver(MigrationDriver):
             host_cpu=check.host_cpu,
             interfaces=spec.interfaces,
             boot_image_ids=filter(None, boot),
-            disks=[self._disk(disk, spec) for disk in machine.disks],
+            disks=[self._disk(disk, spec, keyed) for disk in machine.disks],
         )
         cpu = self._guest_cpu(instance.instance_id)
         if cpu is not None:
@@ -261,7 +267,9 @@ class LibvirtMigrationDriver(MigrationDriver):
         except InstanceNotFoundError:
             return ""
 
-    def _disk(self, disk: AttachedDisk, spec: InstanceSpec) -> pb.MigrationDisk:
+    def _disk(
+        self, disk: AttachedDisk, spec: InstanceSpec, keyed: Collection[str]
+    ) -> pb.MigrationDisk:
         info = disk_info(disk)
         overlay = disk.role == "root" and bool(info.backing_path)
         return pb.MigrationDisk(
@@ -273,7 +281,21 @@ class LibvirtMigrationDriver(MigrationDriver):
             allocated_bytes=info.allocated_bytes,
             base_image_id=spec.image.image_id if overlay else "",
             read_only=disk.read_only,
+            destination_source=disk.source if disk.volume_id else "",
+            attachment_id=disk.attachment_id,
+            needs_secret=bool(disk.volume_id) and disk.device_name in keyed,
+            multi_attach=disk.multi_attach,
         )
+
+    def _keyed_disks(self, instance_id: str) -> set[str]:
+        """Names of the disks that are opened with a key or password."""
+        domain = self._domains.find(instance_id)
+        if domain is None:
+            return set()
+        with translating(instance_id):
+            nodes = parse(domain.XMLDesc(0)).iterfind("devices/disk")
+        disks = [Disk.from_xml(node) for node in nodes]
+        return {disk.target or "" for disk in disks if disk.auth or disk.encryption}
 
     def _guest_cpu(self, instance_id: str) -> pb.ComparedCpu | None:
         domain = self._domains.find(instance_id)

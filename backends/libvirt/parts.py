@@ -12,13 +12,18 @@ from backends.interfaces.side import InterfaceSide
 from backends.libvirt.domains import Domains
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.guest import LibvirtGuestAgent
+from backends.libvirt.interfaces import LibvirtInterfaceHost
 from backends.libvirt.migration import LibvirtMigrationDriver
 from backends.libvirt.probe import Probed
 from backends.libvirt.spawning import Spawning
 from backends.libvirt.volume_places import VolumePlaces
+from backends.libvirt.volume_secrets import VolumeSecrets
 from backends.loading import BackendOptions
 from backends.migration.book import MigrationBook
+from backends.migration.connections import Connections
 from backends.migration.verbs import HostMigrations
+from backends.migration.volumes import ArrivingVolumes
+from backends.volumes.holders import is_held
 
 
 class Parts:
@@ -67,6 +72,7 @@ class Parts:
             self.probed,
             hypervisor_uri=self.options.hypervisor_uri,
             migration_uri=self.options.migration_uri,
+            connections=self._connections(),
         )
         return HostMigrations(
             driver,
@@ -74,3 +80,14 @@ class Parts:
             book=MigrationBook(self.options.state_dir / "migrations"),
             folder=self.folders.folder,
         )
+
+    def _connections(self) -> Connections:
+        volumes = ArrivingVolumes(
+            self.places.storage,
+            features=lambda: self.probed.features,
+            instances=self.domains.read_all,
+            keys=VolumeSecrets(self.domains),
+            is_held=is_held,
+        )
+        host = LibvirtInterfaceHost(self.domains, self.probed)
+        return Connections(host, self.side, volumes, initiator=self.places.initiator)

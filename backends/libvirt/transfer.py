@@ -16,9 +16,9 @@ import libvirt
 from virtrpc.v1 import migration_pb2 as pb
 
 from backends.errors import ContractError, MigrationFailedError
+from backends.libvirt.blueprint.destination import destination_xml
 from backends.libvirt.domains import Domains
 from backends.libvirt.errors import is_lost
-from backends.libvirt.xml.migration import destination_xml
 from backends.migration.checks import COPY
 from backends.migration.driver import Counters, Transfer
 

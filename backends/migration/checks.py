@@ -11,6 +11,8 @@ from backends.power_states import power_blockers
 
 SHARED, COPY = pb.MIGRATION_STORAGE_SHARED, pb.MIGRATION_STORAGE_COPY
 Storage = pb.MigrationStorage
+# What they do is known to a device or a switch of this host alone.
+_BOUND = ("host_device", "vhost_user")
 _MOVABLE = (PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED)
 
 
@@ -39,18 +41,19 @@ def storage_blockers(
         yield WrongStateError(why, reason="CONFIG_DRIVE_NOT_COPIED")
 
 
-def unmoved_blockers(instance: Instance, disks: Iterable[pb.MigrationDisk]) -> list[ContractError]:
-    """What nobody connects at the destination yet."""
-    errors: list[ContractError] = []
-    for interface in instance.spec.interfaces:
+def bound_blockers(instance: Instance) -> Iterator[ContractError]:
+    """What of an instance cannot leave its host while it runs."""
+    for index, interface in enumerate(instance.spec.interfaces):
         kind = interface.WhichOneof("network")
-        if kind not in (None, "user"):
-            why = f"interfaces of the kind {kind} are not connected at a destination yet"
-            errors.append(WrongStateError(why, reason="INTERFACE_NOT_MIGRATED"))
-    if any(disk.volume_id for disk in disks):
-        why = "volumes are not connected at a destination yet"
-        errors.append(WrongStateError(why, reason="VOLUME_NOT_MIGRATED"))
-    return errors
+        if kind in _BOUND:
+            why = f"an interface of the kind {kind} holds its guest at this host: detach it"
+            field = f"spec.interfaces[{index}]"
+            yield WrongStateError(why, reason="INTERFACE_NOT_MIGRATED", field=field)
+    for share in instance.shares:
+        why = f"share {share.share_id} cannot be taken along: unmount it"
+        yield WrongStateError(why, reason="SHARE_NOT_MIGRATED")
+    if instance.rescue_image_id:
+        yield WrongStateError("the instance is in rescue: UnrescueInstance first")
 
 
 def room_blockers(

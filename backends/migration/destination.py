@@ -39,6 +39,7 @@ class Destination(MigrationDestination):
             *checks.memory_blockers(source, check),
             *self._driver.taken(source, request.instance_id),
             *self._missing_images(source),
+            *self._driver.connections.source_errors(source, request.instance_id),
         ]
         return pb.CheckDestinationResponse(blockers=checks.as_messages(blockers), check=check)
 
@@ -66,11 +67,18 @@ class Destination(MigrationDestination):
         blockers = self._presence(request.instance_id, request.migration_id, host_name)
         if blockers:
             raise AlreadyExistsError(str(blockers[0]), reason="INSTANCE_EXISTS")
-        work.ready([*self._driver.blockers(request.instance_id, data, request.spec)])
-        work.step("prepare", Undo("take_back_preparation", {"migration_id": request.migration_id}))
-        self._forget_given_up(request)
-        migration = self._book.begin(Migration(DESTINATION, data), Phase.MIGRATION_PHASE_PREPARING)
-        self._driver.prepare(data, request.spec)
+        connections, groups = self._driver.connections, request.security_groups
+        with connections.claimed(data, request.spec, groups) as unconnected:
+            own = self._driver.blockers(request.instance_id, data, request.spec)
+            work.ready([*own, *unconnected])
+            undo = Undo("take_back_preparation", {"migration_id": request.migration_id})
+            work.step("prepare", undo)
+            self._forget_given_up(request)
+            connections.announce(data, groups)
+            migration = Migration(DESTINATION, data)
+            self._book.begin(migration, Phase.MIGRATION_PHASE_PREPARING)
+            connections.connect(data, request.spec, groups)
+            self._driver.prepare(data, request.spec)
         with self._book.change(migration):
             data.prepared = True
         return pb.PrepareDestinationResponse(data=data)
@@ -86,9 +94,7 @@ class Destination(MigrationDestination):
             return pb.RollbackDestinationResponse(already_gone=True)
         work.ready(self._switched(migration))
         work.step("unprepare")
-        if not request.keep_disks:
-            self._driver.unprepare(migration)
-        self._book.end(migration, Phase.MIGRATION_PHASE_CANCELLED)
+        self._take_back(migration, keep_disks=request.keep_disks)
         return pb.RollbackDestinationResponse()
 
     def complete_destination(
@@ -107,6 +113,7 @@ class Destination(MigrationDestination):
             self._book.enter(migration, Phase.MIGRATION_PHASE_COMPLETING)
             self._take_console(migration, request)
         instance = self._driver.adopt(migration)
+        self._driver.connections.arrived(migration.instance_id)
         if not migration.ended.is_set():
             self._driver.tell(
                 migration.instance_id,
@@ -120,8 +127,14 @@ class Destination(MigrationDestination):
         """Undoes a preparation that was interrupted or has failed; the undo action."""
         migration = self._book.find(migration_id)
         if migration is not None and not migration.ended.is_set():
+            self._take_back(migration)
+
+    def _take_back(self, migration: Migration, *, keep_disks: bool = False) -> None:
+        if not keep_disks:
             self._driver.unprepare(migration)
-            self._book.end(migration, Phase.MIGRATION_PHASE_CANCELLED)
+        if self._driver.find(migration.instance_id) is None:
+            self._driver.connections.take_back(migration.data)
+        self._book.end(migration, Phase.MIGRATION_PHASE_CANCELLED)
 
     def _take_console(self, migration: Migration, request: pb.CompleteDestinationRequest) -> None:
         log = self._driver.console(migration.instance_id)

@@ -13,6 +13,7 @@ from backends.console_log import ConsoleLog
 from backends.errors import ContractError
 from backends.images import ImageStore
 from backends.migration.book import Migration
+from backends.migration.connections import Connections
 from backends.work import Work
 
 
@@ -51,6 +52,7 @@ class MigrationDriver(ABC):
     """A hypervisor and its host, as they give and take guests."""
 
     images: ImageStore
+    connections: Connections
 
     def work(self, work: Work, verb: str, instance_id: str) -> Work:  # noqa: ARG002 - see fake
         """The Work of a verb, with what this backend adds to it."""

@@ -63,6 +63,7 @@ def complete_source(
 def let_go(migration: Migration, driver: MigrationDriver) -> None:
     """Removes what is left here of a guest that the destination has, and says where it went."""
     driver.give_up(migration)
+    driver.connections.disconnect(migration.instance_id)
     uri = migration.data.destination_uri
     driver.tell(migration.instance_id, EventType.EVENT_TYPE_MIGRATION_COMPLETED, uri)
 

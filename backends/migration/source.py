@@ -28,7 +28,7 @@ from backends.migration.endings import (
 )
 from backends.migration.progress import result_of
 from backends.migration.source_checks import SourceChecks
-from backends.redaction import redacted
+from backends.migration.volumes import as_they_are, secret_needed
 from backends.work import Undo, Work
 
 log = structlog.get_logger()
@@ -116,6 +116,11 @@ class LiveRun:
         if self._orchestrated or blockers:
             return blockers, data
         source = self._driver.source(instance)
+        keyless = [
+            secret_needed(disk, f"source.disks[{index}]")
+            for index, disk in enumerate(source.disks)
+            if disk.needs_secret
+        ]
         answer = self._peer.check_destination(
             pb.CheckDestinationRequest(
                 instance_id=instance.instance_id,
@@ -135,7 +140,8 @@ class LiveRun:
         blockers, data = self._checks.check(question, instance, source)
         if blockers and blockers[0].reason == "SAME_HOST":
             return blockers, data
-        return [*checks.as_errors(answer.blockers, of="destination"), *blockers], data
+        theirs = checks.as_errors(answer.blockers, of="destination")
+        return [*theirs, *blockers, *keyless], data
 
     def _prepare(self, migration: Migration, instance: Instance) -> None:
         self._book.enter(migration, Phase.MIGRATION_PHASE_PREPARING)
@@ -149,9 +155,10 @@ class LiveRun:
                 instance_id=migration.instance_id,
                 migration_id=migration.migration_id,
                 data=migration.data,
-                spec=redacted(instance.spec),
+                spec=as_they_are(instance.spec, migration.data.disks),
                 options=self._request.options,
                 migration_uri=self._request.migration_uri,
+                security_groups=self._driver.connections.groups_of(instance.spec.interfaces),
             )
         )
         with self._book.change(migration):

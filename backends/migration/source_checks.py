@@ -42,7 +42,7 @@ class SourceChecks:
             return [checks.same_host()], data
         blockers = [
             *checks.state_blockers(instance),
-            *checks.unmoved_blockers(instance, data.disks),
+            *checks.bound_blockers(instance),
             *checks.storage_blockers(options, data.disks, shared=shared),
             *checks.room_blockers(data.disks, check, over_commit=options.disk_over_commit),
             *checks.option_blockers(options, check),

@@ -51,12 +51,13 @@ def volume_disk(
         boot_order=None if disk.boot_index is None else disk.boot_index + 1,
         alias=volume_alias(disk.attachment_id, volume.volume_id if lun else ""),
     )
-    _add_source(made, located, initiator)
+    add_source(made, located, initiator)
     _name_secrets(made, volume, instance_id, disk.attachment_id)
     return made
 
 
-def _add_source(made: Disk, located: LocatedVolume, initiator: str) -> None:
+def add_source(made: Disk, located: LocatedVolume, initiator: str) -> None:
+    """Says where the bytes of a disk are."""
     volume, kind = located.volume, located.volume.WhichOneof("source")
     if kind == "local_file":
         made.type, made.source_file = "file", volume.local_file.path

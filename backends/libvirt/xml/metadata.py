@@ -133,13 +133,6 @@ def find_in(domain: Node) -> InstanceMetadata | None:
     )
 
 
-def mark_migration(domain: Node, migration_id: str) -> None:
-    """Says in a <domain> by which migration it comes to its next host."""
-    node = domain.find(f"metadata/{_tag('instance')}")
-    if node is not None:
-        node.set("migration", migration_id)
-
-
 def _json(message: Message) -> str:
     return json_format.MessageToJson(
         message, preserving_proto_field_name=True, indent=None, sort_keys=True

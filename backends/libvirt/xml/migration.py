@@ -1,50 +1,11 @@
-"""A domain as it is to be at another host: the same machine over other files.
-
-Source: libvirt's "Guest migration", VIR_MIGRATE_PARAM_DEST_XML and _PERSIST_XML: what the
-guest sees must stay, paths of the host and metadata may change.
-"""
+"""CPUs as hosts compare them before a guest changes its host."""
 
 from collections.abc import Mapping
 
 from lxml import etree
-from virtrpc.v1.migration_pb2 import ComparedCpu, MigrationData
+from virtrpc.v1.migration_pb2 import ComparedCpu
 
-from backends.libvirt.xml import metadata
 from backends.libvirt.xml.element import Node, parse, to_text
-
-_TEXTS = {"kernel": "os/kernel", "ramdisk": "os/initrd", "nvram": "os/nvram"}
-
-
-def destination_xml(document: str, data: MigrationData) -> str:
-    """A domain's XML over the files that the destination has named, marked with the migration."""
-    node = parse(document)
-    disks = {disk.device_name: disk.destination_source for disk in data.disks}
-    for disk in node.iterfind("devices/disk"):
-        target = disk.find("target")
-        path = disks.get("" if target is None else target.get("dev", ""), "")
-        if path:
-            _point(disk, path)
-    files = {file.role: file.path for file in data.files}
-    for role, place in _TEXTS.items():
-        found = node.find(place)
-        if found is not None and role in files:
-            found.text = files[role]
-    for log in (*node.iterfind("devices/serial/log"), *node.iterfind("devices/console/log")):
-        log.set("file", files.get("console", log.get("file", "")))
-    metadata.mark_migration(node, data.migration_id)
-    return to_text(node)
-
-
-def _point(disk: Node, path: str) -> None:
-    """Another file under a disk; what libvirt knew of the old one goes."""
-    source = disk.find("source")
-    if source is not None and source.get("file") is not None:
-        source.set("file", path)
-        if "index" in source.attrib:
-            del source.attrib["index"]
-    for tag in ("backingStore", "mirror"):
-        for child in disk.findall(tag):
-            disk.remove(child)
 
 
 def guest_cpu(document: str, architecture: str) -> ComparedCpu | None:

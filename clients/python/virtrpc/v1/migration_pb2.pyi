@@ -13,6 +13,7 @@ import google.protobuf.message
 import google.protobuf.timestamp_pb2
 import sys
 import typing
+import virtrpc.v1.firewall_pb2
 import virtrpc.v1.instance_pb2
 import virtrpc.v1.spec_pb2
 import virtrpc.v1.types_pb2
@@ -318,6 +319,9 @@ class MigrationDisk(google.protobuf.message.Message):
     STORAGE_FIELD_NUMBER: builtins.int
     DESTINATION_SOURCE_FIELD_NUMBER: builtins.int
     READ_ONLY_FIELD_NUMBER: builtins.int
+    ATTACHMENT_ID_FIELD_NUMBER: builtins.int
+    NEEDS_SECRET_FIELD_NUMBER: builtins.int
+    MULTI_ATTACH_FIELD_NUMBER: builtins.int
     device_name: builtins.str
     """Name by which the hypervisor addresses it, e.g. "vda"."""
     role: builtins.str
@@ -338,10 +342,19 @@ class MigrationDisk(google.protobuf.message.Message):
     """How it comes to the destination."""
     destination_source: builtins.str
     """Where its bytes are at the destination: a path or a URI without
-    credentials; empty: not known yet.
+    credentials; empty: not known yet. Of a volume CheckSource says where they
+    are at the source, for the destination to look there.
     """
     read_only: builtins.bool
     """The guest may not write."""
+    attachment_id: builtins.str
+    """Attachment of a volume, a UUID; empty for disks of the instance's own."""
+    needs_secret: builtins.bool
+    """A volume that is opened with a key or password, which no daemon gives away:
+    PrepareDestination has to be given it in `spec`.
+    """
+    multi_attach: builtins.bool
+    """A volume that several instances may have at once."""
     def __init__(
         self,
         *,
@@ -355,8 +368,11 @@ class MigrationDisk(google.protobuf.message.Message):
         storage: global___MigrationStorage.ValueType = ...,
         destination_source: builtins.str = ...,
         read_only: builtins.bool = ...,
+        attachment_id: builtins.str = ...,
+        needs_secret: builtins.bool = ...,
+        multi_attach: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["allocated_bytes", b"allocated_bytes", "base_image_id", b"base_image_id", "destination_source", b"destination_source", "device_name", b"device_name", "format", b"format", "read_only", b"read_only", "role", b"role", "storage", b"storage", "virtual_size_bytes", b"virtual_size_bytes", "volume_id", b"volume_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["allocated_bytes", b"allocated_bytes", "attachment_id", b"attachment_id", "base_image_id", b"base_image_id", "destination_source", b"destination_source", "device_name", b"device_name", "format", b"format", "multi_attach", b"multi_attach", "needs_secret", b"needs_secret", "read_only", b"read_only", "role", b"role", "storage", b"storage", "virtual_size_bytes", b"virtual_size_bytes", "volume_id", b"volume_id"]) -> None: ...
 
 global___MigrationDisk = MigrationDisk
 
@@ -563,6 +579,8 @@ class MigrationData(google.protobuf.message.Message):
     HYPERVISOR_URI_FIELD_NUMBER: builtins.int
     FILES_FIELD_NUMBER: builtins.int
     STORAGE_FIELD_NUMBER: builtins.int
+    ISCSI_INITIATOR_FIELD_NUMBER: builtins.int
+    SECURITY_GROUP_IDS_FIELD_NUMBER: builtins.int
     migration_id: builtins.str
     """The migration, a UUID."""
     instance_id: builtins.str
@@ -600,6 +618,10 @@ class MigrationData(google.protobuf.message.Message):
     """How the instance's own files come there: SHARED where both hosts see its
     directory, else COPY; unspecified before CheckSource.
     """
+    iscsi_initiator: builtins.str
+    """Name by which the destination logs in to iSCSI targets; empty: as the source
+    does.
+    """
     @property
     def source(self) -> global___MigrationSource:
         """What the destination was told."""
@@ -619,6 +641,12 @@ class MigrationData(google.protobuf.message.Message):
     @property
     def files(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MigrationFile]:
         """Files of the destination that the machine will use beside its disks."""
+
+    @property
+    def security_group_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Security groups that the destination has taken from PrepareDestination as it
+        did not know them; those that nobody uses there it forgets at a rollback.
+        """
 
     def __init__(
         self,
@@ -641,9 +669,11 @@ class MigrationData(google.protobuf.message.Message):
         hypervisor_uri: builtins.str = ...,
         files: collections.abc.Iterable[global___MigrationFile] | None = ...,
         storage: global___MigrationStorage.ValueType = ...,
+        iscsi_initiator: builtins.str = ...,
+        security_group_ids: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_console_offset", b"_console_offset", "console_offset", b"console_offset", "destination", b"destination", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_console_offset", b"_console_offset", "console_listen_address", b"console_listen_address", "console_log_id", b"console_log_id", "console_offset", b"console_offset", "destination", b"destination", "destination_uri", b"destination_uri", "disk_port", b"disk_port", "disks", b"disks", "files", b"files", "hypervisor_uri", b"hypervisor_uri", "instance_id", b"instance_id", "interfaces", b"interfaces", "kind", b"kind", "migration_id", b"migration_id", "migration_uri", b"migration_uri", "prepared", b"prepared", "resize", b"resize", "source", b"source", "storage", b"storage"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_console_offset", b"_console_offset", "console_listen_address", b"console_listen_address", "console_log_id", b"console_log_id", "console_offset", b"console_offset", "destination", b"destination", "destination_uri", b"destination_uri", "disk_port", b"disk_port", "disks", b"disks", "files", b"files", "hypervisor_uri", b"hypervisor_uri", "instance_id", b"instance_id", "interfaces", b"interfaces", "iscsi_initiator", b"iscsi_initiator", "kind", b"kind", "migration_id", b"migration_id", "migration_uri", b"migration_uri", "prepared", b"prepared", "resize", b"resize", "security_group_ids", b"security_group_ids", "source", b"source", "storage", b"storage"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_console_offset", b"_console_offset"]) -> typing.Literal["console_offset"] | None: ...
 
 global___MigrationData = MigrationData
@@ -1523,6 +1553,7 @@ class PrepareDestinationRequest(google.protobuf.message.Message):
     SPEC_FIELD_NUMBER: builtins.int
     OPTIONS_FIELD_NUMBER: builtins.int
     MIGRATION_URI_FIELD_NUMBER: builtins.int
+    SECURITY_GROUPS_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     instance_id: builtins.str
@@ -1555,6 +1586,13 @@ class PrepareDestinationRequest(google.protobuf.message.Message):
     def options(self) -> global___LiveMigrationOptions:
         """How it is to go; unset: all defaults."""
 
+    @property
+    def security_groups(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[virtrpc.v1.firewall_pb2.SecurityGroup]:
+        """Security groups of its interfaces, and those that their rules name, as the
+        source knows them. Those that this host knows already stay as they are,
+        unless these have a greater revision.
+        """
+
     def __init__(
         self,
         *,
@@ -1564,11 +1602,12 @@ class PrepareDestinationRequest(google.protobuf.message.Message):
         spec: virtrpc.v1.spec_pb2.InstanceSpec | None = ...,
         options: global___LiveMigrationOptions | None = ...,
         migration_uri: builtins.str = ...,
+        security_groups: collections.abc.Iterable[virtrpc.v1.firewall_pb2.SecurityGroup] | None = ...,
         request_id: builtins.str = ...,
         validate_only: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["data", b"data", "options", b"options", "spec", b"spec"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["data", b"data", "instance_id", b"instance_id", "migration_id", b"migration_id", "migration_uri", b"migration_uri", "options", b"options", "request_id", b"request_id", "spec", b"spec", "validate_only", b"validate_only"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "instance_id", b"instance_id", "migration_id", b"migration_id", "migration_uri", b"migration_uri", "options", b"options", "request_id", b"request_id", "security_groups", b"security_groups", "spec", b"spec", "validate_only", b"validate_only"]) -> None: ...
 
 global___PrepareDestinationRequest = PrepareDestinationRequest
 

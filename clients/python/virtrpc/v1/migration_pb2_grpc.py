@@ -241,6 +241,9 @@ class MigrationServiceServicer(object):
 
         INVALID_ARGUMENT / SAME_HOST: the destination is this daemon.
         FAILED_PRECONDITION / BLOCKED: the blockers of both sides.
+        FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: a volume has a key or password,
+        which the source cannot give away: prepare the destination with it and give
+        `data`.
         FAILED_PRECONDITION / WRONG_STATE: off; use MigrateDiskAndPowerOff.
         ABORTED / MIGRATION_FAILED: the transfer broke; the guest is here. Retry.
         ABORTED / MIGRATION_TIMEOUT: `timeout` passed and the action was ABORT.
@@ -299,6 +302,11 @@ class MigrationServiceServicer(object):
         room, names, storage, interfaces and versions and returns everything in the
         way at once; blockers are its answer, not an error. Claims nothing: the
         answer may be different at PrepareDestination.
+
+        Volumes are looked at where `destination_source` says that they are, with the
+        blockers of AttachVolume; VOLUME_NOT_SHARED: what is there is not what the
+        source has open, or cannot be told from it. Interfaces have the blockers of
+        AttachInterface.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -317,6 +325,11 @@ class MigrationServiceServicer(object):
         Finds out what storage both share, how the disks go over and what is in the
         way; blockers are its answer, not an error. Returns the data for
         PrepareDestination.
+
+        What stays on its host is a blocker: SHARE_NOT_MIGRATED: a virtiofs share;
+        INTERFACE_NOT_MIGRATED: a device of the host, or vhost-user; WRONG_STATE: the
+        instance is in rescue; CONFIG_DRIVE_NOT_COPIED: it is on storage that the
+        hosts do not share.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -361,6 +374,8 @@ class MigrationServiceServicer(object):
         ALREADY_EXISTS / INSTANCE_EXISTS: the instance is here already, or another
         migration of it is prepared.
         FAILED_PRECONDITION / BLOCKED: what CheckDestination would have found.
+        FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: `spec` lacks a volume's key or
+        password.
         FAILED_PRECONDITION / HOST_DISABLED: SetHostEnabled has switched it off.
         RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
         """

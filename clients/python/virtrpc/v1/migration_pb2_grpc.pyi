@@ -82,6 +82,9 @@ class MigrationServiceStub:
 
     INVALID_ARGUMENT / SAME_HOST: the destination is this daemon.
     FAILED_PRECONDITION / BLOCKED: the blockers of both sides.
+    FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: a volume has a key or password,
+    which the source cannot give away: prepare the destination with it and give
+    `data`.
     FAILED_PRECONDITION / WRONG_STATE: off; use MigrateDiskAndPowerOff.
     ABORTED / MIGRATION_FAILED: the transfer broke; the guest is here. Retry.
     ABORTED / MIGRATION_TIMEOUT: `timeout` passed and the action was ABORT.
@@ -140,6 +143,11 @@ class MigrationServiceStub:
     room, names, storage, interfaces and versions and returns everything in the
     way at once; blockers are its answer, not an error. Claims nothing: the
     answer may be different at PrepareDestination.
+
+    Volumes are looked at where `destination_source` says that they are, with the
+    blockers of AttachVolume; VOLUME_NOT_SHARED: what is there is not what the
+    source has open, or cannot be told from it. Interfaces have the blockers of
+    AttachInterface.
     """
 
     CleanupDestinationCheck: grpc.UnaryUnaryMultiCallable[
@@ -158,6 +166,11 @@ class MigrationServiceStub:
     Finds out what storage both share, how the disks go over and what is in the
     way; blockers are its answer, not an error. Returns the data for
     PrepareDestination.
+
+    What stays on its host is a blocker: SHARE_NOT_MIGRATED: a virtiofs share;
+    INTERFACE_NOT_MIGRATED: a device of the host, or vhost-user; WRONG_STATE: the
+    instance is in rescue; CONFIG_DRIVE_NOT_COPIED: it is on storage that the
+    hosts do not share.
     """
 
     CheckSharedStorageLocal: grpc.UnaryUnaryMultiCallable[
@@ -201,6 +214,8 @@ class MigrationServiceStub:
     ALREADY_EXISTS / INSTANCE_EXISTS: the instance is here already, or another
     migration of it is prepared.
     FAILED_PRECONDITION / BLOCKED: what CheckDestination would have found.
+    FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: `spec` lacks a volume's key or
+    password.
     FAILED_PRECONDITION / HOST_DISABLED: SetHostEnabled has switched it off.
     RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
     """
@@ -403,6 +418,9 @@ class MigrationServiceAsyncStub:
 
     INVALID_ARGUMENT / SAME_HOST: the destination is this daemon.
     FAILED_PRECONDITION / BLOCKED: the blockers of both sides.
+    FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: a volume has a key or password,
+    which the source cannot give away: prepare the destination with it and give
+    `data`.
     FAILED_PRECONDITION / WRONG_STATE: off; use MigrateDiskAndPowerOff.
     ABORTED / MIGRATION_FAILED: the transfer broke; the guest is here. Retry.
     ABORTED / MIGRATION_TIMEOUT: `timeout` passed and the action was ABORT.
@@ -461,6 +479,11 @@ class MigrationServiceAsyncStub:
     room, names, storage, interfaces and versions and returns everything in the
     way at once; blockers are its answer, not an error. Claims nothing: the
     answer may be different at PrepareDestination.
+
+    Volumes are looked at where `destination_source` says that they are, with the
+    blockers of AttachVolume; VOLUME_NOT_SHARED: what is there is not what the
+    source has open, or cannot be told from it. Interfaces have the blockers of
+    AttachInterface.
     """
 
     CleanupDestinationCheck: grpc.aio.UnaryUnaryMultiCallable[
@@ -479,6 +502,11 @@ class MigrationServiceAsyncStub:
     Finds out what storage both share, how the disks go over and what is in the
     way; blockers are its answer, not an error. Returns the data for
     PrepareDestination.
+
+    What stays on its host is a blocker: SHARE_NOT_MIGRATED: a virtiofs share;
+    INTERFACE_NOT_MIGRATED: a device of the host, or vhost-user; WRONG_STATE: the
+    instance is in rescue; CONFIG_DRIVE_NOT_COPIED: it is on storage that the
+    hosts do not share.
     """
 
     CheckSharedStorageLocal: grpc.aio.UnaryUnaryMultiCallable[
@@ -522,6 +550,8 @@ class MigrationServiceAsyncStub:
     ALREADY_EXISTS / INSTANCE_EXISTS: the instance is here already, or another
     migration of it is prepared.
     FAILED_PRECONDITION / BLOCKED: what CheckDestination would have found.
+    FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: `spec` lacks a volume's key or
+    password.
     FAILED_PRECONDITION / HOST_DISABLED: SetHostEnabled has switched it off.
     RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
     """
@@ -726,6 +756,9 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
 
         INVALID_ARGUMENT / SAME_HOST: the destination is this daemon.
         FAILED_PRECONDITION / BLOCKED: the blockers of both sides.
+        FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: a volume has a key or password,
+        which the source cannot give away: prepare the destination with it and give
+        `data`.
         FAILED_PRECONDITION / WRONG_STATE: off; use MigrateDiskAndPowerOff.
         ABORTED / MIGRATION_FAILED: the transfer broke; the guest is here. Retry.
         ABORTED / MIGRATION_TIMEOUT: `timeout` passed and the action was ABORT.
@@ -792,6 +825,11 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
         room, names, storage, interfaces and versions and returns everything in the
         way at once; blockers are its answer, not an error. Claims nothing: the
         answer may be different at PrepareDestination.
+
+        Volumes are looked at where `destination_source` says that they are, with the
+        blockers of AttachVolume; VOLUME_NOT_SHARED: what is there is not what the
+        source has open, or cannot be told from it. Interfaces have the blockers of
+        AttachInterface.
         """
 
     @abc.abstractmethod
@@ -814,6 +852,11 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
         Finds out what storage both share, how the disks go over and what is in the
         way; blockers are its answer, not an error. Returns the data for
         PrepareDestination.
+
+        What stays on its host is a blocker: SHARE_NOT_MIGRATED: a virtiofs share;
+        INTERFACE_NOT_MIGRATED: a device of the host, or vhost-user; WRONG_STATE: the
+        instance is in rescue; CONFIG_DRIVE_NOT_COPIED: it is on storage that the
+        hosts do not share.
         """
 
     @abc.abstractmethod
@@ -865,6 +908,8 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
         ALREADY_EXISTS / INSTANCE_EXISTS: the instance is here already, or another
         migration of it is prepared.
         FAILED_PRECONDITION / BLOCKED: what CheckDestination would have found.
+        FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: `spec` lacks a volume's key or
+        password.
         FAILED_PRECONDITION / HOST_DISABLED: SetHostEnabled has switched it off.
         RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
         """
