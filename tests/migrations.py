@@ -1,8 +1,10 @@
 """Migrations that tests ask for, and what came of them."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 from virtrpc.v1 import instance_pb2, migration_pb2, operation_pb2
@@ -26,6 +28,23 @@ class Host:
     daemon: DaemonProcess
     connection: Connection
     uri: str
+
+
+@contextmanager
+def fakes(
+    make_folder: Callable[[], Path], add_images: Callable[[DaemonProcess], None]
+) -> Iterator[tuple[Host, Host]]:
+    """Two fakes."""
+    daemons = [DaemonProcess(make_folder(), backend="fake") for _ in range(2)]
+    for daemon in daemons:
+        add_images(daemon)
+    with (
+        daemons[0].start() as one,
+        daemons[1].start() as other,
+        one.connect() as to_one,
+        other.connect() as to_other,
+    ):
+        yield Host(one, to_one, one.address), Host(other, to_other, other.address)
 
 
 def live_request(

@@ -207,6 +207,8 @@ class FakeMigrationDriver(MigrationDriver):
         if known is not None:
             return known
         instance = Instance.FromString(self._here(migration).read_bytes())
+        del instance.spec.interfaces[:]
+        instance.spec.interfaces.extend(migration.data.interfaces)
         return self._host.arrive(instance)
 
     def _cpu_blockers(self, source: pb.MigrationSource) -> list[ContractError]:

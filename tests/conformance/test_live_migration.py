@@ -17,6 +17,7 @@ from tests.instances import destroyed, small_spec, spawned
 from tests.migrations import (
     Host,
     ended,
+    fakes,
     instance_at,
     live_request,
     migrated,
@@ -33,16 +34,8 @@ def hosts(
     short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]
 ) -> Iterator[tuple[Host, Host]]:
     """Two fakes."""
-    daemons = [DaemonProcess(short_folder(), backend="fake") for _ in range(2)]
-    for daemon in daemons:
-        guest_images(daemon)
-    with (
-        daemons[0].start() as one,
-        daemons[1].start() as other,
-        one.connect() as to_one,
-        other.connect() as to_other,
-    ):
-        yield Host(one, to_one, one.address), Host(other, to_other, other.address)
+    with fakes(short_folder, guest_images) as pair:
+        yield pair
 
 
 @pytest.fixture

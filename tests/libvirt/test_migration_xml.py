@@ -2,8 +2,8 @@
 
 from virtrpc.v1.migration_pb2 import ComparedCpu, MigrationData, MigrationDisk, MigrationFile
 
-from backends.libvirt.xml.element import parse
 from backends.libvirt.blueprint.destination import destination_xml
+from backends.libvirt.xml.element import parse
 from backends.libvirt.xml.migration import cpu_xml, guest_cpu
 
 ID = "11111111-1111-4111-8111-111111111111"
