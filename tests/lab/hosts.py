@@ -30,6 +30,8 @@ class Lab:
 
     wire: Wire
     hosts: tuple[LabHost, LabHost]
+    volumes: Path
+    """Directory of volumes that both see."""
 
 
 @contextmanager
@@ -39,15 +41,21 @@ def lab(make_folder: Callable[[], Path], *, shared: bool) -> Iterator[Lab]:
         wire = Wire()
         stack.callback(wire.close)
         instances = make_folder() / "instances" if shared else None
+        volumes = make_folder()
         hosts = [
-            stack.enter_context(_host(make_folder, wire, number, instances)) for number in (0, 1)
+            stack.enter_context(_host(make_folder, wire, number, instances, volumes))
+            for number in (0, 1)
         ]
-        yield Lab(wire, (hosts[0], hosts[1]))
+        yield Lab(wire, (hosts[0], hosts[1]), volumes)
 
 
 @contextmanager
 def _host(
-    make_folder: Callable[[], Path], wire: Wire, number: int, instances: Path | None
+    make_folder: Callable[[], Path],
+    wire: Wire,
+    number: int,
+    instances: Path | None,
+    volumes: Path,
 ) -> Iterator[LabHost]:
     name, address = f"host-{'ab'[number]}", ADDRESSES[number]
     libvirtd = LibvirtdHost(
@@ -59,7 +67,7 @@ def _host(
             make_folder(),
             backend="libvirt",
             program=(*libvirtd.inside, *_DAEMON),
-            arguments=_arguments(address, instances),
+            arguments=[*_arguments(address, instances), f"--volume-dir={volumes}"],
         )
         place_guest_images(daemon.image_dir)
         with daemon.start(), daemon.connect() as connection:

@@ -1,10 +1,16 @@
-"""The wire between two hosts: a network namespace for each, a veth pair from one to the other."""
+"""The wires between two hosts: a network namespace for each, veth pairs from one to the other.
+
+One wire is the hosts' own, the other joins the bridges that their guests are on.
+"""
 
 import subprocess
 import uuid
 from collections.abc import Sequence
 
 ADDRESSES = ("10.71.0.1", "10.71.0.2")
+BRIDGE = "br0"
+# Of the bridges themselves, among the guests' addresses.
+BRIDGE_ADDRESSES = ("192.0.2.1", "192.0.2.2")
 
 
 class Wire:
@@ -23,6 +29,7 @@ class Wire:
             _inside(namespace, "addr", "add", f"{address}/24", "dev", link)
             _inside(namespace, "link", "set", "lo", "up")
         self.plug()
+        self._bridge(key)
 
     def plug(self) -> None:
         """Both ends are up."""
@@ -33,6 +40,19 @@ class Wire:
         """What one end sends no longer arrives at the other."""
         namespace, link, _ = self._ends[0]
         _inside(namespace, "link", "set", link, "down")
+
+    def _bridge(self, key: str) -> None:
+        """One network for all guests."""
+        ports = (f"vb{key}a", f"vb{key}b")
+        _ip("link", "add", ports[0], "type", "veth", "peer", "name", ports[1])
+        ends = zip(self.namespaces, ports, BRIDGE_ADDRESSES, strict=True)
+        for namespace, port, address in ends:
+            _ip("link", "set", port, "netns", namespace)
+            _inside(namespace, "link", "add", BRIDGE, "type", "bridge", "mcast_snooping", "0")
+            _inside(namespace, "addr", "add", f"{address}/24", "dev", BRIDGE)
+            _inside(namespace, "link", "set", port, "master", BRIDGE)
+            _inside(namespace, "link", "set", port, "up")
+            _inside(namespace, "link", "set", BRIDGE, "up")
 
     def close(self) -> None:
         """The namespaces are gone, and with them the wire."""
