@@ -9,7 +9,15 @@ import grpc
 import pytest
 from virtrpc.v1 import firewall_pb2, instance_pb2, interface_pb2, volume_pb2
 from virtrpc.v1 import migration_pb2 as pb
-from virtrpc.v1.spec_pb2 import BlockDevice, InstanceSpec, InterfaceSpec, VolumeConnection
+from virtrpc.v1.spec_pb2 import (
+    BlockDevice,
+    BridgeNetwork,
+    InstanceSpec,
+    InterfaceSpec,
+    IscsiVolume,
+    NbdVolume,
+    VolumeConnection,
+)
 
 from tests.daemon import DaemonProcess
 from tests.instances import destroyed, small_spec, spawned
@@ -31,13 +39,18 @@ def hosts(
 
 def bridged() -> InterfaceSpec:
     return InterfaceSpec(
-        port_id=str(uuid.uuid4()), bridge={"bridge": "br0"}, security_group_ids=[GROUP]
+        port_id=str(uuid.uuid4()), bridge=BridgeNetwork(bridge="br0"), security_group_ids=[GROUP]
     )
 
 
 def nbd(**fields: Any) -> VolumeConnection:
-    server = {"host": "192.0.2.7", "export": "v", **fields}
+    server = NbdVolume(**{"host": "192.0.2.7", "export": "v", **fields})
     return VolumeConnection(volume_id=str(uuid.uuid4()), nbd=server)
+
+
+def iscsi(host: str) -> VolumeConnection:
+    server = IscsiVolume(host=host, target_iqn="iqn.2026-01.dev.virtrpc:t", lun=1)
+    return VolumeConnection(volume_id=str(uuid.uuid4()), iscsi=server)
 
 
 def connected() -> InstanceSpec:
@@ -196,11 +209,7 @@ def test_key_of_a_volume_has_to_be_given(hosts: tuple[Host, Host]) -> None:
         there.connection.migrations.PrepareDestination(request, timeout=TIMEOUT_S)
 
 
-@pytest.mark.parametrize(
-    "volume",
-    [nbd(host="localhost"), VolumeConnection(volume_id=str(uuid.uuid4()),
-     iscsi={"host": "::1", "target_iqn": "iqn.2026-01.dev.virtrpc:t", "lun": 1})],
-)  # fmt: skip
+@pytest.mark.parametrize("volume", [nbd(host="localhost"), iscsi("::1")])
 def test_what_each_host_would_reach_by_itself_is_refused(
     hosts: tuple[Host, Host], volume: VolumeConnection
 ) -> None:
