@@ -6,8 +6,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.types_pb2 import PowerState
 
-from backends.errors import ContractError, WrongStateError
-from backends.power_states import bootable_blockers
+from backends.errors import ContractError
+from backends.power_states import hidden_blockers, start_blockers
 
 _ACTIVE = (PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED)
 
@@ -32,7 +32,4 @@ def reclaim_time(request: pb.SoftDeleteInstanceRequest, default_s: float) -> Tim
 
 def resume_blockers(instance: pb.Instance, wanted: "PowerState.ValueType") -> list[ContractError]:
     """What stands in the way of bringing an instance to a power state."""
-    blockers = bootable_blockers(instance) if wanted in _ACTIVE else []
-    if instance.HasField("reclaim_at"):
-        blockers.append(WrongStateError("the instance is soft-deleted: RestoreInstance"))
-    return blockers
+    return start_blockers(instance) if wanted in _ACTIVE else hidden_blockers(instance)

@@ -27,3 +27,16 @@ def bootable_blockers(instance: Instance) -> list[ContractError]:
     if instance.bootable:
         return []
     return [WrongStateError("the instance may not be powered on", reason="NOT_BOOTABLE")]
+
+
+def start_blockers(instance: Instance) -> list[ContractError]:
+    """That an instance may be powered on now: one that is hidden only by its restoration."""
+    return [*bootable_blockers(instance), *hidden_blockers(instance)]
+
+
+def hidden_blockers(instance: Instance) -> list[ContractError]:
+    """That an instance is not soft-deleted."""
+    if not instance.HasField("reclaim_at"):
+        return []
+    why = "the instance is soft-deleted: restore it first"
+    return [WrongStateError(why, reason="SOFT_DELETED")]

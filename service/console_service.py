@@ -109,11 +109,15 @@ class ConsoleService:
 
     async def trim(self) -> None:
         """Keeps all logs within their bounds, without end."""
-        loop = asyncio.get_running_loop()
         while True:
-            instance_ids = [instance.instance_id for instance in self._truth.all()]
-            await loop.run_in_executor(self._pools.reads, self._trim, instance_ids)
+            await self.trim_all()
             await asyncio.sleep(_TRIM_S)
+
+    async def trim_all(self) -> None:
+        """Gives back what is beyond the bounds now."""
+        loop = asyncio.get_running_loop()
+        instance_ids = [instance.instance_id for instance in self._truth.all()]
+        await loop.run_in_executor(self._pools.reads, self._trim, instance_ids)
 
     async def age(self) -> None:
         """Removes old recordings, without end."""

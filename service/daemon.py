@@ -104,6 +104,7 @@ class Daemon:
         await core.consoles.stop()
         await core.operations.drain(self._settings.grace_s)
         await core.hub.close()
+        self._health.close()
         await self._server.stop(grace=2)
         for task in self._tasks:
             task.cancel()
@@ -155,8 +156,10 @@ class Daemon:
         core.daemon.facts = facts
         core.daemon.probed_at.GetCurrentTime()
         self._bound.bindings.missing = facts.missing
+        await core.consoles.trim_all()
         core.operations.recover()
         core.daemon.state = host_pb2.DAEMON_STATE_READY
+        core.observer.opened()
         for chore in Chores(core, self._bound, self._health).all():
             self._begin(chore)
 

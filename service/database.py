@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 
 from backends.durable_files import sync_folder
@@ -13,13 +14,16 @@ class DatabaseFileError(Exception):
 
 
 def open_database(
-    path: Path, *, schema: str, version: int, what: str, loses: str
+    path: Path, *, schema: str, what: str, loses: str, changes: Sequence[str] = ()
 ) -> sqlite3.Connection:
     """Opens a file, or makes it with `schema`; any thread may use it, one at a time.
 
-    `what` is its name for people, `loses` what is lost where it is made anew. Raises
-    DatabaseFileError where it is damaged or of a newer schema.
+    `changes` are the statements that make an older file one of `schema`: the first those
+    from version 1 to 2, the last those to the present version. `what` is its name for
+    people, `loses` what is lost where it is made anew. Raises DatabaseFileError where it is
+    damaged or of a newer schema.
     """
+    version = len(changes) + 1
     if not path.exists():
         _make(path, f"BEGIN; {schema} PRAGMA user_version = {version}; COMMIT")
     remedy = f"restore it, or move it and what is beside it away to begin a new one ({loses})"
@@ -30,7 +34,7 @@ def open_database(
         )
     connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     try:
-        _prepare(connection, version=version, what=what)
+        _prepare(connection, changes=changes, what=what)
     except (sqlite3.DatabaseError, ValueError) as error:
         connection.close()
         raise DatabaseFileError(f"{path} is not a sound {what} ({error}); {remedy}") from error
@@ -51,12 +55,18 @@ def _make(path: Path, script: str) -> None:
     sync_folder(path.parent)
 
 
-def _prepare(connection: sqlite3.Connection, *, version: int, what: str) -> None:
+def _prepare(connection: sqlite3.Connection, *, changes: Sequence[str], what: str) -> None:
     (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found > version:
-        raise DatabaseFileError(f"the {what} is of schema {found}, newer than {version}")
+    if found > len(changes) + 1:
+        raise DatabaseFileError(
+            f"the {what} is of schema {found}, newer than {len(changes) + 1}, the newest that"
+            " this virtrpcd knows: run the one that wrote it, or a later one"
+        )
     (sound,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if sound != "ok" or not found:
         raise sqlite3.DatabaseError(sound if found else "it has lost its schema")
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
+    for number, change in enumerate(changes[found - 1 :], start=found + 1):
+        # All of a change and its number at once: a crash leaves the old schema or the new one.
+        connection.executescript(f"BEGIN; {change} PRAGMA user_version = {number}; COMMIT")

@@ -33,9 +33,15 @@ class DeniedError(errors.ContractError):
 
 
 class OverloadedError(errors.ContractError):
-    """Too many calls of a class at a time."""
+    """Too many calls of a class at a time; it may be tried again after so many seconds."""
 
     reason = "OVERLOADED"
+
+    def __init__(
+        self, message: str, *, metadata: Mapping[str, str] | None = None, retry_after_s: int = 1
+    ) -> None:
+        super().__init__(message, metadata=metadata)
+        self.retry_after_s = retry_after_s
 
 
 class ShuttingDownError(errors.UnreachableError):
@@ -89,7 +95,6 @@ _CODES: Mapping[type[errors.ContractError], grpc.StatusCode] = {
 _RETRY_AFTER_S: Mapping[type[errors.ContractError], int] = {
     errors.BusyError: 1,
     errors.UnreachableError: 1,
-    OverloadedError: 1,
 }
 
 
@@ -186,12 +191,20 @@ def _precondition_failure(
 
 
 def _retry_info(error: errors.ContractError) -> list[Any]:
-    for kind in type(error).__mro__:
-        if kind in _RETRY_AFTER_S:
-            info = error_details_pb2.RetryInfo()
-            info.retry_delay.seconds = _RETRY_AFTER_S[kind]
-            return [_packed(info)]
-    return []
+    seconds = _retry_after_s(error)
+    if not seconds:
+        return []
+    info = error_details_pb2.RetryInfo()
+    info.retry_delay.seconds = seconds
+    return [_packed(info)]
+
+
+def _retry_after_s(error: errors.ContractError) -> int:
+    """0: the same call would fail again."""
+    if isinstance(error, OverloadedError):
+        return error.retry_after_s
+    kinds = (kind for kind in type(error).__mro__ if kind in _RETRY_AFTER_S)
+    return next((_RETRY_AFTER_S[kind] for kind in kinds), 0)
 
 
 def _packed(message: Message) -> Any:

@@ -32,7 +32,6 @@ CREATE TABLE removals (
     aggregate BLOB NOT NULL
 );
 """
-_VERSION = 1
 _INSERT_ACCEPTANCE = "INSERT OR REPLACE INTO acceptance VALUES (1, ?)"
 _INSERT_MEMBER = "INSERT OR REPLACE INTO members VALUES (?, ?)"
 _DELETE_MEMBER = "DELETE FROM members WHERE aggregate_id = ?"
@@ -83,7 +82,6 @@ class HostState:
         self._connection = open_database(
             path,
             schema=_SCHEMA,
-            version=_VERSION,
             what="state of the host",
             loses="the host is enabled then, and in no aggregate",
         )

@@ -43,6 +43,8 @@ class HostObserver:
         self._connections = connections
         self._reachable = reachable
         self._host_verbs = host_verb_names()
+        self._open = False
+        self._tell_connected = False
         self._loop = asyncio.get_running_loop()
 
     # Called by the backend, on any thread.
@@ -72,6 +74,14 @@ class HostObserver:
     def disconnected(self, reason: str) -> None:
         """See Observer."""
         self._hand_over(lambda: self._disconnected(reason))
+
+    # Called by the daemon, on the loop.
+
+    def opened(self) -> None:
+        """Mutations are taken on from here: a connection until now is told now, and no sooner."""
+        self._open = True
+        if self._tell_connected:
+            self._connected()
 
     # Called by the operations, on the loop.
 
@@ -120,6 +130,9 @@ class HostObserver:
         self._hub.publish(event)
 
     def _connected(self) -> None:
+        self._tell_connected = not self._open
+        if self._tell_connected:
+            return
         log.info("hypervisor connected")
         self._truth.connected()
         self._daemon.connection_is(host_pb2.HYPERVISOR_CONNECTION_STATE_CONNECTED)
@@ -130,6 +143,7 @@ class HostObserver:
 
     def _disconnected(self, reason: str) -> None:
         log.warning("hypervisor lost", reason=reason)
+        self._tell_connected = False
         self._reachable.clear()
         self._truth.disconnected()
         self._daemon.connection_is(host_pb2.HYPERVISOR_CONNECTION_STATE_LOST, error=reason)

@@ -5,7 +5,7 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Power
 from backends.fake.host import FakeHost
-from backends.power_states import bootable_blockers, power_blockers
+from backends.power_states import power_blockers, start_blockers
 from backends.work import Work
 
 _RUNNING = PowerState.POWER_STATE_RUNNING
@@ -28,7 +28,7 @@ class FakePower(Power):
         instance = self._host.get(request.instance_id)
         faulty = self._host.faulty(work, "power_on_instance", instance)
         allowed = power_blockers(instance, _RUNNING, _SHUTDOWN, _SUSPENDED)
-        faulty.ready([*allowed, *bootable_blockers(instance)])
+        faulty.ready([*allowed, *start_blockers(instance)])
         if instance.power_state == _SUSPENDED:
             faulty.step("start")
             self._host.resume(request.instance_id)
@@ -59,7 +59,7 @@ class FakePower(Power):
         """See Power."""
         instance = self._host.get(request.instance_id)
         faulty = self._host.faulty(work, "reboot_instance", instance)
-        faulty.ready(bootable_blockers(instance))
+        faulty.ready(start_blockers(instance))
         faulty.step("reboot")
         if instance.power_state == _RUNNING and request.type == pb.REBOOT_TYPE_SOFT:
             self._host.reset_machine(request.instance_id)

@@ -5,7 +5,7 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Suspension
 from backends.fake.host import FakeHost
-from backends.power_states import bootable_blockers, power_blockers
+from backends.power_states import power_blockers, start_blockers
 from backends.work import Undo, Work
 
 _RUNNING = PowerState.POWER_STATE_RUNNING
@@ -36,9 +36,7 @@ class FakeSuspension(Suspension):
         """See Suspension."""
         instance = self._host.get(request.instance_id)
         faulty = self._host.faulty(work, "resume_instance", instance)
-        faulty.ready(
-            [*power_blockers(instance, _RUNNING, _SUSPENDED), *bootable_blockers(instance)]
-        )
+        faulty.ready([*power_blockers(instance, _RUNNING, _SUSPENDED), *start_blockers(instance)])
         if instance.power_state == _SUSPENDED:
             faulty.phase("restore", percent=5)
             faulty.step("restore")

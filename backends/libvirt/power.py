@@ -14,7 +14,7 @@ from backends.contract import Power
 from backends.libvirt.definition import power_on
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.lifecycle import force_off
-from backends.power_states import bootable_blockers, power_blockers
+from backends.power_states import power_blockers, start_blockers
 from backends.work import Work
 
 _RUNNING = PowerState.POWER_STATE_RUNNING
@@ -43,7 +43,7 @@ class LibvirtPower(Power):
         """See Power."""
         domain, instance = self._domains.managed(request.instance_id)
         allowed = power_blockers(instance, _RUNNING, _SUSPENDED, *_OFF)
-        work.ready([*allowed, *bootable_blockers(instance)])
+        work.ready([*allowed, *start_blockers(instance)])
         if instance.power_state != _RUNNING:
             work.step("start")
             self._start(domain)
@@ -77,7 +77,7 @@ class LibvirtPower(Power):
     ) -> pb.RebootInstanceResponse:
         """See Power."""
         domain, instance = self._domains.managed(request.instance_id)
-        work.ready(bootable_blockers(instance))
+        work.ready(start_blockers(instance))
         work.step("reboot")
         soft = request.type == pb.REBOOT_TYPE_SOFT and instance.power_state == _RUNNING
         timeout_s = _seconds(request, "timeout", _DEFAULT_TIMEOUT_S)

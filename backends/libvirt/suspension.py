@@ -6,7 +6,7 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Suspension
 from backends.libvirt.domains import Domains
-from backends.power_states import bootable_blockers, power_blockers
+from backends.power_states import power_blockers, start_blockers
 from backends.work import Undo, Work
 
 _RUNNING = PowerState.POWER_STATE_RUNNING
@@ -36,7 +36,7 @@ class LibvirtSuspension(Suspension):
     def resume_instance(self, request: pb.ResumeInstanceRequest, work: Work) -> pb.Instance:
         """See Suspension."""
         domain, instance = self._domains.managed(request.instance_id)
-        work.ready([*power_blockers(instance, _RUNNING, _SUSPENDED), *bootable_blockers(instance)])
+        work.ready([*power_blockers(instance, _RUNNING, _SUSPENDED), *start_blockers(instance)])
         if instance.power_state == _SUSPENDED:
             work.phase("restore", percent=5)
             # Without an undo: until it runs, libvirt keeps the saved memory.

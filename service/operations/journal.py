@@ -24,7 +24,6 @@ from backends.work import Undo
 from service.database import DatabaseFileError, open_database
 from service.operations.reserve import Reserve
 
-SCHEMA_VERSION = 1
 RETAINED_OPERATIONS = 10_000
 _BATCH = 256
 _SCHEMA = """
@@ -46,6 +45,10 @@ CREATE TABLE steps (
     PRIMARY KEY (operation_id, number)
 ) WITHOUT ROWID;
 """
+# What makes a journal of an older version one of _SCHEMA: whoever changes that adds here the
+# statements from the version before, and a file of it to tests/service/journals.
+_CHANGES: Sequence[str] = ()
+SCHEMA_VERSION = len(_CHANGES) + 1
 _Statement = tuple[str, Sequence[object]]
 
 
@@ -264,7 +267,7 @@ def _open(path: Path) -> sqlite3.Connection:
         return open_database(
             path,
             schema=_SCHEMA,
-            version=SCHEMA_VERSION,
+            changes=_CHANGES,
             what="journal",
             loses="operations of the old one are then not recovered",
         )

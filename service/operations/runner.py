@@ -16,9 +16,9 @@ from virtrpc.v1.operation_pb2 import Operation
 
 from backends.errors import ContractError, UnreachableError
 from backends.work import Undo
+from service.admission import Queue
 from service.errors import (
     Interrupted,
-    OverloadedError,
     RecordedError,
     ShuttingDownError,
     StartingError,
@@ -79,6 +79,7 @@ class Operations:
         """What keeps calls of a verb out, beside what the verb itself finds."""
         self._live: dict[str, LiveOperation] = {}
         self._lanes = Lanes(self._broken_off)
+        self._queue = Queue("OPERATION", limit=MAX_LIVE_OPERATIONS)
         self._tasks: set[asyncio.Task[None]] = set()
         self._execution = Execution(
             journal=journal,
@@ -251,10 +252,7 @@ class Operations:
 
     def _refuse_if_full(self) -> None:
         if len(self._live) >= MAX_LIVE_OPERATIONS:
-            raise OverloadedError(
-                f"{MAX_LIVE_OPERATIONS} operations are live already",
-                metadata={"class": "OPERATION", "limit": str(MAX_LIVE_OPERATIONS)},
-            )
+            raise self._queue.turned_away(f"{MAX_LIVE_OPERATIONS} operations are live already")
 
     def _live_operation(
         self, message: Operation, verb: Verb, request: Message, lane: str

@@ -64,6 +64,10 @@ def test_a_soft_deleted_instance_is_hidden_and_comes_back(
         everything = pb.ListInstancesRequest(include_soft_deleted=True)
         listed = connection.instances.ListInstances(everything)
         assert instance_id in {instance.instance_id for instance in listed.instances}
+        for verb in ("PowerOn", "Reboot"):
+            request = getattr(pb, f"{verb}InstanceRequest")(instance_id=instance_id)
+            with refused(grpc.StatusCode.FAILED_PRECONDITION, "SOFT_DELETED"):
+                getattr(connection.instances, f"{verb}Instance")(request)
         restore = pb.RestoreInstanceRequest(instance_id=instance_id)
         for _ in range(2):
             restored = connection.instances.RestoreInstance(restore).instance

@@ -105,6 +105,29 @@ def test_it_serves_until_it_is_stopped(start: Start, folder: Path, number: signa
     assert processes_at(folder) == []
 
 
+def test_ctrl_c_before_anything_has_begun_just_ends_it(
+    start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONVERBOSE", "1")
+    process = start()
+    until(process, "import 'grpc'")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=BOOT_S)
+    assert process.returncode == -signal.SIGINT
+    assert "Traceback" not in output
+    assert not folder.exists()
+
+
+def test_ctrl_c_while_the_daemon_starts_leaves_nothing(start: Start, folder: Path) -> None:
+    process = start()
+    until(process, "virtrpcd on")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=BOOT_S)
+    assert process.returncode == 0, output
+    assert "nothing is left behind" in output
+    assert processes_at(folder) == []
+
+
 def test_a_guest_that_does_not_speak_in_time_is_a_failure(start: Start, folder: Path) -> None:
     process = start("--once", "--timeout=0.01")
     output, _ = process.communicate(timeout=BOOT_S)

@@ -22,6 +22,7 @@ from service.own.host import DaemonState
 from service.truth import Truth
 
 INSTANCE_ID = "11111111-1111-4111-8111-111111111111"
+CONNECTED = [(EVENT_TYPE_HYPERVISOR_CONNECTED, False, 1), (EVENT_TYPE_RESYNC, False, 1)]
 
 
 @pytest.fixture
@@ -31,30 +32,63 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
     await made.release()
 
 
-async def test_facts_are_fresh_and_whole_when_resync_is_told(hub: Hub, tmp_path: Path) -> None:
-    truth, seen = Truth(), list[tuple[int, bool, int]]()
+class Seen:
+    """An observer, and what it has published: the type, and what the truth was by then."""
+
+    def __init__(self, hub: Hub, tokens: Tokens) -> None:
+        self.events: list[tuple[int, bool, int]] = []
+        self.truth = Truth()
+        self.reachable = asyncio.Event()
+        self.consoles = ConsoleWatch()
+        self._publish = hub.publish
+        hub.publish = self._published  # type: ignore[method-assign]
+        self.observer = HostObserver(
+            truth=self.truth,
+            hub=hub,
+            daemon=DaemonState(backend="fake", version="", host_id="", node_name="n"),
+            consoles=self.consoles,
+            connections=ConsoleConnections(tokens),
+            reachable=self.reachable,
+        )
+
+    def _published(self, event: Event) -> None:
+        self.events.append((event.type, self.truth.stale, len(self.truth)))
+        self._publish(event)
+
+
+@pytest.fixture
+async def seen(hub: Hub, tmp_path: Path) -> AsyncIterator[Seen]:
     tokens = Tokens(tmp_path / "consoles.sqlite")
-    publish, consoles = hub.publish, ConsoleWatch()
-
-    def published(event: Event) -> None:
-        seen.append((event.type, truth.stale, len(truth)))
-        publish(event)
-
-    hub.publish = published  # type: ignore[method-assign]
-    observer = HostObserver(
-        truth=truth,
-        hub=hub,
-        daemon=DaemonState(backend="fake", version="", host_id="", node_name="n"),
-        consoles=consoles,
-        connections=ConsoleConnections(tokens),
-        reachable=asyncio.Event(),
-    )
-    observer.instances_listed([Instance(instance_id=INSTANCE_ID)])
-    observer.connected()
-    await asyncio.sleep(0)
-    consoles.close()
+    made = Seen(hub, tokens)
+    yield made
+    made.consoles.close()
     tokens.close()
-    assert seen == [
-        (EVENT_TYPE_HYPERVISOR_CONNECTED, False, 1),
-        (EVENT_TYPE_RESYNC, False, 1),
-    ]
+
+
+async def test_facts_are_fresh_and_whole_when_resync_is_told(seen: Seen) -> None:
+    seen.observer.opened()
+    seen.observer.instances_listed([Instance(instance_id=INSTANCE_ID)])
+    seen.observer.connected()
+    await asyncio.sleep(0)
+    assert seen.events == CONNECTED
+
+
+async def test_connection_is_told_when_mutations_are_taken_on(seen: Seen) -> None:
+    """Who is told that the hypervisor is there must not be answered STARTING."""
+    seen.observer.instances_listed([Instance(instance_id=INSTANCE_ID)])
+    seen.observer.connected()
+    await asyncio.sleep(0)
+    assert seen.events == []
+    assert not seen.reachable.is_set()
+    seen.observer.opened()
+    assert seen.events == CONNECTED
+    assert seen.reachable.is_set()
+
+
+async def test_connection_that_is_lost_before_is_not_told(seen: Seen) -> None:
+    seen.observer.connected()
+    seen.observer.disconnected("lost")
+    await asyncio.sleep(0)
+    seen.observer.opened()
+    assert EVENT_TYPE_HYPERVISOR_CONNECTED not in [kind for kind, _, _ in seen.events]
+    assert not seen.reachable.is_set()

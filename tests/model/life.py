@@ -41,7 +41,8 @@ NEXT: Mapping[str, Mapping[int, "PowerState.ValueType"]] = {
 }
 """Verb → state before → state after; a state that is missing is WRONG_STATE."""
 STARTS = frozenset({"PowerOnInstance", "RebootInstance", "ResumeInstance", "RestoreInstance"})
-"""Refused as NOT_BOOTABLE where the instance may not be powered on."""
+"""Refused as NOT_BOOTABLE where the instance may not be powered on, and but for the
+restoration as SOFT_DELETED where it is hidden."""
 VERBS = (
     "SpawnInstance",
     *NEXT,
@@ -86,6 +87,8 @@ def _faults(life: Life, verb: str) -> list[str]:
         faults.append("WRONG_STATE")
     if verb in STARTS and not life.bootable:
         faults.append("NOT_BOOTABLE")
+    if verb in STARTS - {"RestoreInstance"} and life.hidden:
+        faults.append("SOFT_DELETED")
     return faults
 
 

@@ -9,7 +9,7 @@ from virtrpc.v1 import event_pb2, host_pb2, operation_pb2
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.options_pb2 import VerbKind
 
-from service.admission import DEFAULT_LIMITS, Admission
+from service.admission import DEFAULT_LIMITS, Admission, Queue
 from service.errors import OverloadedError
 from service.operations.runner import MAX_LIVE_OPERATIONS
 from service.verbs import all_verbs
@@ -31,11 +31,28 @@ def test_beyond_the_limit_a_call_is_turned_away_and_others_are_not() -> None:
     with admission.enter(VERBS["GetInstance"]):
         with pytest.raises(OverloadedError) as caught, admission.enter(VERBS["ListInstances"]):
             pass
-        assert caught.value.metadata == {"class": "READ", "limit": "1"}
+        assert caught.value.metadata == {"class": "READ", "limit": "1", "queue_position": "1"}
         with admission.enter(VERBS["WatchEvents"]):
             pass
     with admission.enter(VERBS["ListInstances"]):
         pass
+
+
+def test_those_turned_away_are_told_their_place_and_come_again_one_after_the_other() -> None:
+    now = 0.0
+    queue = Queue("READ", limit=10, clock=lambda: now)
+    told = [queue.turned_away("full") for _ in range(25)]
+    assert [int(error.metadata["queue_position"]) for error in told] == list(range(1, 26))
+    assert [error.retry_after_s for error in told] == [1] * 10 + [2] * 10 + [3] * 5
+    now = 1.0  # ten of them may have come again
+    assert queue.turned_away("full").metadata["queue_position"] == "16"
+    now = 60.0
+    assert queue.turned_away("full").metadata["queue_position"] == "1"
+
+
+def test_nobody_is_told_to_stay_away_for_long() -> None:
+    queue = Queue("READ", limit=1, clock=lambda: 0.0)
+    assert max(queue.turned_away("full").retry_after_s for _ in range(1000)) == 30
 
 
 def test_call_that_fails_gives_its_place_back() -> None:
@@ -67,7 +84,11 @@ def test_too_many_operations_at_a_time_are_refused_before_anything_changes(
     with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as refusal:
         connection.instances.SpawnInstance(one_more, timeout=TIMEOUT_S)
     assert refusal.metadata["limit"] == str(MAX_LIVE_OPERATIONS)
-    assert refusal.retry_delay_s
+    assert refusal.metadata["queue_position"] == "1"
+    assert refusal.retry_delay_s == 1
+    with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED") as refusal:
+        connection.instances.SpawnInstance(one_more, timeout=TIMEOUT_S)
+    assert refusal.metadata["queue_position"] == "2"
     listing = operation_pb2.ListOperationsRequest(instance_id=one_more.instance_id)
     assert not connection.operations.ListOperations(listing, timeout=TIMEOUT_S).operations
     # Reads, and what frees the host again, are not held up by it.

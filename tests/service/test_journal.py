@@ -16,9 +16,11 @@ from virtrpc.v1 import operation_pb2
 from virtrpc.v1.operation_pb2 import Operation
 
 from backends.work import Undo
+from service.database import DatabaseFileError, open_database
 from service.operations.journal import SCHEMA_VERSION, Entry, Journal, JournalError, Step
 
 OPERATIONS = 40
+JOURNALS = Path(__file__).parent / "journals"
 _WAL_HEADER_BYTES, _WAL_FRAME_HEADER_BYTES = 32, 24
 
 
@@ -171,6 +173,72 @@ def test_journal_of_a_newer_schema_is_refused(path: Path) -> None:
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(JournalError, match="newer"):
         Journal(path)
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION + 1))
+def test_journal_of_every_schema_there_was_is_read(path: Path, version: int) -> None:
+    """Files as daemons of their time have left them, killed during a spawn and a pause."""
+    for file in JOURNALS.glob(f"schema-{version}.sqlite*"):
+        shutil.copy(file, path.with_name(file.name.replace(f"schema-{version}", "journal")))
+    opened = Journal(path)
+    ended, paused, spawned = opened.load()
+    opened.close()
+    assert (ended.operation.verb, ended.live) == ("SpawnInstance", False)
+    assert ended.operation.state == operation_pb2.OPERATION_STATE_SUCCEEDED
+    assert (paused.operation.verb, paused.live, paused.operation.request_id) == (
+        "PauseInstance", True, "paused",
+    )  # fmt: skip
+    assert (spawned.operation.verb, spawned.live) == ("SpawnInstance", True)
+    assert [step.name for step in spawned.steps] == ["files", "define"]
+    assert all(step.undo is not None for step in spawned.steps)
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+
+
+CHANGES = (
+    "ALTER TABLE facts ADD COLUMN kind TEXT NOT NULL DEFAULT 'old';",
+    "CREATE INDEX facts_kind ON facts (kind); UPDATE facts SET value = upper(value);",
+)
+BROKEN = "DELETE FROM absent;"
+
+
+def opened_as(path: Path, *changes: str) -> list[tuple[object, ...]]:
+    """The rows of a small database that has come to its schema by these changes."""
+    schema = "CREATE TABLE facts (value TEXT NOT NULL);"
+    with closing(
+        open_database(path, schema=schema, changes=changes, what="book", loses="all")
+    ) as database:
+        return database.execute("SELECT * FROM facts").fetchall()
+
+
+def old_book(path: Path) -> None:
+    opened_as(path)
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("INSERT INTO facts VALUES ('kept')")
+
+
+def test_older_file_comes_to_the_new_schema_by_every_change_once(path: Path) -> None:
+    old_book(path)
+    assert opened_as(path) == [("kept",)]
+    assert opened_as(path, CHANGES[0]) == [("kept", "old")]
+    for _ in range(2):
+        assert opened_as(path, *CHANGES) == [("KEPT", "old")]
+
+
+def test_change_that_fails_leaves_the_file_as_it_was(path: Path) -> None:
+    old_book(path)
+    with pytest.raises(DatabaseFileError, match="no such table: absent"):
+        opened_as(path, CHANGES[0], "".join([CHANGES[1], BROKEN]))
+    # The first change was whole; of the second there is nothing.
+    assert opened_as(path, CHANGES[0]) == [("kept", "old")]
+
+
+def test_newer_file_is_refused_with_what_to_do_and_stays_as_it_is(path: Path) -> None:
+    old_book(path)
+    opened_as(path, *CHANGES)
+    with pytest.raises(DatabaseFileError, match=r"schema 3, newer than 2.*run the one that wrote"):
+        opened_as(path, CHANGES[0])
+    assert opened_as(path, *CHANGES) == [("KEPT", "old")]
 
 
 @pytest.fixture(scope="module")

@@ -164,6 +164,7 @@ def test_health_says_not_serving_before_the_end(busy: Busy) -> None:
     pause = pb.UnpauseInstanceRequest(instance_id=busy.running)
     with refused(UNAVAILABLE):
         busy.connection.instances.UnpauseInstance(pause, timeout=TIMEOUT_S)
+    assert refusal_of(ended_stream(watch)).reason == "SHUTTING_DOWN"
     assert busy.daemon.wait() == 0
 
 

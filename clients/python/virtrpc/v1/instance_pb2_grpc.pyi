@@ -44,9 +44,12 @@ class InstanceServiceStub:
                                            on this host lacks; nothing was done
       NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host
       FAILED_PRECONDITION / WRONG_STATE    not possible in its present state
+      FAILED_PRECONDITION / SOFT_DELETED   hidden: only RestoreInstance starts it
       FAILED_PRECONDITION / BLOCKED        every blocker in PreconditionFailure
       ABORTED / INSTANCE_BUSY              another mutation runs: retry later
-      RESOURCE_EXHAUSTED / OVERLOADED      too many calls: wait for RetryInfo
+      RESOURCE_EXHAUSTED / OVERLOADED      too many calls: wait for RetryInfo, the
+                                           longer the higher `queue_position` is
+                                           among those that were turned away
       UNAVAILABLE / HYPERVISOR_UNREACHABLE retry; nothing was begun, or it is
                                            rolled back when it returns
       DEADLINE_EXCEEDED                    the operation goes on: repeat with
@@ -456,9 +459,12 @@ class InstanceServiceAsyncStub:
                                            on this host lacks; nothing was done
       NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host
       FAILED_PRECONDITION / WRONG_STATE    not possible in its present state
+      FAILED_PRECONDITION / SOFT_DELETED   hidden: only RestoreInstance starts it
       FAILED_PRECONDITION / BLOCKED        every blocker in PreconditionFailure
       ABORTED / INSTANCE_BUSY              another mutation runs: retry later
-      RESOURCE_EXHAUSTED / OVERLOADED      too many calls: wait for RetryInfo
+      RESOURCE_EXHAUSTED / OVERLOADED      too many calls: wait for RetryInfo, the
+                                           longer the higher `queue_position` is
+                                           among those that were turned away
       UNAVAILABLE / HYPERVISOR_UNREACHABLE retry; nothing was begun, or it is
                                            rolled back when it returns
       DEADLINE_EXCEEDED                    the operation goes on: repeat with
@@ -867,9 +873,12 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
                                            on this host lacks; nothing was done
       NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host
       FAILED_PRECONDITION / WRONG_STATE    not possible in its present state
+      FAILED_PRECONDITION / SOFT_DELETED   hidden: only RestoreInstance starts it
       FAILED_PRECONDITION / BLOCKED        every blocker in PreconditionFailure
       ABORTED / INSTANCE_BUSY              another mutation runs: retry later
-      RESOURCE_EXHAUSTED / OVERLOADED      too many calls: wait for RetryInfo
+      RESOURCE_EXHAUSTED / OVERLOADED      too many calls: wait for RetryInfo, the
+                                           longer the higher `queue_position` is
+                                           among those that were turned away
       UNAVAILABLE / HYPERVISOR_UNREACHABLE retry; nothing was begun, or it is
                                            rolled back when it returns
       DEADLINE_EXCEEDED                    the operation goes on: repeat with
