@@ -27,6 +27,8 @@ class ConsoleConnection:
         self.ended = asyncio.Event()
         self.reason = pb.CONSOLE_CLOSE_REASON_UNSPECIFIED
         """Why it has ended, once it has."""
+        self.left = asyncio.Event()
+        """Nobody serves it any more."""
 
     def end(self, reason: "pb.ConsoleCloseReason.ValueType") -> None:
         """Ends it; the first reason counts."""
@@ -56,6 +58,7 @@ class ConsoleConnections:
         try:
             yield connection
         finally:
+            connection.left.set()
             del others[connection]
             if not others and self._open.get(instance_id) is others:
                 del self._open[instance_id]

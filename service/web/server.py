@@ -7,6 +7,7 @@
 The pages load nothing from elsewhere, and nothing of what is sent here is logged.
 """
 
+import asyncio
 import secrets
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,6 +24,9 @@ from service.web.sockets import ConsoleSockets
 _PAGE = "console.html"
 _NONCE = "{{nonce}}"
 _CLOSE_S = 2.0
+# Who connects and asks for nothing, or not to the end, is hung up on.
+_IDLE_S = 15.0
+_MOST_CONNECTIONS = 640
 # Both clients place what they draw by element.style, which needs no exception; the
 # terminal also adds style elements, which the page marks with the nonce.
 _POLICY = (
@@ -38,6 +42,15 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 log = structlog.get_logger()
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection too many."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ends it at once."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - of a TCP server
+        transport.abort()
 
 
 class WebConsole:
@@ -64,27 +77,42 @@ class WebConsole:
         self._address = address
         self._sockets = sockets
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
 
     async def start(self) -> str:
         """Serves; gives the address for browsers. Raises ListenError."""
         place = self._parsed()
-        self._runner = web.AppRunner(self._app(), access_log=None, shutdown_timeout=_CLOSE_S)
+        self._runner = web.AppRunner(
+            self._app(),
+            access_log=None,
+            shutdown_timeout=_CLOSE_S,
+            keepalive_timeout=_IDLE_S,
+        )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, place.host, place.port)
+        loop = asyncio.get_running_loop()
         try:
-            await site.start()
+            self._server = await loop.create_server(self._connection, place.host, place.port)
         except OSError as error:
             raise ListenError(f"cannot serve on {self._listen}: {error.strerror}") from error
-        port = self._runner.addresses[0][1]
+        port = self._server.sockets[0].getsockname()[1]
         host = f"[{place.host}]" if ":" in place.host else place.host
         self._address.base = self._public_url or f"http://{host}:{port}"
         return self._address.base
 
     async def stop(self) -> None:
         """Ends connections with "service restart" and serves no more."""
+        if self._server is not None:
+            self._server.close()
         self._sockets.close()
         if self._runner is not None:
             await self._runner.cleanup()
+
+    def _connection(self) -> asyncio.Protocol:
+        """What serves the next connection."""
+        assert self._runner is not None  # noqa: S101 - made before anybody connects
+        server = self._runner.server
+        assert server is not None  # noqa: S101 - set up before anybody connects
+        return _TurnedAway() if len(server.connections) >= _MOST_CONNECTIONS else server()
 
     def _parsed(self) -> Address:
         try:

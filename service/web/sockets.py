@@ -6,6 +6,10 @@
     bytes, {"resize": [c, r]}   ◀──▶    bytes, {"expired": n}, {"dropped": n}, {"writer_lost": who}
                                  ◀──    {"closed": reason, "message": …}
 
+A first message may also say "offset" and "log_id" of a serial port's log, "takeover", or
+"watch", which is not to type. A connection that was resumed is ended where it still stands:
+its place at the keyboard is free for the next one.
+
 The token is the first message, not a part of the address: addresses stand in logs.
 Browsers say by which page's script a socket is opened; others than our own are refused.
 """
@@ -13,7 +17,7 @@ Browsers say by which page's script a socket is opened; others than our own are 
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +27,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from virtrpc.v1 import console_pb2 as pb
 from virtrpc.v1.options_pb2 import ROLE_OPERATOR
 
-from backends.errors import ContractError, WrongStateError
+from backends.errors import ContractError, UnreachableError, WrongStateError
 from service.consoles.access import ConsoleAccess
 from service.consoles.connections import ConsoleConnection, ConsoleConnections, closed
 from service.consoles.output import ConsoleLogs
@@ -56,6 +60,7 @@ class _Hello:
     offset: int | None
     log_id: str
     takeover: bool
+    watch: bool
 
 
 class ConsoleSockets:
@@ -79,6 +84,7 @@ class ConsoleSockets:
         self._attach = attach
         self._address = address
         self._open: set[web.WebSocketResponse] = set()
+        self._by_resume: dict[str, ConsoleConnection] = {}
         self._closing = False
 
     def close(self) -> None:
@@ -109,6 +115,8 @@ class ConsoleSockets:
             await self._serve(socket, await _hello(socket))
         except ConnectionError:
             return  # the client has gone
+        except UnreachableError:
+            await socket.close(code=WSCloseCode.TRY_AGAIN_LATER)
         except ContractError as error:
             if self._closing:
                 await socket.close(code=WSCloseCode.SERVICE_RESTART)
@@ -119,9 +127,10 @@ class ConsoleSockets:
         access = await self._access.spend(
             hello.token, fits=lambda access: PAGES.get(access.kind) == hello.page
         )
+        await self._end_former(hello.token)
         with (
             self._connections.opened(access.instance_id, access.boot) as connection,
-            self._resumable(access) as resume,
+            self._resumable(access, connection) as resume,
         ):
             told = {
                 "instance_id": access.instance_id,
@@ -129,9 +138,10 @@ class ConsoleSockets:
                 "resume": resume,
             }
             if access.kind == pb.CONSOLE_TYPE_VNC:
-                await self._screen(socket, access, connection, told)
+                carried = self._screen(socket, access, connection, told)
             else:
-                await self._serial(socket, access, connection, hello, told)
+                carried = self._attached(socket, access, hello, told)
+            await _while_open(connection, carried)
         if self._closing:
             await socket.close(code=WSCloseCode.SERVICE_RESTART)
         elif not socket.closed:
@@ -140,13 +150,22 @@ class ConsoleSockets:
             await _end(socket, _ENDED, {"closed": name, "message": last.message})
 
     @contextmanager
-    def _resumable(self, access: Access) -> Iterator[str]:
+    def _resumable(self, access: Access, connection: ConsoleConnection) -> Iterator[str]:
         """A token for the same client's next connection, good until a little after this one."""
         resume = self._access.tokens.mint(access, expires_at=time.time() + _LONGEST_S)
+        self._by_resume[resume] = connection
         try:
             yield resume
         finally:
+            self._by_resume.pop(resume, None)
             self._access.tokens.expire(resume, at=time.time() + _RESUME_S)
+
+    async def _end_former(self, token: str) -> None:
+        """Ends the connection that a token resumes, where only its client knows that it broke."""
+        former = self._by_resume.get(token)
+        if former is not None:
+            former.end(pb.CONSOLE_CLOSE_REASON_DETACHED)
+            await former.left.wait()
 
     async def _screen(
         self,
@@ -163,25 +182,6 @@ class ConsoleSockets:
                 await socket.send_bytes(data)
         finally:
             await tunnel.close()
-
-    async def _serial(
-        self,
-        socket: web.WebSocketResponse,
-        access: Access,
-        connection: ConsoleConnection,
-        hello: _Hello,
-        told: dict[str, Any],
-    ) -> None:
-        attached = asyncio.ensure_future(self._attached(socket, access, hello, told))
-        ended = asyncio.ensure_future(connection.ended.wait())
-        try:
-            await asyncio.wait({attached, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if attached.done():
-                attached.result()
-        finally:
-            for task in (attached, ended):
-                task.cancel()
-            await asyncio.wait({attached, ended})
 
     async def _attached(
         self, socket: web.WebSocketResponse, access: Access, hello: _Hello, told: dict[str, Any]
@@ -213,13 +213,27 @@ class ConsoleSockets:
     def _opening(self, access: Access, hello: _Hello) -> pb.AttachConsoleOpen:
         asked = pb.AttachConsoleOpen(
             instance_id=access.instance_id,
-            mode=pb.CONSOLE_MODE_WRITER,
-            takeover=hello.takeover,
+            mode=pb.CONSOLE_MODE_READER if hello.watch else pb.CONSOLE_MODE_WRITER,
+            takeover=hello.takeover and not hello.watch,
             log_id=hello.log_id,
         )
         end = self._logs.of(access.instance_id).end()
         asked.offset = max(end - _TAIL_BYTES, 0) if hello.offset is None else hello.offset
         return asked
+
+
+async def _while_open(connection: ConsoleConnection, carried: Coroutine[Any, Any, None]) -> None:
+    """Carries a console's bytes until they end, or the connection does."""
+    carrying = asyncio.ensure_future(carried)
+    ended = asyncio.ensure_future(connection.ended.wait())
+    try:
+        await asyncio.wait({carrying, ended}, return_when=asyncio.FIRST_COMPLETED)
+        if carrying.done():
+            carrying.result()
+    finally:
+        for task in (carrying, ended):
+            task.cancel()
+        await asyncio.wait({carrying, ended})
 
 
 async def _hello(socket: web.WebSocketResponse) -> _Hello:
@@ -235,6 +249,7 @@ async def _hello(socket: web.WebSocketResponse) -> _Hello:
             offset=None if offset is None else int(offset),
             log_id=str(said.get("log_id") or ""),
             takeover=bool(said.get("takeover")),
+            watch=bool(said.get("watch")),
         )
     except (TimeoutError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise TokenRefusedError from error

@@ -63,7 +63,7 @@ async def pages_are_closed(browser: Browser, host: WebHost) -> AsyncIterator[Non
 async def opened(browser: Browser, access: pb.GetConsoleResponse) -> Page:
     page = await browser.page()
     await page.open(access.web_url)
-    await page.until(f"{STATE} === 'open'")
+    await page.until(f"['open', 'watching'].includes({STATE})")
     return page
 
 
@@ -94,19 +94,55 @@ async def test_serial_page_takes_a_command_and_shows_the_answer(
     clean(page, access)
 
 
-async def test_serial_page_tells_the_window_s_size_and_copies(
-    host: WebHost, browser: Browser
-) -> None:
+async def test_serial_page_copies_and_pastes(host: WebHost, browser: Browser) -> None:
     page = await opened(browser, host.access(SERIAL))
+    await browser.call(
+        "Browser.grantPermissions",
+        permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
+        browserContextId=page.profile,
+    )
     await page.until(f"{ROWS}.includes('# ')")
     assert await page.evaluate("document.getElementById('copy').disabled")
-    await page.call(
-        "Input.dispatchMouseEvent", type="mousePressed", x=60, y=100, button="left", clickCount=3
-    )
-    await page.call(
-        "Input.dispatchMouseEvent", type="mouseReleased", x=60, y=100, button="left", clickCount=3
-    )
+    await entered(page, "clear; echo echo $((6*6))-pasted")
+    await page.until(f"{ROWS}.startsWith('echo 36-pasted')")
+    await page.click(60, 60, count=3)
     await page.until("!document.getElementById('copy').disabled")
+    await page.evaluate("document.getElementById('copy').click()")
+    await page.until("document.getElementById('notice').textContent === 'Copied.'")
+    assert (await page.evaluate("navigator.clipboard.readText()")).strip() == "echo 36-pasted"
+    await page.evaluate("document.getElementById('paste').click()")
+    await page.until("document.getElementById('paste-text').value.startsWith('echo 36')")
+    await page.evaluate("document.querySelector('button[value=type]').click()")
+    await page.until("!document.querySelector('dialog').open")
+    await page.press("Enter", code="Enter", number=13, text="\r")
+    await page.until(f"{ROWS}.includes('\\n36-pasted')")
+
+
+@pytest.mark.parametrize("kind", [SERIAL, VNC], ids=["serial", "screen"])
+async def test_page_fits_a_narrow_screen_and_fills_a_whole_one(
+    host: WebHost, browser: Browser, kind: "pb.ConsoleType.ValueType"
+) -> None:
+    page = await opened(browser, host.access(kind))
+    await page.call(
+        "Emulation.setDeviceMetricsOverride", width=360, height=640, deviceScaleFactor=1,
+        mobile=False,
+    )  # fmt: skip
+    await page.until("innerWidth === 360")
+    for name in ("name", "status", "paste", "fullscreen"):
+        place = await page.evaluate(
+            f"document.getElementById('{name}').getBoundingClientRect().toJSON()"
+        )
+        assert place["left"] >= 0, name
+        assert place["right"] <= 360, name
+        assert place["width"] > 0, name
+    await page.call("Emulation.clearDeviceMetricsOverride")
+    button = await page.until(
+        "innerWidth > 900 && document.getElementById('fullscreen').getBoundingClientRect().toJSON()"
+    )
+    await page.click(button["x"] + 10, button["y"] + 10)
+    await page.until("document.fullscreenElement === document.body")
+    header = "document.querySelector('header').getBoundingClientRect().height"
+    assert await page.until(f"{header} === 0")
 
 
 async def test_screen_page_shows_the_guest_and_takes_keys(host: WebHost, browser: Browser) -> None:
@@ -141,9 +177,8 @@ async def test_second_page_watches_and_takes_over(host: WebHost, browser: Browse
         other.opened()
         page = await opened(browser, host.access(SERIAL))
         await page.until("!document.getElementById('takeover').hidden")
-        assert "local:unix types" in await page.evaluate(
-            "document.getElementById('status').textContent"
-        )
+        status = await page.evaluate("document.getElementById('status').textContent")
+        assert status == "watching only, local:unix types here"
         await page.evaluate("document.getElementById('takeover').click()")
         await page.until("document.getElementById('takeover').hidden")
         await asyncio.to_thread(other.notice, "writer_lost")
@@ -180,6 +215,10 @@ async def test_pages_outlast_the_daemon_and_end_with_the_guest(
     await asyncio.to_thread(switch_off, host)
     for page in (serial, screen):
         await page.until(f"{STATE} === 'over'")
+        assert (
+            await page.evaluate("getComputedStyle(document.querySelector('nav')).visibility")
+            == "hidden"
+        )
         text = await page.evaluate("document.getElementById('curtain-text').textContent")
         assert text == "The instance has stopped."
 

@@ -1,6 +1,7 @@
 """The web console's HTTP and WebSocket: who is let in, what is told, and what is kept quiet."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -174,6 +175,65 @@ async def test_second_page_watches_until_it_takes_over(fake_host: WebHost) -> No
             token = facts["resume"]
             assert (await opened(third, "serial", token, takeover=True))["writer"]
             assert (await told(first))["writer_lost"] == "local:unix by web"
+
+
+async def test_watcher_stays_one_when_its_connection_breaks(fake_host: WebHost) -> None:
+    async with connected(fake_host) as first, connected(fake_host) as second:
+        await opened(first, "serial", fake_host.access(SERIAL).token)
+        facts = await opened(second, "serial", fake_host.access(SERIAL).token)
+        await first.close()
+        await second.close()
+    async with connected(fake_host) as again:
+        resumed = await opened(again, "serial", facts["resume"], watch=True)
+        assert (resumed["writer"], resumed["writer_identity"]) == (False, "")
+
+
+async def test_page_has_its_place_again_before_the_daemon_knows_that_it_broke(
+    fake_host: WebHost,
+) -> None:
+    async with connected(fake_host) as broken, connected(fake_host) as again:
+        facts = await opened(broken, "serial", fake_host.access(SERIAL).token)
+        assert (await opened(again, "serial", facts["resume"]))["writer"]
+        assert (await told(broken))["closed"] == "DETACHED"
+
+
+async def test_slow_page_is_told_what_it_missed(fake_host: WebHost) -> None:
+    """It holds up nobody, nothing is kept for it, and it has the end in the end."""
+    instance = fake_host.daemon.state_dir / "fake" / fake_host.instance_id
+    (log,) = instance.glob("console.*.log")
+    async with connected(fake_host) as socket:
+        await opened(socket, "serial", fake_host.access(SERIAL).token)
+        with log.open("ab", buffering=0) as console:
+            for _ in range(64):
+                console.write(b"x" * (1 << 20))
+            # One that is read meanwhile: the bounds of the log are kept once a second.
+            while log.stat().st_blocks * 512 > 4 << 20:
+                fake_host.running()
+            console.write(b"the-end")
+        seen = expired = 0
+        last = b""
+        while not last.endswith(b"the-end"):
+            message = await socket.receive(timeout=TIMEOUT_S)
+            if message.type == aiohttp.WSMsgType.BINARY:
+                seen += len(message.data)
+                last = (last + message.data)[-7:]
+            else:
+                expired += json.loads(message.data)["expired"]
+    assert expired > 32 << 20
+    assert seen < 32 << 20
+
+
+async def test_connections_are_bounded(fake_host: WebHost) -> None:
+    """Also those that ask for nothing; connections in the bound are served again afterwards."""
+    address = urlsplit(base(fake_host.access(SERIAL)))
+    many = [await asyncio.open_connection(address.hostname, address.port) for _ in range(800)]
+    last, _ = many[-1]
+    with contextlib.suppress(ConnectionResetError):
+        assert await asyncio.wait_for(last.read(), 5) == b""
+    for _, writer in many:
+        writer.close()
+    async with connected(fake_host) as socket:
+        await opened(socket, "serial", fake_host.access(SERIAL).token)
 
 
 async def test_screen_s_bytes_come_as_they_are(fake_host: WebHost) -> None:

@@ -32,16 +32,28 @@ async function makeView(link) {
   return new ScreenView(by("console"), link);
 }
 
-function showState({ state, again, message, refused }) {
+function showState({ state, again, ...last }) {
   document.body.dataset.state = state;
   by("status").textContent = { open: "connected", over: "disconnected" }[state]
     ?? (again ? "connection lost, connecting again …" : "connecting …");
   by("curtain").hidden = state !== "over";
   if (state !== "over") return;
-  by("curtain-title").textContent = refused ? "This link does not open the console" : "Disconnected";
-  by("curtain-text").textContent = refused
-    ? "A link can be used once, and only for a while. Ask for a new one."
-    : `${sentence(message ?? "the connection has ended")}.`;
+  const [title, text] = farewell({ again, ...last });
+  by("curtain-title").textContent = title;
+  by("curtain-text").textContent = text;
+}
+
+/** What to say at the end: a heading, and what to do. */
+function farewell({ again, refused, message }) {
+  if (refused && again) {
+    return ["The console could not be opened again",
+      "The instance was stopped meanwhile, or the page was away too long. Ask for a new link."];
+  }
+  if (refused === "CONSOLE_TOKEN_REFUSED") {
+    return ["This link does not open the console",
+      "A link can be used once, and only for a while. Ask for a new one."];
+  }
+  return ["Disconnected", `${sentence(message ?? "the connection has ended")}.`];
 }
 
 function sentence(text) {
@@ -61,7 +73,8 @@ function watchOnly(view, writer) {
   view.watchOnly();
   by("takeover").hidden = false;
   by("paste").disabled = true;
-  by("status").textContent = `watching: ${writer || "somebody else"} types here`;
+  document.body.dataset.state = "watching";
+  by("status").textContent = `watching only, ${writer || "nobody"} types here`;
 }
 
 function listen(link, view) {
@@ -86,7 +99,7 @@ function listen(link, view) {
 
 function equip(link, view) {
   by("kind").textContent = view.label;
-  by("takeover").onclick = () => link.reopen({ takeover: true });
+  by("takeover").onclick = () => link.reopen({ takeover: true, watch: false });
   by("fullscreen").onclick = toggleFullscreen;
   by("paste").onclick = () => askForText(view);
   by("reset").hidden = !view.controlAltDelete;
@@ -142,6 +155,6 @@ const view = await makeView(link);
 listen(link, view);
 equip(link, view);
 if (token) link.start();
-else showState({ state: "over", refused: "NO_TOKEN" });
+else showState({ state: "over", refused: "CONSOLE_TOKEN_REFUSED" });
 // Another token in the address is another console.
 window.addEventListener("hashchange", () => location.reload());

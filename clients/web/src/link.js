@@ -20,6 +20,7 @@ export class Link extends EventTarget {
     this.page = page;
     this.token = token;
     this.position = null; // {offset, log_id} of a serial port's log, once known
+    this.watching = false; // somebody else types; it stays so until we take over
     this.socket = null;
     this.opened = false;
     this.lostAt = 0;
@@ -32,7 +33,8 @@ export class Link extends EventTarget {
     this.last = null;
     const socket = new WebSocket(this.address);
     socket.binaryType = "arraybuffer";
-    const hello = { page: this.page, token: this.token, ...this.position, ...asked };
+    const place = { ...this.position, watch: this.watching };
+    const hello = { page: this.page, token: this.token, ...place, ...asked };
     socket.onopen = () => socket.send(JSON.stringify(hello));
     socket.onmessage = (event) => this.#take(event.data);
     socket.onclose = (event) => {
@@ -71,6 +73,7 @@ export class Link extends EventTarget {
       this.last = message;
     } else {
       if (message.expired && this.position !== null) this.position.offset += message.expired;
+      if ("writer_lost" in message) this.watching = true;
       this.#tell("message", message);
     }
   }
@@ -80,6 +83,7 @@ export class Link extends EventTarget {
     this.token = facts.resume;
     this.lostAt = 0;
     this.pauseMs = FIRST_PAUSE_MS;
+    this.watching = facts.writer === false;
     const resumed = this.position !== null;
     if (facts.log_id) this.position = { offset: facts.offset, log_id: facts.log_id };
     this.#tell("opened", { ...facts, resumed });
@@ -88,7 +92,7 @@ export class Link extends EventTarget {
 
   #closed(code) {
     if (code === REFUSED || code === ENDED) {
-      this.#tell("state", { state: "over", ...this.last });
+      this.#tell("state", { state: "over", again: this.lostAt > 0, ...this.last });
       return;
     }
     this.lostAt ||= Date.now();
