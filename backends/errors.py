@@ -172,6 +172,15 @@ class PeerUnreachableError(UnreachableError):
     reason = "PEER_UNREACHABLE"
 
 
+class PeerDistrustedError(PeerUnreachableError):
+    """Certificates or roles keep the daemon of another host and this one apart.
+
+    As with one that does not answer, nothing is known of what it has.
+    """
+
+    reason = "PEER_DISTRUSTED"
+
+
 class PeerRefusedError(WrongStateError):
     """The daemon of another host refuses; `peer_reason` is the reason that it gives."""
 

@@ -26,6 +26,7 @@ from service.pools import Pools
 from service.samples import Samples
 from service.settings import Settings
 from service.state_dir import StateDir
+from service.tls import Tls
 from service.truth import Truth
 
 
@@ -33,13 +34,14 @@ class Core:
     """Made before anything is served. Event loop only.
 
     Raises StateInUseError, JournalError, DatabaseFileError, UnknownBackendError,
-    ContractError, OSError.
+    ContractError, TlsFilesError, OSError.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.tls = Tls(settings.tls) if settings.tls is not None else None
         self.state_dir = StateDir(settings.state_dir)
-        self.backend = _backend(settings, self.state_dir)
+        self.backend = _backend(settings, self.state_dir, self.tls)
         self.journal = Journal(self.state_dir.journal)
         self.host_state = HostState(self.state_dir.host_state)
         self.hub = Hub(EventLog(self.state_dir.events))
@@ -104,7 +106,7 @@ class Core:
             self.backend.undo(undo)
 
 
-def _backend(settings: Settings, state_dir: StateDir) -> Backend:
+def _backend(settings: Settings, state_dir: StateDir, tls: Tls | None) -> Backend:
     settings.image_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
     return load_backend(
         settings.backend,
@@ -124,7 +126,7 @@ def _backend(settings: Settings, state_dir: StateDir) -> Backend:
             host_power=settings.host_power,
             host_id=state_dir.host_id,
             instance_dir=settings.instance_dir,
-            peers=GrpcPeers(settings.peer_networks),
+            peers=GrpcPeers(settings.peer_networks, tls=tls, roles=settings.roles),
             hypervisor_uri=settings.hypervisor_uri,
             migration_uri=settings.migration_uri,
         ),

@@ -29,7 +29,6 @@ from service.operations.journal import JournalError
 from service.server import make_server
 from service.settings import Settings
 from service.state_dir import StateInUseError
-from service.tls import Tls
 from service.tls_files import TlsFilesError
 from service.verbs import service_names
 
@@ -74,13 +73,12 @@ class Daemon:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        tls = Tls(settings.tls) if settings.tls is not None else None
         self._core = core = Core(settings)
         self._bound = BoundVerbs(core)
         core.operations.load(core.journal.load(), self._bound.mutations())
         self._registry = CollectorRegistry()
         self._server = make_server(core, self._bound, self._registry)
-        self._listeners = Listeners(self._server, insecure=settings.insecure, tls=tls)
+        self._listeners = Listeners(self._server, insecure=settings.insecure, tls=core.tls)
         self._health = Health(self._server, service_names())
         self._tasks: list[asyncio.Task[None]] = []
 

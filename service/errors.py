@@ -82,6 +82,7 @@ _CODES: Mapping[type[errors.ContractError], grpc.StatusCode] = {
     errors.NoRoomError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.BusyError: grpc.StatusCode.ABORTED,
     errors.UnreachableError: grpc.StatusCode.UNAVAILABLE,
+    errors.PeerDistrustedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.TimedOutError: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.CancelledError: grpc.StatusCode.CANCELLED,
     errors.HypervisorError: grpc.StatusCode.INTERNAL,
@@ -95,6 +96,7 @@ _CODES: Mapping[type[errors.ContractError], grpc.StatusCode] = {
 _RETRY_AFTER_S: Mapping[type[errors.ContractError], int] = {
     errors.BusyError: 1,
     errors.UnreachableError: 1,
+    errors.PeerDistrustedError: 60,  # somebody has to change a configuration
 }
 
 

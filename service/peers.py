@@ -1,13 +1,15 @@
 """Daemons of other hosts, spoken to by the contract that this one serves.
 
-Without TLS only where nobody can listen in: Unix sockets, loopback, and the networks that
-the configuration names.
+By TLS each proves who it is, and must have the role migrator at the other. Without TLS only
+where nobody can listen in: Unix sockets, loopback, and the networks that the configuration
+names.
 """
 
 import ipaddress
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -19,11 +21,21 @@ from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1 import migration_pb2_grpc
 
 from backends.contract import Peer
-from backends.errors import PeerMismatchError, PeerRefusedError, PeerUnreachableError
+from backends.errors import (
+    PeerDistrustedError,
+    PeerMismatchError,
+    PeerRefusedError,
+    PeerUnreachableError,
+)
+from service.peer_trust import require_migrator
+from service.roles import RoleBindings
 from service.settings.types import Network
+from service.tls import Tls
 
 _CHECK_S = 30.0
 _CHANGE_S = 300.0
+# The reasons of its identity and role stations.
+_DENIED = ("UNAUTHENTICATED", "ROLE_MISSING")
 _SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 # A peer that has gone without a word is noticed, not waited for.
 _OPTIONS = (
@@ -37,20 +49,38 @@ Reply = TypeVar("Reply", bound=Message)
 class GrpcPeers:
     """See backends.contract.Peers."""
 
-    def __init__(self, networks: Sequence[Network]) -> None:
+    def __init__(
+        self, networks: Sequence[Network], *, tls: Tls | None = None, roles: RoleBindings
+    ) -> None:
+        """`networks`: of those that are spoken to without TLS. `roles`: who peers may be."""
         self._networks = tuple(networks)
+        self._tls = tls
+        self._roles = roles
 
     @contextmanager
     def at(self, uri: str) -> Iterator[Peer]:
         """See Peers; a channel for as long as the block lasts."""
         address = Address.parse(uri)
         if address.secure:
-            raise PeerRefusedError(
-                "this daemon has no certificates to speak TLS with", peer_reason="TLS_UNAVAILABLE"
-            )
+            with self._by_tls(address) as peer:
+                yield peer
+            return
         target = f"unix:{address.socket_path}" if address.socket_path else self._target(address)
         with grpc.insecure_channel(target, options=_OPTIONS) as channel:
             yield GrpcPeer(uri, channel)
+
+    @contextmanager
+    def _by_tls(self, address: Address) -> Iterator[Peer]:
+        tls = self._tls
+        if tls is None:
+            raise PeerRefusedError(
+                "this daemon has no certificates to speak TLS with", peer_reason="TLS_UNAVAILABLE"
+            )
+        trusted = partial(require_migrator, address, tls=tls, roles=self._roles)
+        with grpc.secure_channel(
+            address.target, tls.channel_credentials(), options=_OPTIONS
+        ) as channel:
+            yield GrpcPeer(str(address), channel, before=trusted)
 
     def _target(self, address: Address) -> str:
         """The very address that was looked at: a name could resolve to another later."""
@@ -72,8 +102,12 @@ class GrpcPeers:
 class GrpcPeer:
     """See backends.contract.Peer."""
 
-    def __init__(self, uri: str, channel: grpc.Channel) -> None:
+    def __init__(
+        self, uri: str, channel: grpc.Channel, *, before: Callable[[], None] = lambda: None
+    ) -> None:
+        """`before`: what is looked at before each call."""
         self._uri = uri
+        self._before = before
         self._stub = migration_pb2_grpc.MigrationServiceStub(channel)
 
     def check_destination(self, request: pb.CheckDestinationRequest) -> pb.CheckDestinationResponse:
@@ -105,6 +139,7 @@ class GrpcPeer:
         return self._call(self._stub.CleanupDestinationCheck, request, _CHECK_S)
 
     def _call(self, method: Callable[..., Reply], request: Message, timeout_s: float) -> Reply:
+        self._before()
         try:
             return method(request, timeout=timeout_s)
         except grpc.RpcError as error:
@@ -116,6 +151,10 @@ def _told(uri: str, error: Any) -> Exception:
     code, reason = error.code(), _reason(error)
     if code in _SILENT:
         return PeerUnreachableError(f"{uri} does not answer", metadata={"peer_reason": reason})
+    if reason in _DENIED:
+        return PeerDistrustedError(
+            f"{uri} does not let this host in: {error.details()}", metadata={"peer_reason": reason}
+        )
     if code == grpc.StatusCode.UNIMPLEMENTED:
         return PeerMismatchError(
             f"{uri} cannot take part in a migration: {error.details()}",

@@ -32,6 +32,8 @@ from backends.work import Work
 _LOOK_S = 0.05
 _COUNT_S = 0.25
 _ASK_AGAIN_S = 1.0
+# By which a destination says that it does not have the guest.
+_NOT_THERE = ("INSTANCE_NOT_FOUND", "NOT_SWITCHED", "MIGRATION_EXISTS")
 log = structlog.get_logger()
 
 
@@ -153,18 +155,23 @@ class Course:
         while True:
             try:
                 return self._asked(migration)
-            except PeerUnreachableError:
+            except PeerUnreachableError as error:
                 log.warning(
-                    "the destination must say who has the guest", uri=migration.data.destination_uri
+                    "the destination must say who has the guest",
+                    uri=migration.data.destination_uri,
+                    reason=str(error),
                 )
                 self._pause(_ASK_AGAIN_S)
 
     def _asked(self, migration: Migration) -> bool:
+        """Raises PeerUnreachableError where its answer is about anything but the guest."""
         question = completion(migration)
         question.validate_only = True
         try:
             self._peer.complete_destination(question)
-        except PeerRefusedError:
+        except PeerRefusedError as error:
+            if error.peer_reason not in _NOT_THERE:
+                raise PeerUnreachableError(str(error)) from error
             return False
         return True
 

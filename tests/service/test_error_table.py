@@ -56,12 +56,14 @@ CODES = {
     "Interrupted": grpc.StatusCode.ABORTED,
     "MigrationFailedError": grpc.StatusCode.ABORTED,
     "PeerUnreachableError": grpc.StatusCode.UNAVAILABLE,
+    "PeerDistrustedError": grpc.StatusCode.FAILED_PRECONDITION,
     "PeerRefusedError": grpc.StatusCode.FAILED_PRECONDITION,
     "PeerMismatchError": grpc.StatusCode.FAILED_PRECONDITION,
 }
 RETRIED = {
     "BusyError", "UnreachableError", "ShuttingDownError", "StartingError", "LogLostError",
-    "OverloadedError", "TooSlowError", "PeerUnreachableError",
+    "OverloadedError", "TooSlowError", "PeerDistrustedError",
+    "PeerUnreachableError",
 }  # fmt: skip
 
 

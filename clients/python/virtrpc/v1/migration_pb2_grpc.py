@@ -66,6 +66,9 @@ class MigrationServiceStub(object):
     Errors of every RPC that speaks with the other daemon, besides those at
     InstanceService:
     UNAVAILABLE / PEER_UNREACHABLE       the other daemon does not answer
+    FAILED_PRECONDITION / PEER_DISTRUSTED  certificates or roles keep the two
+    apart; `peer_reason` is CERTIFICATE,
+    ROLE_MISSING, UNAUTHENTICATED
     FAILED_PRECONDITION / PEER_REFUSED   it does not accept this one; its
     answer is in `peer_code`,
     `peer_reason`
@@ -221,6 +224,9 @@ class MigrationServiceServicer(object):
     Errors of every RPC that speaks with the other daemon, besides those at
     InstanceService:
     UNAVAILABLE / PEER_UNREACHABLE       the other daemon does not answer
+    FAILED_PRECONDITION / PEER_DISTRUSTED  certificates or roles keep the two
+    apart; `peer_reason` is CERTIFICATE,
+    ROLE_MISSING, UNAUTHENTICATED
     FAILED_PRECONDITION / PEER_REFUSED   it does not accept this one; its
     answer is in `peer_code`,
     `peer_reason`
@@ -669,6 +675,9 @@ class MigrationService(object):
     Errors of every RPC that speaks with the other daemon, besides those at
     InstanceService:
     UNAVAILABLE / PEER_UNREACHABLE       the other daemon does not answer
+    FAILED_PRECONDITION / PEER_DISTRUSTED  certificates or roles keep the two
+    apart; `peer_reason` is CERTIFICATE,
+    ROLE_MISSING, UNAUTHENTICATED
     FAILED_PRECONDITION / PEER_REFUSED   it does not accept this one; its
     answer is in `peer_code`,
     `peer_reason`

@@ -58,6 +58,9 @@ class MigrationServiceStub:
     Errors of every RPC that speaks with the other daemon, besides those at
     InstanceService:
       UNAVAILABLE / PEER_UNREACHABLE       the other daemon does not answer
+      FAILED_PRECONDITION / PEER_DISTRUSTED  certificates or roles keep the two
+                                           apart; `peer_reason` is CERTIFICATE,
+                                           ROLE_MISSING, UNAUTHENTICATED
       FAILED_PRECONDITION / PEER_REFUSED   it does not accept this one; its
                                            answer is in `peer_code`,
                                            `peer_reason`
@@ -395,6 +398,9 @@ class MigrationServiceAsyncStub:
     Errors of every RPC that speaks with the other daemon, besides those at
     InstanceService:
       UNAVAILABLE / PEER_UNREACHABLE       the other daemon does not answer
+      FAILED_PRECONDITION / PEER_DISTRUSTED  certificates or roles keep the two
+                                           apart; `peer_reason` is CERTIFICATE,
+                                           ROLE_MISSING, UNAUTHENTICATED
       FAILED_PRECONDITION / PEER_REFUSED   it does not accept this one; its
                                            answer is in `peer_code`,
                                            `peer_reason`
@@ -731,6 +737,9 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
     Errors of every RPC that speaks with the other daemon, besides those at
     InstanceService:
       UNAVAILABLE / PEER_UNREACHABLE       the other daemon does not answer
+      FAILED_PRECONDITION / PEER_DISTRUSTED  certificates or roles keep the two
+                                           apart; `peer_reason` is CERTIFICATE,
+                                           ROLE_MISSING, UNAUTHENTICATED
       FAILED_PRECONDITION / PEER_REFUSED   it does not accept this one; its
                                            answer is in `peer_code`,
                                            `peer_reason`
