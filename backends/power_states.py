@@ -24,6 +24,8 @@ def power_blockers(instance: Instance, *allowed: "PowerState.ValueType") -> list
 
 def bootable_blockers(instance: Instance) -> list[ContractError]:
     """That an instance may be powered on."""
+    if instance.pending_migration_id:
+        return [pending(instance.pending_migration_id)]
     if instance.bootable:
         return []
     return [WrongStateError("the instance may not be powered on", reason="NOT_BOOTABLE")]
@@ -40,3 +42,12 @@ def hidden_blockers(instance: Instance) -> list[ContractError]:
         return []
     why = "the instance is soft-deleted: restore it first"
     return [WrongStateError(why, reason="SOFT_DELETED")]
+
+
+def pending(migration_id: str) -> ContractError:
+    """That an instance has a migration that waits for confirmation."""
+    return WrongStateError(
+        f"migration {migration_id} waits for ConfirmMigration or RevertMigration",
+        reason="MIGRATION_PENDING",
+        metadata={"migration_id": migration_id},
+    )

@@ -10,6 +10,7 @@ from typing import IO
 _MAGIC = b"QFI\xfb"
 # Magic, version, backing offset and size, cluster bits, size, encryption, L1 entries and offset.
 _HEADER = struct.Struct(">4sIQIIQIIQ")
+_BACKING = slice(8, 20)  # offset and size of the backing file's name
 _INCOMPATIBLE_OFFSET = 72
 _CORRUPT = 1 << 1
 _EXTERNAL_DATA_FILE = 1 << 2
@@ -71,6 +72,13 @@ def read_header(file: IO[bytes]) -> Qcow2Header | None:
         l1_entries=l1_entries,
         l1_offset=l1_offset,
     )
+
+
+def head_without_base(file: IO[bytes]) -> bytes:
+    """The first bytes of a qcow2 file as they are in one that is based on no other."""
+    file.seek(0)
+    head = file.read(_BACKING.stop)
+    return head[: _BACKING.start] + bytes(len(head) - _BACKING.start)
 
 
 def empty_disk(virtual_size_bytes: int) -> bytes:

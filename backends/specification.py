@@ -96,6 +96,12 @@ class SpecImages:
                 self.blockers.append(error)
         self._check_root_size(spec)
 
+    @property
+    def beside_root(self) -> list[ContractError]:
+        """Blockers for an instance whose root disk is there already."""
+        root = ("spec.image.image_id", "spec.flavor.root_disk_gib")
+        return [error for error in self.blockers if error.field not in root]
+
     def mark_used(self) -> None:
         """Notes that an instance is made from them now."""
         for image in (self.root, self.kernel, self.ramdisk):

@@ -4,6 +4,7 @@ from backends.contract import Lifecycle
 from service.bindings import Bindings
 from service.core import Core
 from service.operations.execution import Method
+from service.own.arrivals import DiskArrivals
 from service.own.console_access import AccessVerbs
 from service.own.diagnostics import DiagnosticsVerbs
 from service.own.events import EventVerbs
@@ -96,4 +97,5 @@ def _own_verbs(core: Core) -> list[object]:
         ),
         *core.consoles.verbs(),
         MigrationVerbs(core.backend.migrations, closing=core.closing),
+        DiskArrivals(core.backend.receptions, pools=core.pools, closing=core.closing),
     ]

@@ -36,6 +36,7 @@ _CHECK_S = 30.0
 _CHANGE_S = 300.0
 # The reasons of its identity and role stations.
 _DENIED = ("UNAUTHENTICATED", "ROLE_MISSING")
+_LOOK_S = 0.25
 _SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 # A peer that has gone without a word is noticed, not waited for.
 _OPTIONS = (
@@ -137,6 +138,23 @@ class GrpcPeer:
     ) -> pb.CleanupDestinationCheckResponse:
         """See Peer."""
         return self._call(self._stub.CleanupDestinationCheck, request, _CHECK_S)
+
+    def receive_disk(
+        self, requests: Iterator[pb.ReceiveDiskRequest], checkpoint: Callable[[], None]
+    ) -> pb.ReceiveDiskResponse:
+        """See Peer. gRPC asks for the next message when the last one is on its way."""
+        self._before()
+        call = self._stub.ReceiveDisk.future(requests)
+        try:
+            while True:
+                try:
+                    return call.result(timeout=_LOOK_S)
+                except grpc.FutureTimeoutError:
+                    checkpoint()
+        except grpc.RpcError as error:
+            raise _told(self._uri, error) from error
+        finally:
+            call.cancel()
 
     def _call(self, method: Callable[..., Reply], request: Message, timeout_s: float) -> Reply:
         self._before()

@@ -30,6 +30,7 @@ from backends.contract.host import Adoption, HostPower
 from backends.contract.images import Images
 from backends.contract.interfaces import Firewall, Interfaces
 from backends.contract.migration import (
+    ColdMigration,
     CpuCompatibility,
     LiveMigration,
     MigrationDestination,
@@ -46,6 +47,7 @@ from backends.contract.volumes import VolumeFacts, Volumes, VolumeSnapshots
 __all__ = [
     "Adoption",
     "Backend",
+    "ColdMigration",
     "ConsolePlace",
     "Consoles",
     "CpuCompatibility",

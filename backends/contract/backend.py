@@ -15,6 +15,7 @@ from backends.console_log import ConsoleLog
 from backends.contract.consoles import Consoles
 from backends.images import ImageStore, ImageUsers
 from backends.migration.book import MigrationBook
+from backends.migration.receiving import Receptions
 from backends.work import Undo
 
 UndoActions = Mapping[str, Callable[[str], object]]
@@ -122,6 +123,8 @@ class Backend(ABC):
     """Ways to the consoles of running machines, which the daemon's own verbs carry bytes over."""
     migrations: MigrationBook
     """What this host knows of migrations, which the daemon's own verbs watch."""
+    receptions: Receptions
+    """Where disks of cold migrations arrive, which a stream of the daemon's own brings."""
 
     @abstractmethod
     def open(self, observer: Observer) -> HypervisorFacts:

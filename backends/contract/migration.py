@@ -1,10 +1,12 @@
 """Migration: the groups of verbs, and how a backend reaches the daemon of another host."""
 
 from abc import abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from virtrpc.v1 import migration_pb2 as pb
+from virtrpc.v1.instance_pb2 import Instance
 
 from backends.contract.backend import Facet
 from backends.work import Work
@@ -38,6 +40,14 @@ class Peer(Protocol):
         self, request: pb.CleanupDestinationCheckRequest
     ) -> pb.CleanupDestinationCheckResponse:
         """See MigrationService.CleanupDestinationCheck."""
+
+    def receive_disk(
+        self, requests: Iterator[pb.ReceiveDiskRequest], checkpoint: Callable[[], None]
+    ) -> pb.ReceiveDiskResponse:
+        """See MigrationService.ReceiveDisk. `requests` is read on another thread.
+
+        `checkpoint` is called now and then, and ends the call by raising.
+        """
 
 
 class Peers(Protocol):
@@ -112,6 +122,32 @@ class MigrationDestination(Facet):
         self, request: pb.CompleteDestinationRequest, work: Work
     ) -> pb.CompleteDestinationResponse:
         """See MigrationService.CompleteDestination."""
+
+
+class ColdMigration(Facet):
+    """An instance changes its host, or its flavor, while its guest is off."""
+
+    @abstractmethod
+    def migrate_disk_and_power_off(
+        self, request: pb.MigrateDiskAndPowerOffRequest, work: Work
+    ) -> pb.MigrateDiskAndPowerOffResponse:
+        """See MigrationService.MigrateDiskAndPowerOff."""
+
+    @abstractmethod
+    def finish_migration(self, request: pb.FinishMigrationRequest, work: Work) -> Instance:
+        """See MigrationService.FinishMigration."""
+
+    @abstractmethod
+    def confirm_migration(
+        self, request: pb.ConfirmMigrationRequest, work: Work
+    ) -> pb.ConfirmMigrationResponse:
+        """See MigrationService.ConfirmMigration."""
+
+    @abstractmethod
+    def revert_migration(
+        self, request: pb.RevertMigrationRequest, work: Work
+    ) -> pb.RevertMigrationResponse:
+        """See MigrationService.RevertMigration."""
 
 
 class SharedStorage(Facet):

@@ -39,6 +39,7 @@ class FakeBackend(Backend):
         self.image_users = parts.image_users
         self.consoles = FakeConsoles(parts.host)
         self.migrations = parts.migrations.book
+        self.receptions = parts.migrations.receptions
 
     def open(self, observer: Observer) -> HypervisorFacts:
         """See Backend."""

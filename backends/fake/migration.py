@@ -19,6 +19,7 @@ from backends.console_log import ConsoleLog
 from backends.errors import ContractError, InvalidArgumentError, MigrationFailedError
 from backends.fake.features import FEATURES, free_room
 from backends.fake.host import FakeHost
+from backends.fake.machines import CONFIG_DRIVE
 from backends.images import ImageStore
 from backends.migration import console
 from backends.migration.book import Migration
@@ -161,6 +162,7 @@ class FakeMigrationDriver(MigrationDriver):
 
     def give_up(self, migration: Migration) -> None:
         """See MigrationDriver."""
+        self._host.undefine(migration.instance_id)
         if migration.data.storage == COPY:
             self._host.remove_folder(migration.instance_id)
 
@@ -187,6 +189,9 @@ class FakeMigrationDriver(MigrationDriver):
         if data.console_log_id and ConsoleLog.found_in(folder) is None:
             log = ConsoleLog.of(folder, log_id=data.console_log_id)
             console.expect(log.path, data.console_offset)
+        if data.kind == pb.MIGRATION_KIND_COLD and data.storage == COPY:
+            for disk in data.disks:
+                disk.destination_source = "" if disk.volume_id else str(disk_file(folder, disk))
         arrivals = self._host.folder / _ARRIVALS
         data.migration_uri = f"unix:{arrivals / data.migration_id}.guest"
         data.hypervisor_uri = "fake://destination/system"
@@ -199,6 +204,8 @@ class FakeMigrationDriver(MigrationDriver):
 
     def has_arrived(self, migration: Migration) -> bool:
         """See MigrationDriver."""
+        if migration.cold:
+            return self._host.find(migration.instance_id) is not None
         return self._here(migration).exists()
 
     def adopt(self, migration: Migration) -> Instance:
@@ -231,6 +238,13 @@ class FakeMigrationDriver(MigrationDriver):
             _, _, seconds = instance.labels.get(_PASS_LABEL, "").partition("delay:")
             if stopped.wait(float(seconds or _PASS_S)):
                 raise MigrationFailedError("the transfer was stopped")
+
+
+def disk_file(folder: Path, disk: pb.MigrationDisk) -> Path:
+    """Where the bytes of a disk are, which of most disks are only made to be sent."""
+    if disk.role == "config":
+        return folder / CONFIG_DRIVE
+    return folder / f"{disk.device_name}.disk"
 
 
 def _arrival(migration_uri: str) -> Path:

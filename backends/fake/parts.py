@@ -1,5 +1,6 @@
 """What the facets of the fake backend share."""
 
+from backends.fake.cold_migration import FakeColdDriver
 from backends.fake.faults import parse_rules
 from backends.fake.features import lacking
 from backends.fake.host import FakeHost
@@ -41,6 +42,7 @@ class Parts:
         )
         self.migrations = HostMigrations(
             FakeMigrationDriver(self.host, self.image_store, self._connections()),
+            FakeColdDriver(self.host, self.spawning, self.side, self.features),
             peers=options.peers,
             book=MigrationBook(folder / "migrations"),
             folder=self.host.folder,

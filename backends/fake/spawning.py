@@ -59,7 +59,7 @@ class FakeSpawning:
             work.ready(told([*blockers, *taken]))
             self._make_files(plan, work)
             images.mark_used()
-            self._make_instance(plan, work)
+            self.make_instance(plan, work)
         work.commit()
         self._side.book.give_up(instance_id)
         return self._host.get(instance_id)
@@ -84,7 +84,8 @@ class FakeSpawning:
         if drive is not None:
             drive.write(path)
 
-    def _make_instance(self, plan: InstancePlan, work: Work) -> None:
+    def make_instance(self, plan: InstancePlan, work: Work, *, power_on: bool = True) -> None:
+        """Makes an instance whose files are there, and starts it if it is to run."""
         instance_id, interfaces = plan.instance_id, plan.spec.interfaces
         work.phase("network", percent=50)
         if interfaces:
@@ -93,6 +94,8 @@ class FakeSpawning:
         work.phase("define", percent=60, message=instance_name(instance_id, plan.spec))
         work.step("define", Undo("undefine", {"instance_id": instance_id}))
         self._host.define(plan)
+        if not power_on:
+            return
         work.phase("start", percent=80)
         work.step("start", Undo("stop", {"instance_id": instance_id}))
         self._host.start(instance_id)

@@ -33,6 +33,7 @@ from backends.libvirt.parts import Parts
 from backends.libvirt.probe import probe
 from backends.libvirt.resources import HostResources
 from backends.loading import BackendOptions
+from backends.power_states import pending
 from backends.work import Undo
 
 
@@ -63,6 +64,7 @@ class LibvirtBackend(Backend):
         self.image_users = parts.image_users
         self.consoles = LibvirtConsoles(parts.domains, parts.probed)
         self.migrations = parts.migrations.book
+        self.receptions = parts.migrations.receptions
 
     def open(self, observer: Observer) -> HypervisorFacts:
         """See Backend."""
@@ -149,6 +151,8 @@ class LibvirtBackend(Backend):
     def _put_filters(self, domain: libvirt.virDomain) -> None:
         """Before a machine starts: its rules may have been taken away while it was off."""
         instance = self._domains.read(domain)
+        if instance.pending_migration_id:
+            raise pending(instance.pending_migration_id)
         if instance.managed and not self._parts.why_no_filter:
             self._parts.side.put(instance.instance_id, instance.spec.interfaces)
 

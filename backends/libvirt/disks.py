@@ -50,12 +50,43 @@ def copy_disk(disk: Path, base: StoredImage | None, target: Path, *, to: str, ti
         )  # fmt: skip
 
 
+def grow_disk(disk: Path, size_bytes: int) -> None:
+    """Grows a qcow2 disk that no guest has; raises NoRoomError or HypervisorError.
+
+    What its header says of other files is not followed.
+    """
+    node = {**_node("qcow2", disk), "backing": None}
+    with _given(disk):
+        qemu_img.run("resize", "-q", "--", f"json:{json.dumps(node)}", str(size_bytes))
+
+
+def set_base(disk: Path, image: StoredImage) -> None:
+    """Makes a qcow2 disk that was inspected, and names no other file, an overlay of an image."""
+    with _given(disk):
+        qemu_img.run(
+            "rebase", "-q", "-u", "-f", "qcow2", "-F", _FORMATS[image.format],
+            "-b", str(image.path), "--", str(disk),
+        )  # fmt: skip
+
+
 def take_back(disk: Path) -> None:
     """Makes a disk the daemon's alone again, if it was lent; nothing where there is none."""
     account = qemu_img.Account.unprivileged()
     if account is not None and disk.exists() and disk.stat().st_gid == account.gid:
         disk.chmod(0o600)
         os.chown(disk, -1, os.getegid(), follow_symlinks=False)
+
+
+@contextmanager
+def _given(disk: Path) -> Iterator[None]:
+    """Inside, qemu-img, which runs without privileges, may write a disk of the daemon's."""
+    account = qemu_img.Account.unprivileged()
+    if account is not None:
+        os.chown(disk, account.uid, account.gid, follow_symlinks=False)
+    try:
+        yield
+    finally:
+        qemu_img.take_output(disk)
 
 
 @contextmanager

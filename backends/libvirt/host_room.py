@@ -61,7 +61,7 @@ class HostRoomBook:
         with self._lock:
             room = HostRoom(
                 cells=self._probed.cells,
-                pinned=self._pinned() if plan.cpus.pinned else frozenset(),
+                pinned=self._pinned(plan.instance_id) if plan.cpus.pinned else frozenset(),
                 dedicated=self._probed.dedicated_cpus,
                 free_pages=self._free_pages() if plan.cpus.page_size else {},
             )
@@ -69,12 +69,13 @@ class HostRoomBook:
             self._claims[plan.instance_id] = placement.own_cpus
         return placement
 
-    def _pinned(self) -> frozenset[int]:
-        """Host CPUs that domains, or spawns under way, have to themselves."""
+    def _pinned(self, instance_id: str) -> frozenset[int]:
+        """Host CPUs that other domains, or spawns under way, have to themselves."""
         taken = set[int]().union(*self._claims.values())
         try:
             for domain in self._domains.connection.handles.own.listAllDomains():
-                taken |= _own_cpus(domain)
+                if domain.UUIDString() != instance_id:
+                    taken |= _own_cpus(domain)
         except libvirt.libvirtError as error:
             raise self._domains.failed(error) from error
         return frozenset(taken)

@@ -124,6 +124,7 @@ def add_own(instance: Instance, own: metadata.InstanceMetadata) -> None:
     if own.created_at.seconds:
         instance.created_at.CopyFrom(own.created_at)
     instance.bootable = own.bootable
+    instance.pending_migration_id = own.pending_migration
     if own.reclaim_at is not None:
         instance.reclaim_at.CopyFrom(own.reclaim_at)
     if own.rescue is not None:

@@ -21,10 +21,10 @@ _DEFINITION = "domain.xml"
 class Memento:
     """The memento of the instance whose folder this is."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "before") -> None:
         self._folder = folder
-        self._path = folder / "before"
-        self._fresh = folder / "before.new"
+        self._path = folder / name
+        self._fresh = folder / f"{name}.new"
 
     def take(self, definition: str) -> None:
         """Remembers the files that there are, and this definition; raises NoRoomError."""
@@ -53,6 +53,11 @@ class Memento:
         for name, path in remembered.items():
             _put(path, self._folder / name)
         return (self._path / _DEFINITION).read_text(encoding="utf-8")
+
+    def definition(self) -> str | None:
+        """The definition alone; None where there is no memento."""
+        path = self._path / _DEFINITION
+        return path.read_text(encoding="utf-8") if path.exists() else None
 
     def forget(self) -> None:
         """What was is gone for good; nothing where there is no memento."""

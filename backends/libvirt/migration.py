@@ -43,6 +43,7 @@ from backends.migration.checks import COPY, cpu_blockers, name_blockers
 from backends.migration.connections import Connections
 from backends.migration.driver import Counters, MigrationDriver, Transfer
 from backends.plan import InstancePlan
+from backends.plan.disks import PlannedDisk
 from backends.specification import SpecImages
 
 _ARRIVING = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
@@ -194,6 +195,8 @@ class LibvirtMigrationDriver(MigrationDriver):
         """See MigrationDriver."""
         plan, images = InstancePlan(instance_id, spec), SpecImages(spec, self.images)
         absent = [] if lacks_nothing(data) else [*images.blockers]
+        if data.kind == pb.MIGRATION_KIND_COLD:
+            absent = images.beside_root  # a disk comes whole where its image is not here
         room = self._rooms.room()
         return [
             *absent,
@@ -221,11 +224,14 @@ class LibvirtMigrationDriver(MigrationDriver):
         folder = self._folders.make(data.instance_id)
         plan = {disk.device_name: disk for disk in InstancePlan(data.instance_id, spec).disks}
         images = SpecImages(spec, self.images)
+        cold = data.kind == pb.MIGRATION_KIND_COLD
         for disk in data.disks:
             if disk.device_name in plan and not disk.volume_id:
                 path = disk_path(folder, plan[disk.device_name])
+                if cold and not _stays(disk, plan[disk.device_name]):
+                    continue
                 disk.destination_source = str(path)
-                if copies:
+                if copies and not cold:
                     self._make_disk(disk, path, images, whole=transfers.lacks_base(data))
         self._add_files(data, folder, images)
         data.hypervisor_uri, data.migration_uri = self._hypervisor_uri, self._migration_uri
@@ -355,6 +361,12 @@ class LibvirtMigrationDriver(MigrationDriver):
 def lacks_nothing(data: pb.MigrationData) -> bool:
     """Whether all disks come as they are, whatever they were made from."""
     return not data.source.boot_image_ids and not any(d.base_image_id for d in data.disks)
+
+
+def _stays(disk: pb.MigrationDisk, planned: PlannedDisk) -> bool:
+    """Whether what is on a disk is wanted; a swap disk of another size is made anew."""
+    same_size = disk.virtual_size_bytes == planned.size_bytes
+    return disk.role == planned.role and (disk.role != "swap" or same_size)
 
 
 def _make_sparse(path: Path, size_bytes: int) -> None:

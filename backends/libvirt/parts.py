@@ -9,6 +9,7 @@ from backends.images import ImageStore, ImageUsers
 from backends.interfaces.book import InterfaceBook
 from backends.interfaces.devices import HostDevices
 from backends.interfaces.side import InterfaceSide
+from backends.libvirt.cold_migration import LibvirtColdDriver
 from backends.libvirt.domains import Domains
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.guest import LibvirtGuestAgent
@@ -74,8 +75,17 @@ class Parts:
             migration_uri=self.options.migration_uri,
             connections=self._connections(),
         )
+        cold = LibvirtColdDriver(
+            self.domains,
+            self.folders,
+            self.image_store,
+            self.probed,
+            spawning=self.spawning,
+            side=self.side,
+        )
         return HostMigrations(
             driver,
+            cold,
             peers=self.options.peers,
             book=MigrationBook(self.options.state_dir / "migrations"),
             folder=self.folders.folder,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import libvirt
-from google.protobuf.duration_pb2 import Duration
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Power
+from backends.durations import seconds
 from backends.libvirt.definition import power_on
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.lifecycle import force_off
@@ -63,10 +63,15 @@ class LibvirtPower(Power):
         elif instance.power_state not in _OFF:
             work.step("stop")
             # A paused guest cannot react.
-            timeout_s = _seconds(request, "timeout", _DEFAULT_TIMEOUT_S)
+            timeout_s = seconds(request, "timeout", _DEFAULT_TIMEOUT_S)
             may_react = instance.power_state == _RUNNING and timeout_s > 0
-            retry_s = _seconds(request, "retry_interval", _DEFAULT_RETRY_S) or _DEFAULT_RETRY_S
-            forced = not (may_react and self._shut_down(domain, timeout_s, retry_s, work))
+            retry_s = seconds(request, "retry_interval", _DEFAULT_RETRY_S) or _DEFAULT_RETRY_S
+            forced = not (
+                may_react
+                and shut_down(
+                    self._domains, domain, timeout_s=timeout_s, retry_s=retry_s, work=work
+                )
+            )
             if forced:
                 force_off(self._domains, request.instance_id)
         self._domains.want(domain, PowerState.POWER_STATE_SHUTDOWN)
@@ -80,7 +85,7 @@ class LibvirtPower(Power):
         work.ready(start_blockers(instance))
         work.step("reboot")
         soft = request.type == pb.REBOOT_TYPE_SOFT and instance.power_state == _RUNNING
-        timeout_s = _seconds(request, "timeout", _DEFAULT_TIMEOUT_S)
+        timeout_s = seconds(request, "timeout", _DEFAULT_TIMEOUT_S)
         forced = soft and not self._guest_reboots(domain, timeout_s, work)
         if forced or not soft:
             force_off(self._domains, request.instance_id)
@@ -93,7 +98,7 @@ class LibvirtPower(Power):
         self, request: pb.PollRebootingInstancesRequest, work: Work
     ) -> pb.PollRebootingInstancesResponse:
         """See Power. Their own reboot then goes on with a reset."""
-        timeout_s = _seconds(request, "timeout", _DEFAULT_POLL_S)
+        timeout_s = seconds(request, "timeout", _DEFAULT_POLL_S)
         now = time.monotonic()
         with self._rebooting_lock:
             stuck = [i for i, since in self._rebooting.items() if now - since >= timeout_s]
@@ -146,26 +151,13 @@ class LibvirtPower(Power):
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, domain.UUIDString()) from error
 
-    def _shut_down(
-        self, domain: libvirt.virDomain, timeout_s: float, retry_s: float, work: Work
-    ) -> bool:
-        """Asks the guest, again and again, to switch off; False when it does not in time."""
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            self._ask(domain.shutdown, domain)
-            ask_again = min(end, time.monotonic() + retry_s)
-            while time.monotonic() < ask_again:
-                if not is_active(domain):
-                    return True
-                work.wait(_LOOK_S)
-        return not is_active(domain)
-
     def _guest_reboots(self, domain: libvirt.virDomain, timeout_s: float, work: Work) -> bool:
         """Asks the guest to restart; False when it does not in time, or a poll lost patience."""
         instance_id = domain.UUIDString()
         rebooted = self._domains.reboot_of(instance_id)
         with self._rebooting_of(instance_id):
-            self._ask(lambda: domain.reboot(libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN), domain)
+            button = libvirt.VIR_DOMAIN_REBOOT_ACPI_POWER_BTN
+            ask(self._domains, domain, lambda: domain.reboot(button))
             end = time.monotonic() + timeout_s
             while time.monotonic() < end and not rebooted.is_set():
                 if instance_id in self._impatient or not is_active(domain):
@@ -188,17 +180,26 @@ class LibvirtPower(Power):
         """A restart begins from the disks, not from memory that was saved."""
         self._call(domain, lambda: domain.hasManagedSaveImage() and domain.managedSaveRemove())
 
-    def _ask(self, call: Callable[[], object], domain: libvirt.virDomain) -> None:
-        """A request to the guest; that it has gone off meanwhile is no error."""
-        try:
-            call()
-        except libvirt.libvirtError as error:
-            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
-                raise self._domains.failed(error, domain.UUIDString()) from error
+
+def ask(domains: Domains, domain: libvirt.virDomain, call: Callable[[], object]) -> None:
+    """A request to the guest; that it has gone off meanwhile is no error."""
+    try:
+        call()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+            raise domains.failed(error, domain.UUIDString()) from error
 
 
-def _seconds(request: object, field: str, default: float) -> float:
-    if not request.HasField(field):  # type: ignore[attr-defined]
-        return default
-    duration: Duration = getattr(request, field)
-    return duration.ToNanoseconds() / 1e9
+def shut_down(
+    domains: Domains, domain: libvirt.virDomain, *, timeout_s: float, retry_s: float, work: Work
+) -> bool:
+    """Asks the guest, again and again, to switch off; False when it does not in time."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        ask(domains, domain, domain.shutdown)
+        ask_again = min(end, time.monotonic() + retry_s)
+        while time.monotonic() < ask_again:
+            if not is_active(domain):
+                return True
+            work.wait(_LOOK_S)
+    return not is_active(domain)

@@ -34,6 +34,11 @@ _MIGRATIONS = (
     *("live_migrate_instance", "abort_live_migration", "force_complete_live_migration"),
     *("check_source", "complete_source", "check_destination", "cleanup_destination_check"),
     *("prepare_destination", "rollback_destination", "complete_destination", "watch_migration"),
+    "receive_disk",
+)
+_COLD = (
+    *("migrate_disk_and_power_off", "finish_migration"),
+    *("confirm_migration", "revert_migration"),
 )
 _VHOST_USER_FOLDERS = (Path("/etc/qemu/vhost-user"), Path("/usr/share/qemu/vhost-user"))
 _EPHEMERAL_FILESYSTEMS = ("ext2", "ext3", "ext4", "vfat", "xfs")
@@ -219,7 +224,7 @@ def _missing(path: str, virt_type: str) -> dict[str, str]:
     """Verbs that this driver of libvirt cannot carry out, and why."""
     if virt_type == "test":
         why = _NO_GUESTS
-        return dict.fromkeys((*_MIGRATIONS, "compare_cpu"), why)
+        return dict.fromkeys((*_MIGRATIONS, *_COLD, "compare_cpu"), why)
     if path == "/embed":
         return dict.fromkeys(_MIGRATIONS, "the embedded driver migrates no guests: use libvirtd")
     return {}

@@ -4,6 +4,7 @@ image → disks → network → define → start
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import libvirt
 from virtrpc.v1.instance_pb2 import Instance
@@ -20,13 +21,20 @@ from backends.libvirt.host_limits import host_limits
 from backends.libvirt.host_room import HostRoomBook
 from backends.libvirt.memento import Memento
 from backends.libvirt.networks import network_errors
-from backends.libvirt.own_disks import kept_files, make_disks, remove_files
+from backends.libvirt.own_disks import (
+    fit_disks,
+    kept_files,
+    make_disks,
+    own_files,
+    remove_files,
+)
 from backends.libvirt.placement import Placement
 from backends.libvirt.probe import Probed
 from backends.libvirt.volume_places import VolumePlaces, volume_texts
 from backends.libvirt.volume_secrets import VolumeSecrets, secrets_of
 from backends.libvirt.xml.metadata import InstanceMetadata
 from backends.plan import InstancePlan
+from backends.plan.room import Room
 from backends.redaction import redacted
 from backends.specification import (
     SpecImages,
@@ -36,6 +44,23 @@ from backends.specification import (
 )
 from backends.volumes.spawning import spawn_errors
 from backends.work import Undo, Work
+
+
+def _nothing() -> None:
+    """Nobody is told."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settling:
+    """How an instance comes to be whose disks are there, made elsewhere."""
+
+    own: InstanceMetadata
+    machine_type: str = ""
+    power_on: bool = True
+    begun: Callable[[], None] = _nothing
+    """Called when something is about to change."""
+    done: Callable[[], None] = _nothing
+    """Called just before the point of no return."""
 
 
 class Spawning:
@@ -81,7 +106,30 @@ class Spawning:
         ):
             work.ready(told([*self._blockers(plan, images), *lacking, *taken]))
             place = self._make_files(plan, images, placement, work, keep_ephemeral=keep_ephemeral)
-            return self._make_domain(plan, place, work)
+            own = InstanceMetadata(
+                spec=redacted(plan.spec),
+                metadata=dict(plan.spec.metadata),
+                wanted=PowerState.POWER_STATE_RUNNING,
+            )
+            own.created_at.GetCurrentTime()
+            return self._make_domain(plan, place, work, Settling(own=own))
+
+    def settle(self, plan: InstancePlan, work: Work, settling: Settling) -> Instance:
+        """Makes an instance of disks that are in its folder, after the checks; disks may grow."""
+        images, folder = SpecImages(plan.spec, self._images), self._folders.of(plan.instance_id)
+        room = self._rooms.room()
+        there = sum(path.stat().st_blocks * 512 for path in own_files(folder))
+        room = Room(memory_mib=room.memory_mib, disk_bytes=room.disk_bytes + there)
+        with (
+            self._rooms.placed(plan) as (placement, lacking),
+            self._side.claimed(plan.instance_id, plan.spec.interfaces) as taken,
+        ):
+            work.ready([*images.beside_root, *self._plan_blockers(plan, room), *lacking, *taken])
+            work.phase("disks", percent=10)
+            settling.begun()
+            fit_disks(plan, images, folder, checkpoint=work.checkpoint)
+            place = replace(self.place(plan, images, placement), machine_type=settling.machine_type)
+            return self._make_domain(plan, place, work, settling)
 
     def place(self, plan: InstancePlan, images: SpecImages, placement: Placement) -> Place:
         """What of the host goes into the domain of a plan."""
@@ -90,7 +138,7 @@ class Spawning:
         return Place(
             virt_type=self._probed.virt_type,
             emulator=self._probed.emulator,
-            root_disk=folder / "root.qcow2" if images.root is not None else None,
+            root_disk=folder / "root.qcow2" if plan.spec.image.image_id else None,
             kernel=images.kernel,
             ramdisk=images.ramdisk,
             console_log=log.path,
@@ -115,10 +163,16 @@ class Spawning:
     def _blockers(self, plan: InstancePlan, images: SpecImages) -> list[ContractError]:
         return [
             *images.blockers,
+            *self._plan_blockers(plan, self._rooms.room()),
+        ]
+
+    def _plan_blockers(self, plan: InstancePlan, room: Room) -> list[ContractError]:
+        """All but that its images are here."""
+        return [
             *boot_source_blockers(plan.spec),
             *unsupported(plan.spec),
             *host_limits(plan, self._probed),
-            *plan.blockers(self._probed.features, self._rooms.room()),
+            *plan.blockers(self._probed.features, room),
             *self._network_blockers(plan),
             *self._volume_errors(plan),
         ]
@@ -167,14 +221,10 @@ class Spawning:
         make_disks(plan, images, folder, checkpoint=work.checkpoint, keep=keep)
         return self.place(plan, images, placement)
 
-    def _make_domain(self, plan: InstancePlan, place: Place, work: Work) -> Instance:
+    def _make_domain(
+        self, plan: InstancePlan, place: Place, work: Work, settling: Settling
+    ) -> Instance:
         instance_id = plan.instance_id
-        own = InstanceMetadata(
-            spec=redacted(plan.spec),
-            metadata=dict(plan.spec.metadata),
-            wanted=PowerState.POWER_STATE_RUNNING,
-        )
-        own.created_at.GetCurrentTime()
         place.console_log.touch(mode=0o600)
         work.phase("network", percent=30)
         if plan.spec.interfaces:
@@ -184,12 +234,14 @@ class Spawning:
         try:
             work.phase("define", percent=40)
             work.step("define", Undo("undefine", {"instance_id": instance_id}))
-            domain = self._define(plan, domain_xml(instance_id, own, place))
-            work.phase("start", percent=50)
-            work.step("start", Undo("force_off", {"instance_id": instance_id}))
-            self._domains.start(domain)
+            domain = self._define(plan, domain_xml(instance_id, settling.own, place))
+            if settling.power_on:
+                work.phase("start", percent=50)
+                work.step("start", Undo("force_off", {"instance_id": instance_id}))
+                self._domains.start(domain)
         except libvirt.libvirtError as error:
             raise self._domains.failed(error) from error
+        settling.done()
         work.commit()
         self._side.book.give_up(instance_id)
         Memento(place.folder).forget()

@@ -5,6 +5,11 @@
     destination  PREPARING ─▶ COMPLETING ─▶ SUCCEEDED
                      ╰─▶ CANCELLED
 
+Cold, both sides stand still in between, until the source is told how it is to end:
+
+    source       … COPYING_DISKS ─▶ AWAITING_CONFIRMATION ─▶ SUCCEEDED | CANCELLED: reverted
+    destination  PREPARING ⇄ COMPLETING ─▶ AWAITING_CONFIRMATION ─▶ SUCCEEDED
+
 The journal knows what an operation has begun; the book knows what a migration has come
 to, also between the calls of a controller that orchestrates by itself.
 """
@@ -21,15 +26,19 @@ from typing import Any
 
 from google.protobuf import json_format
 from virtrpc.v1.migration_pb2 import (
+    MIGRATION_KIND_COLD,
+    MIGRATION_PHASE_AWAITING_CONFIRMATION,
     MIGRATION_PHASE_CANCELLED,
     MIGRATION_PHASE_FAILED,
     MIGRATION_PHASE_POST_COPY,
     MIGRATION_PHASE_SUCCEEDED,
     LiveMigrationResult,
+    MigrateDiskAndPowerOffResponse,
     MigrationData,
     MigrationPhase,
     MigrationProgress,
 )
+from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import Error
 
 SOURCE, DESTINATION = "source", "destination"
@@ -51,6 +60,14 @@ class Migration:
     """Why its transfer is to be stopped: "request" or "timeout"; empty: it is not."""
     forced: bool = False
     post_copy_allowed: bool = False
+    cold_result: MigrateDiskAndPowerOffResponse = field(
+        default_factory=MigrateDiskAndPowerOffResponse
+    )
+    """What a cold one has come to, at the source; it has `data` when it was released."""
+    spec: InstanceSpec = field(default_factory=InstanceSpec)
+    """What the destination was told that the instance is; without secrets."""
+    finished: bool = False
+    """FinishMigration has made the instance here."""
     began_ns: int = field(default_factory=time.monotonic_ns)
     ended: threading.Event = field(default_factory=threading.Event)
     """Nothing more will be done for it here."""
@@ -69,6 +86,21 @@ class Migration:
     def phase(self) -> "MigrationPhase.ValueType":
         """What is done now."""
         return self.progress.phase
+
+    @property
+    def cold(self) -> bool:
+        """The guest is off meanwhile."""
+        return self.data.kind == MIGRATION_KIND_COLD
+
+    @property
+    def pending(self) -> bool:
+        """It is neither confirmed nor reverted."""
+        return self.phase == MIGRATION_PHASE_AWAITING_CONFIRMATION
+
+    @property
+    def in_place(self) -> bool:
+        """The instance stays on this host."""
+        return self.role == SOURCE and not self.data.destination_uri
 
     @property
     def post_copy(self) -> bool:
@@ -112,11 +144,20 @@ class MigrationBook:
             return None
         return last
 
+    def pending_of(self, instance_id: str) -> Migration | None:
+        """The migration of an instance that waits for confirmation."""
+        with self._lock:
+            waiting = [m for m in self._migrations.values() if m.pending]
+        return next((m for m in waiting if m.instance_id == instance_id.lower()), None)
+
     def destroyed(self, instance_id: str) -> None:
-        """An instance is no more: it is expected here no longer."""
+        """An instance is no more: it is expected here no longer, nor kept."""
         expected = self.open_of(instance_id, DESTINATION)
         if expected is not None:
             self.end(expected, MIGRATION_PHASE_CANCELLED)
+        kept = self.pending_of(instance_id)
+        if kept is not None:
+            self.end(kept, MIGRATION_PHASE_SUCCEEDED)
 
     def begin(
         self,
@@ -142,6 +183,12 @@ class MigrationBook:
         """Its phase changes; that is on disk when this returns."""
         with self.change(migration) as progress:
             progress.phase = phase
+
+    def await_confirmation(self, migration: Migration) -> None:
+        """Nothing more is done for it until it is confirmed or reverted."""
+        with self.change(migration) as progress:
+            progress.phase, progress.done = MIGRATION_PHASE_AWAITING_CONFIRMATION, True
+            progress.ClearField("operation_id")
 
     def end(
         self,
@@ -200,6 +247,9 @@ def _written(migration: Migration) -> dict[str, Any]:
         "progress": json_format.MessageToDict(migration.progress),
         "result": None if result is None else json_format.MessageToDict(result),
         "forced": migration.forced,
+        "cold_result": json_format.MessageToDict(migration.cold_result),
+        "spec": json_format.MessageToDict(migration.spec),
+        "finished": migration.finished,
     }
 
 
@@ -213,6 +263,10 @@ def _read(document: dict[str, Any]) -> Migration:
         migration.result = json_format.ParseDict(
             document["result"], LiveMigrationResult(), ignore_unknown_fields=True
         )
+    for name in ("cold_result", "spec"):
+        told = document.get(name) or {}
+        json_format.ParseDict(told, getattr(migration, name), ignore_unknown_fields=True)
+    migration.finished = bool(document.get("finished"))
     if migration.phase in _ENDED:
         migration.ended.set()
     return migration

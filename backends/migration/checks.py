@@ -7,7 +7,7 @@ from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import Blocker, PowerState
 
 from backends.errors import ContractError, InvalidArgumentError, NoRoomError, WrongStateError
-from backends.power_states import power_blockers
+from backends.power_states import NOT_SUSPENDED, power_blockers
 
 SHARED, COPY = pb.MIGRATION_STORAGE_SHARED, pb.MIGRATION_STORAGE_COPY
 Storage = pb.MigrationStorage
@@ -21,13 +21,22 @@ def state_blockers(instance: Instance) -> list[ContractError]:
     return power_blockers(instance, *_MOVABLE)
 
 
+def off_blockers(instance: Instance) -> list[ContractError]:
+    """That an instance can be moved, or made larger, while it is off."""
+    return power_blockers(instance, *NOT_SUSPENDED)
+
+
 def storage_of(options: pb.LiveMigrationOptions, *, shared: bool) -> "Storage.ValueType":
     """How an instance's own files come to the destination."""
     return options.storage or (SHARED if shared else COPY)
 
 
 def storage_blockers(
-    options: pb.LiveMigrationOptions, disks: Iterable[pb.MigrationDisk], *, shared: bool
+    options: pb.LiveMigrationOptions,
+    disks: Iterable[pb.MigrationDisk],
+    *,
+    shared: bool,
+    kind: "pb.MigrationKind.ValueType" = pb.MIGRATION_KIND_LIVE,
 ) -> Iterator[ContractError]:
     """That the disks can go as is asked."""
     if options.storage == SHARED and not shared:
@@ -36,7 +45,9 @@ def storage_blockers(
     if options.storage == COPY and shared:
         why = "both hosts see the same directory of instances: a copy would be made onto itself"
         yield WrongStateError(why, reason="STORAGE_SHARED", field="options.storage")
-    if storage_of(options, shared=shared) == COPY and any(d.role == "config" for d in disks):
+    runs = kind == pb.MIGRATION_KIND_LIVE
+    copied = storage_of(options, shared=shared) == COPY
+    if runs and copied and any(d.role == "config" for d in disks):
         why = "a config drive is not copied while its guest runs: use storage that both hosts see"
         yield WrongStateError(why, reason="CONFIG_DRIVE_NOT_COPIED")
 
@@ -52,6 +63,11 @@ def bound_blockers(instance: Instance) -> Iterator[ContractError]:
     for share in instance.shares:
         why = f"share {share.share_id} cannot be taken along: unmount it"
         yield WrongStateError(why, reason="SHARE_NOT_MIGRATED")
+    yield from rescue_blockers(instance)
+
+
+def rescue_blockers(instance: Instance) -> Iterator[ContractError]:
+    """That an instance runs its own system."""
     if instance.rescue_image_id:
         yield WrongStateError("the instance is in rescue: UnrescueInstance first")
 
@@ -146,4 +162,9 @@ def as_messages(errors: Iterable[ContractError]) -> list[Blocker]:
 
 def as_errors(blockers: Iterable[Blocker], *, of: str) -> list[ContractError]:
     """What another host has answered, as blockers of an operation here."""
-    return [WrongStateError(f"{of}: {b.message}", reason=b.reason, field=b.field) for b in blockers]
+    return [
+        (NoRoomError if b.reason == NoRoomError.reason else WrongStateError)(
+            f"{of}: {b.message}", reason=b.reason, field=b.field
+        )
+        for b in blockers
+    ]

@@ -38,12 +38,12 @@ class Connections:
         self._initiator = initiator
 
     def source_errors(
-        self, source: pb.MigrationSource, instance_id: str
+        self, source: pb.MigrationSource, instance_id: str, *, live: bool
     ) -> Iterator[ContractError]:
         """What keeps an instance from being connected here as it is at its source."""
         with self._claimed(instance_id, source.interfaces, "source.interfaces") as errors:
             yield from errors
-        yield from self._volumes.source_errors(source, instance_id)
+        yield from self._volumes.source_errors(source, instance_id, live=live)
 
     @contextmanager
     def claimed(

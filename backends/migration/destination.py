@@ -14,6 +14,7 @@ from backends.migration import checks, console
 from backends.migration.book import DESTINATION, Migration, MigrationBook, Phase
 from backends.migration.driver import MigrationDriver
 from backends.migration.storage import StorageMark
+from backends.redaction import redacted
 from backends.work import Undo, Work
 
 
@@ -39,7 +40,9 @@ class Destination(MigrationDestination):
             *checks.memory_blockers(source, check),
             *self._driver.taken(source, request.instance_id),
             *self._missing_images(source),
-            *self._driver.connections.source_errors(source, request.instance_id),
+            *self._driver.connections.source_errors(
+                source, request.instance_id, live=request.kind != pb.MIGRATION_KIND_COLD
+            ),
         ]
         return pb.CheckDestinationResponse(blockers=checks.as_messages(blockers), check=check)
 
@@ -58,7 +61,8 @@ class Destination(MigrationDestination):
         """See MigrationDestination."""
         work = self._driver.work(work, "prepare_destination", request.instance_id)
         known = self._known(request.instance_id, request.migration_id)
-        if known is not None and known.data.prepared:
+        rolled_back = known is not None and known.phase == Phase.MIGRATION_PHASE_CANCELLED
+        if known is not None and known.data.prepared and not rolled_back:
             work.ready()
             return pb.PrepareDestinationResponse(data=known.data)
         data = pb.MigrationData()
@@ -75,7 +79,7 @@ class Destination(MigrationDestination):
             work.step("prepare", undo)
             self._forget_given_up(request)
             connections.announce(data, groups)
-            migration = Migration(DESTINATION, data)
+            migration = Migration(DESTINATION, data, spec=redacted(request.spec))
             self._book.begin(migration, Phase.MIGRATION_PHASE_PREPARING)
             connections.connect(data, request.spec, groups)
             self._driver.prepare(data, request.spec)
@@ -90,7 +94,8 @@ class Destination(MigrationDestination):
         work = self._driver.work(work, "rollback_destination", request.instance_id)
         migration = self._known(request.instance_id, request.migration_id)
         if migration is None or migration.phase == Phase.MIGRATION_PHASE_CANCELLED:
-            work.ready()
+            ids = {"instance_id": request.instance_id, "migration_id": request.migration_id}
+            work.ready(self._switched(migration or _unknown(**ids)))
             return pb.RollbackDestinationResponse(already_gone=True)
         work.ready(self._switched(migration))
         work.step("unprepare")
@@ -105,7 +110,7 @@ class Destination(MigrationDestination):
         migration = self._known(request.instance_id, request.migration_id)
         if migration is None and self._driver.find(request.instance_id) is None:
             raise InstanceNotFoundError(request.instance_id)
-        if migration is None or not self._driver.has_arrived(migration):
+        if migration is None or not self._has_arrived(migration):
             raise WrongStateError("the guest is not here", reason="NOT_SWITCHED")
         work.ready()
         if not migration.ended.is_set():
@@ -135,6 +140,11 @@ class Destination(MigrationDestination):
         if self._driver.find(migration.instance_id) is None:
             self._driver.connections.take_back(migration.data)
         self._book.end(migration, Phase.MIGRATION_PHASE_CANCELLED)
+
+    def _has_arrived(self, migration: Migration) -> bool:
+        """Cold, it has not before FinishMigration has ended well."""
+        made = migration.finished or not migration.cold
+        return made and self._driver.has_arrived(migration)
 
     def _take_console(self, migration: Migration, request: pb.CompleteDestinationRequest) -> None:
         log = self._driver.console(migration.instance_id)
@@ -187,3 +197,10 @@ class Destination(MigrationDestination):
             for image_id in source.boot_image_ids
             if not self._driver.images.exists(image_id)
         ]
+
+
+def _unknown(*, instance_id: str, migration_id: str) -> Migration:
+    """A migration that the book does not know: of what came by it the hypervisor does."""
+    return Migration(
+        DESTINATION, pb.MigrationData(instance_id=instance_id, migration_id=migration_id.lower())
+    )

@@ -27,7 +27,7 @@ from backends.migration.endings import (
     roll_back_destination,
 )
 from backends.migration.progress import result_of
-from backends.migration.source_checks import SourceChecks
+from backends.migration.source_checks import SourceChecks, is_same_host
 from backends.migration.volumes import as_they_are, secret_needed
 from backends.work import Undo, Work
 
@@ -112,7 +112,7 @@ class LiveRun:
     ) -> tuple[list[ContractError], pb.MigrationData]:
         data = pb.MigrationData()
         data.CopyFrom(self._request.data)
-        blockers = checks.state_blockers(instance)
+        blockers = [*self._checks.pending(instance), *checks.state_blockers(instance)]
         if self._orchestrated or blockers:
             return blockers, data
         source = self._driver.source(instance)
@@ -138,7 +138,7 @@ class LiveRun:
             options=self._request.options,
         )
         blockers, data = self._checks.check(question, instance, source)
-        if blockers and blockers[0].reason == "SAME_HOST":
+        if is_same_host(blockers):
             return blockers, data
         theirs = checks.as_errors(answer.blockers, of="destination")
         return [*theirs, *blockers, *keyless], data

@@ -1,31 +1,62 @@
 """Can an instance leave this host, and how do its files come to the other?"""
 
+from collections.abc import Sequence
+
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
 
 from backends.errors import ContractError
 from backends.migration import checks
+from backends.migration.book import MigrationBook
 from backends.migration.driver import MigrationDriver
 from backends.migration.storage import StorageMark
+from backends.power_states import pending
 
 
 class SourceChecks:
     """Can an instance leave, and how?"""
 
-    def __init__(self, driver: MigrationDriver, mark: StorageMark) -> None:
+    def __init__(self, driver: MigrationDriver, mark: StorageMark, book: MigrationBook) -> None:
         self._driver = driver
         self._mark = mark
+        self._book = book
 
     def check(
         self, request: pb.CheckSourceRequest, instance: Instance, source: pb.MigrationSource
     ) -> tuple[list[ContractError], pb.MigrationData]:
-        """Everything in the way, and the data for the destination."""
+        """Everything in the way of a live migration, and the data for the destination."""
+        blockers, data = self._check(request, source, pb.MIGRATION_KIND_LIVE)
+        if is_same_host(blockers):
+            return blockers, data
+        running = checks.state_blockers(instance)
+        bound = checks.bound_blockers(instance)
+        able = checks.option_blockers(request.options, request.check)
+        return [*running, *bound, *blockers, *able], data
+
+    def check_cold(
+        self, request: pb.CheckSourceRequest, source: pb.MigrationSource
+    ) -> tuple[list[ContractError], pb.MigrationData]:
+        """What of storage and hosts is in the way of a cold one, and the data."""
+        return self._check(request, source, pb.MIGRATION_KIND_COLD)
+
+    def pending(self, instance: Instance) -> list[ContractError]:
+        """That an earlier migration is neither confirmed nor reverted."""
+        known = self._book.pending_of(instance.instance_id)
+        waits = known.migration_id if known is not None else instance.pending_migration_id
+        return [pending(waits)] if waits else []
+
+    def _check(
+        self,
+        request: pb.CheckSourceRequest,
+        source: pb.MigrationSource,
+        kind: "pb.MigrationKind.ValueType",
+    ) -> tuple[list[ContractError], pb.MigrationData]:
         check, options = request.check, request.options
         shared = self._mark.sees(check.storage_mark)
         data = pb.MigrationData(
             migration_id=request.migration_id,
             instance_id=request.instance_id,
-            kind=pb.MIGRATION_KIND_LIVE,
+            kind=kind,
             source=source,
             destination=check,
             destination_uri=request.destination_uri,
@@ -41,10 +72,12 @@ class SourceChecks:
         if check.storage_mark and check.storage_mark == self._mark.name:
             return [checks.same_host()], data
         blockers = [
-            *checks.state_blockers(instance),
-            *checks.bound_blockers(instance),
-            *checks.storage_blockers(options, data.disks, shared=shared),
+            *checks.storage_blockers(options, data.disks, shared=shared, kind=kind),
             *checks.room_blockers(data.disks, check, over_commit=options.disk_over_commit),
-            *checks.option_blockers(options, check),
         ]
         return blockers, data
+
+
+def is_same_host(blockers: Sequence[ContractError]) -> bool:
+    """Whether what is in the way is that source and destination are one."""
+    return bool(blockers) and blockers[0].reason == "SAME_HOST"

@@ -20,6 +20,8 @@ from backends.errors import (
 )
 from backends.migration import checks
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
+from backends.migration.cold import ColdMigrations
+from backends.migration.cold_driver import ColdDriver
 from backends.migration.destination import Destination
 from backends.migration.driver import MigrationDriver
 from backends.migration.endings import (
@@ -29,6 +31,7 @@ from backends.migration.endings import (
     force,
     roll_back_destination,
 )
+from backends.migration.receiving import Receptions, remove_partial
 from backends.migration.source import LiveRun
 from backends.migration.source_checks import SourceChecks
 from backends.migration.storage import StorageChecks, StorageMark, remove_old_marks
@@ -54,14 +57,23 @@ class HostMigrations:
     """A host's facets of migration, with what they share."""
 
     def __init__(
-        self, driver: MigrationDriver, *, peers: Peers, book: MigrationBook, folder: Path
+        self,
+        driver: MigrationDriver,
+        cold: ColdDriver,
+        *,
+        peers: Peers,
+        book: MigrationBook,
+        folder: Path,
     ) -> None:
         self.book = book
         self._mark = StorageMark(folder, book.folder / "mark")
         self._folder = folder
+        cold_verbs = ColdMigrations(driver, cold, peers=peers, book=book, mark=self._mark)
+        self.receptions = Receptions(book, cold)
         self.facets: tuple[Facet, ...] = (
             LiveMigrations(driver, peers=peers, book=book, mark=self._mark),
             Destination(driver, book, self._mark),
+            cold_verbs,
             StorageChecks(folder),
             CpuChecks(driver),
         )
@@ -71,6 +83,7 @@ class HostMigrations:
         self.book.load()
         self._mark.place()
         remove_old_marks(self._folder, now_s=time.time())
+        remove_partial(self._folder)
 
     def close(self) -> None:
         """Takes away what is only there while the daemon runs."""
@@ -97,7 +110,7 @@ class LiveMigrations(LiveMigration):
         self._driver = driver
         self._peers = peers
         self._book = book
-        self._checks = SourceChecks(driver, mark)
+        self._checks = SourceChecks(driver, mark, book)
         self.undo = {"roll_back_destination": self._roll_back}
 
     def live_migrate_instance(
@@ -208,7 +221,7 @@ class LiveMigrations(LiveMigration):
         known = self._book.find(migration_id)
         if known is None or known.role != SOURCE:
             return None
-        same = known.instance_id == request.instance_id.lower()
+        same = known.instance_id == request.instance_id.lower() and not known.cold
         if not same or known.data.destination_uri != request.destination_uri:
             raise AlreadyExistsError(
                 f"migration {migration_id} is another one", reason="MIGRATION_EXISTS"
@@ -218,7 +231,8 @@ class LiveMigrations(LiveMigration):
     def _asked_for(self, instance_id: str, migration_id: str) -> Migration:
         """The migration that is meant; raises WrongStateError where there is none."""
         migration = self._book.last_of(instance_id)
-        if migration is None or migration.role != SOURCE or _came_to_nothing(migration):
+        mine = migration is not None and migration.role == SOURCE and not migration.cold
+        if migration is None or not mine or _came_to_nothing(migration):
             if self._driver.find(instance_id) is None:
                 raise InstanceNotFoundError(instance_id)
             raise _no_migration()

@@ -56,7 +56,7 @@ class ArrivingVolumes:
         self._is_held = is_held
 
     def source_errors(
-        self, source: pb.MigrationSource, instance_id: str
+        self, source: pb.MigrationSource, instance_id: str, *, live: bool
     ) -> Iterator[ContractError]:
         """What keeps the volumes of a source from being connected as they are there."""
         for index, disk in enumerate(source.disks):
@@ -66,7 +66,7 @@ class ArrivingVolumes:
                 why = f"{disk.destination_source} is something else on each host"
                 yield _not_shared(why, field)
             elif volume is not None:
-                yield from self._errors(disk, volume, instance_id, field, live=True)
+                yield from self._errors(disk, volume, instance_id, field, live=live)
 
     def errors(self, data: pb.MigrationData, spec: InstanceSpec) -> Iterator[ContractError]:
         """What keeps them from being connected as a specification, or else the source, says."""

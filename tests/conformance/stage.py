@@ -59,6 +59,7 @@ class Stage:
         whole = (*before, case) if case is not None else before
         if SPAWN in before[:1] and not any(step.verb == DESTROY.verb for step in whole):
             caller = self._shared
+            caller.turn += 1
             if any(hasattr(GuestAgent, VERBS[step.verb].attribute) for step in whole):
                 agent_answers(self._connection, caller.instance_id)
             caller.prepare(Case("", before[1:]))

@@ -27,6 +27,8 @@ class Caller:
         self.backend = backend
         self.instance_id = instance_id
         self._sources = sources
+        self.turn = 0
+        """Of several cases that are tried on the instance."""
 
     def prepare(self, case: Case) -> None:
         """Brings the host to where the case begins."""
@@ -101,7 +103,11 @@ class Caller:
             answer.cancel()
 
     def _request(self, verb: Verb, fields: Fields) -> Message:
-        texts = {"key": self.instance_id, "sources": self._sources}
+        texts: dict[str, object] = {
+            "key": self.instance_id,
+            "sources": self._sources,
+            "turn": self.turn,
+        }
         if "{operation}" in str(fields):
             texts["operation"] = self._newest_operation()
         request = verb.request_class(**_filled(fields, **texts))

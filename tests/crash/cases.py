@@ -7,6 +7,7 @@ instance that does not exist, in a wrong state, and where the backend lacks it.
 A verb that is new needs a line in CASES, if it changes something, else in READS.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +26,9 @@ EMPTY = "empty"  # a disk that nothing boots from: such a machine costs no time
 class Case:
     """One verb.
 
-    Texts in `fields` may say {key}, unique to a run and the id of its instance, {sources}, a
-    folder, and {operation}, the id of the newest operation of the instance.
+    Texts in `fields` may say {key}, unique to a run and the id of its instance, {turn}, which
+    counts the cases that are tried on one instance, {sources}, a folder, and {operation}, the id
+    of the newest operation of the instance.
     """
 
     verb: str
@@ -43,6 +45,8 @@ class Case:
     """With which reason it is refused there."""
     unknown: str = "INSTANCE_NOT_FOUND"
     """What is said of an instance that does not exist; empty: that is a success."""
+    unknown_is_state: bool = False
+    """It is said as FAILED_PRECONDITION: the call is about something else that is missing."""
     forbidden: str = ""
     """With which reason a daemon refuses it whose configuration says nothing of it."""
     after: Sequence["Case"] = ()
@@ -108,7 +112,7 @@ ADD = Case(
 )
 UNDO_ADDITION = {**AGGREGATE, "operation": host_pb2.AGGREGATE_OPERATION_ADD}
 # No file of the book has the instance's id in its name.
-MIGRATION = {"migration_id": "{key:.24}000000000000"}
+MIGRATION = {"migration_id": "{key:.24}{turn:012x}"}
 NOWHERE = {"destination_uri": "unix:/nonexistent/virtrpc.sock"}
 MIGRATION_DATA = {
     **MIGRATION,
@@ -130,6 +134,68 @@ ARRIVAL = Case(
     wrong=(),
     unknown="",
 )
+LARGER = {"flavor": {"vcpus": 2, "memory_mib": 96, "swap_mib": 2}}
+# On one host: so there is nobody to be asked.
+COLD_DATA = {
+    **MIGRATION_DATA,
+    "kind": migration_pb2.MIGRATION_KIND_COLD,
+    "storage": migration_pb2.MIGRATION_STORAGE_UNSPECIFIED,
+    "released": True,
+}
+RESIZE = Case(
+    "MigrateDiskAndPowerOff",
+    [SPAWN],
+    {**MIGRATION, **LARGER, "timeout": {"seconds": 0}},
+    wrong=[SPAWN, SUSPEND],
+)
+FINISH = Case(
+    "FinishMigration",
+    [SPAWN, RESIZE],
+    {**MIGRATION, "data": COLD_DATA, "power_on": True},
+    wrong=[SPAWN],
+    refusal="NOT_PREPARED",
+    unknown="NOT_PREPARED",
+    unknown_is_state=True,
+)
+CONFIRM = Case(
+    "ConfirmMigration",
+    [SPAWN, RESIZE, FINISH],
+    MIGRATION,
+    wrong=[SPAWN, RESIZE],
+    refusal="NOT_FINISHED",
+    unknown="MIGRATION_NOT_FOUND",
+)
+REVERT = Case(
+    "RevertMigration",
+    [SPAWN, RESIZE, FINISH],
+    {**MIGRATION, "power_on": True},
+    wrong=[SPAWN, RESIZE, FINISH, CONFIRM],
+    refusal="CONFIRMED",
+    unknown="MIGRATION_NOT_FOUND",
+)
+DISK = {
+    "device_name": "vda",
+    "role": "swap",
+    "format": spec_pb2.DISK_FORMAT_RAW,
+    "storage": migration_pb2.MIGRATION_STORAGE_COPY,
+    "virtual_size_bytes": 1 << 20,
+}
+COLD_ARRIVAL = Case(
+    "PrepareDestination",
+    fields={
+        **ARRIVAL.fields,
+        "data": {
+            **MIGRATION_DATA,
+            "kind": migration_pb2.MIGRATION_KIND_COLD,
+            "source": {"host_name": "elsewhere", "disks": [DISK]},
+            "disks": [DISK],
+        },
+        "spec": {**ARRIVAL.fields["spec"], "flavor": LARGER["flavor"] | {"swap_mib": 1}},
+    },
+    name="preparation of a cold migration",
+)
+OPEN_DISK = {**MIGRATION, "instance_id": "{key}", "disk": DISK, "file_bytes": 1 << 20}
+ZEROS_SHA256 = hashlib.sha256(bytes(1 << 20)).hexdigest()
 MARK = {"mark": {"file_name": ".virtrpc-shared-0", "content": "0123456789abcdef"}}
 NIC = {"port_id": "{key}", "user": {}}
 ATTACH = Case(
@@ -274,6 +340,10 @@ CASES = (
     ARRIVAL,
     Case("RollbackDestination", [ARRIVAL], MIGRATION, wrong=(), unknown=""),
     Case("CleanupDestinationCheck", fields=MIGRATION, wrong=(), unknown=""),
+    RESIZE,
+    FINISH,
+    CONFIRM,
+    REVERT,
     Case("CheckSharedStorageLocal", wrong=(), unknown=""),
     Case("CleanupSharedStorageCheck", fields=MARK, wrong=(), unknown=""),
 )
@@ -289,6 +359,12 @@ READS = (
         {**MIGRATION, **NOWHERE, "check": {"host_name": "elsewhere"}},
     ),
     Case("CheckSharedStorageRemote", [SPAWN], MARK, unknown=""),
+    Case(
+        "ReceiveDisk",
+        [COLD_ARRIVAL],
+        {"open": OPEN_DISK},
+        more=[{"finish": {"sha256": ZEROS_SHA256}}],
+    ),
     Case("WatchMigration", [ARRIVAL], unknown="MIGRATION_NOT_FOUND"),
     Case("GetInstance", [SPAWN], {"fresh": True}),
     Case("ListInstances"),

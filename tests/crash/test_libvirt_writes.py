@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.cases import DESTROY, REBUILD, RESCUE, SNAPSHOT, SPAWN, UNRESCUE
+from tests.crash.cases import (
+    CONFIRM,
+    DESTROY,
+    FINISH,
+    REBUILD,
+    RESCUE,
+    RESIZE,
+    REVERT,
+    SNAPSHOT,
+    SPAWN,
+    UNRESCUE,
+)
 from tests.crash.dying_daemon import BEFORE
 from tests.crash.lives import Call, Lives, places
 from tests.crash.verdict import end_machines, hold_through
@@ -14,7 +25,7 @@ from tests.daemon import DaemonProcess
 pytestmark = pytest.mark.libvirt
 CASES = (SPAWN, DESTROY)
 # Verbs that remake a guest; the fake dies around every write of theirs.
-REMAKING = (RESCUE, UNRESCUE, SNAPSHOT, REBUILD)
+REMAKING = (RESCUE, UNRESCUE, SNAPSHOT, REBUILD, RESIZE, FINISH, CONFIRM, REVERT)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +44,7 @@ def test_death_around_every_write_leaves_a_guest_or_nothing(lives: Lives) -> Non
     hold_through(lives, calls, writes)
 
 
-def test_death_in_the_midst_of_remaking_a_guest_leaves_it_running(lives: Lives) -> None:
+def test_death_in_the_midst_of_remaking_a_guest_leaves_it_as_it_should_be(lives: Lives) -> None:
     """All at once: in the last step of each verb, when the host is changed already."""
     writes = lives.count(REMAKING)
     calls = [

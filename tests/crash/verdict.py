@@ -7,6 +7,7 @@ import grpc
 import psutil
 from virtrpc.v1 import event_pb2, instance_pb2, operation_pb2, types_pb2
 from virtrpc.v1.event_pb2 import Event, EventCursor
+from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.operation_pb2 import Operation
 
 from tests.crash.caller import TIMEOUT_S, VERBS, Caller
@@ -19,6 +20,10 @@ SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
 FAILED = operation_pb2.OPERATION_STATE_FAILED
 RUNNING = types_pb2.POWER_STATE_RUNNING
 _MAKE_IMAGES = ("PullImage", "SnapshotInstance")
+_OF_RESIZES = (
+    *("MigrateDiskAndPowerOff", "FinishMigration"),
+    *("ConfirmMigration", "RevertMigration"),
+)
 _RUNNING_WHATEVER_HAPPENS = (
     "RescueInstance",
     "UnrescueInstance",
@@ -95,7 +100,8 @@ def _is_recovered_as_declared(death: Death, operation: Operation) -> None:
     """What cannot be repeated was rolled back; the rest was finished, as far as it can be."""
     repeats = VERBS[death.call.case.verb].resumes or death.committed
     # The fake has forgotten its instances.
-    expected = {"", "INSTANCE_NOT_FOUND"} if repeats else {"DAEMON_RESTARTED"}
+    forgotten = {"INSTANCE_NOT_FOUND", death.call.case.unknown}
+    expected = {"", *forgotten} if repeats else {"DAEMON_RESTARTED"}
     if death.call.case.alone:
         expected.add(death.call.case.alone)
     if death.ended:
@@ -135,6 +141,8 @@ def _matches_the_hypervisor(
         assert residue(daemon, caller.instance_id) == []
     elif verb == "DestroyInstance" and operation.state == SUCCEEDED:
         assert instance is None
+    elif instance is not None and verb in _OF_RESIZES:
+        _is_resized_or_not(daemon, instance, operation)
     elif instance is not None and verb in _RUNNING_WHATEVER_HAPPENS:
         rescued = verb == "RescueInstance" and operation.state == SUCCEEDED
         assert (instance.power_state, instance.rescued) == (RUNNING, rescued)
@@ -142,6 +150,25 @@ def _matches_the_hypervisor(
             path.name for path in (daemon.state_dir / "instances" / caller.instance_id).glob("*")
         }
         assert ("rescue.qcow2" in kept, "before" in kept) == (rescued, False)
+
+
+def _is_resized_or_not(daemon: DaemonProcess, instance: Instance, operation: Operation) -> None:
+    """What is kept, and barred, and of which size, is what the end of the verb says."""
+    done = operation.state == SUCCEEDED
+    barred = (operation.verb == "MigrateDiskAndPowerOff") == done
+    if operation.verb in ("ConfirmMigration", "RevertMigration"):
+        barred = False
+    assert bool(instance.pending_migration_id) == barred
+    assert (instance.power_state == RUNNING) == (not barred)
+    large = operation.verb == "ConfirmMigration" or (operation.verb == "FinishMigration" and done)
+    assert instance.vcpus == (2 if large else 1)
+    if daemon.backend != "fake":
+        folder = daemon.state_dir / "instances" / instance.instance_id
+        held = (operation.verb == "MigrateDiskAndPowerOff" and done) or (
+            operation.verb == "FinishMigration"
+        )
+        assert (folder / "kept").exists() == held
+        assert not list(folder.glob("*.copy"))
 
 
 def _leaves_nothing(daemon: DaemonProcess, caller: Caller) -> None:

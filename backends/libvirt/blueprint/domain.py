@@ -37,6 +37,8 @@ class Place:
     """By attachment."""
     initiator: str = ""
     """Name of the host's QEMU for iSCSI targets."""
+    machine_type: str = ""
+    """What the guest has been running on; empty: the specification's, or the newest."""
 
     @property
     def folder(self) -> Path:
@@ -80,7 +82,7 @@ def _bare_domain(plan: InstancePlan, place: Place) -> Domain:
         current_memory_unit="KiB",
         current_memory=kib,
         arch="x86_64" if real else None,
-        machine=plan.machine.machine_type or ("q35" if real else None),
+        machine=place.machine_type or plan.machine.machine_type or ("q35" if real else None),
         os_type="hvm",
         kernel=str(kernel.path) if kernel else None,
         initrd=str(ramdisk.path) if ramdisk else None,

@@ -12,12 +12,13 @@ from backends.libvirt.xml.domain import Domain
 from backends.libvirt.xml.placement import FirmwareFeature
 from backends.plan.machine import Machine
 
-_UEFI = (spec_pb2.FIRMWARE_TYPE_UEFI, spec_pb2.FIRMWARE_TYPE_UEFI_SECURE_BOOT)
+UEFI = (spec_pb2.FIRMWARE_TYPE_UEFI, spec_pb2.FIRMWARE_TYPE_UEFI_SECURE_BOOT)
+"""Firmware that keeps variables in a file of the instance's own."""
 
 
 def add_firmware(domain: Domain, machine: Machine, *, nvram: Path) -> None:
     """Puts the firmware into a domain; BIOS is what it has without."""
-    if machine.firmware not in _UEFI:
+    if machine.firmware not in UEFI:
         return
     secure = machine.firmware == spec_pb2.FIRMWARE_TYPE_UEFI_SECURE_BOOT
     domain.firmware = "efi"

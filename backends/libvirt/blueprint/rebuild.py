@@ -15,23 +15,23 @@ _KERNEL = ("kernel", "initrd", "cmdline")
 def rebuild_domain(node: Node, instance_id: str, own: InstanceMetadata, place: Place) -> None:
     """Gives a <domain> the disks, kernel and facts of a specification, `own.spec`."""
     fresh = parse(domain_xml(instance_id, own, place))
-    _replace_children(_child(node, "os"), _child(fresh, "os"), *_KERNEL, gone=("boot",))
-    _replace_disks(_child(node, "devices"), _own_disks(fresh))
+    replace_children(child(node, "os"), child(fresh, "os"), *_KERNEL, gone=("boot",))
+    replace_disks(child(node, "devices"), own_disks(fresh))
     metadata.put_into(node, own)
 
 
-def _replace_disks(devices: Node, wanted: dict[str, Node]) -> None:
+def replace_disks(devices: Node, wanted: dict[str, Node]) -> None:
     """A disk that stays keeps its name and address; only whether it is booted from may change."""
-    present = _own_disks(devices)
+    present = own_disks(devices)
     for alias, disk in present.items():
         if alias in wanted:
-            _replace_children(disk, wanted[alias], "boot")
+            replace_children(disk, wanted[alias], "boot")
         else:
             devices.remove(disk)
     devices.extend(disk for alias, disk in wanted.items() if alias not in present)
 
 
-def _own_disks(node: Node) -> dict[str, Node]:
+def own_disks(node: Node) -> dict[str, Node]:
     """Disks of the instance's own, by alias."""
     found = {}
     for disk in node.iter("disk"):
@@ -42,7 +42,8 @@ def _own_disks(node: Node) -> dict[str, Node]:
     return found
 
 
-def _replace_children(node: Node, source: Node, *tags: str, gone: tuple[str, ...] = ()) -> None:
+def replace_children(node: Node, source: Node, *tags: str, gone: tuple[str, ...] = ()) -> None:
+    """Makes an element's children of these tags those of another element; some only go."""
     for tag in (*tags, *gone):
         for child in node.findall(tag):
             node.remove(child)
@@ -50,6 +51,7 @@ def _replace_children(node: Node, source: Node, *tags: str, gone: tuple[str, ...
         node.extend(source.findall(tag))
 
 
-def _child(node: Node, tag: str) -> Node:
+def child(node: Node, tag: str) -> Node:
+    """An element's child of a tag, made if need be."""
     found = node.find(tag)
     return etree.SubElement(node, tag) if found is None else found

@@ -62,6 +62,8 @@ class InstanceMetadata:
     """Soft-deleted, and to be destroyed at this time."""
     migration_id: str = ""
     """Migration by which it came to this host, a UUID; empty: it was made here."""
+    pending_migration: str = ""
+    """Migration whose kept copy it is, a UUID: it is not to be started; empty: it is none."""
     rebuilt_by: str = ""
     """Operation that made it anew last; empty: none has."""
     rescue: RescueMetadata | None = None
@@ -84,6 +86,8 @@ def to_node(own: InstanceMetadata, *, bare: bool = False) -> Node:
         node.set("reclaim", own.reclaim_at.ToJsonString())
     if own.migration_id:
         node.set("migration", own.migration_id)
+    if own.pending_migration:
+        node.set("pending", own.pending_migration)
     if own.rebuilt_by:
         node.set("rebuilt_by", own.rebuilt_by)
     etree.SubElement(node, f"{namespace}spec").text = _json(redacted(own.spec))
@@ -126,6 +130,7 @@ def find_in(domain: Node) -> InstanceMetadata | None:
         wanted=_power_state(node.get("wanted", "")),
         reclaim_at=_time(node.get("reclaim")),
         migration_id=node.get("migration", ""),
+        pending_migration=node.get("pending", ""),
         rebuilt_by=node.get("rebuilt_by", ""),
         rescue=_rescue(node.find(_tag("rescue"))),
         snapshots=[_snapshot(found.text or "{}") for found in node.findall(_tag("snapshot"))],

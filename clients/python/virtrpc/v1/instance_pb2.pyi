@@ -138,6 +138,7 @@ class Instance(google.protobuf.message.Message):
     VIRT_TYPE_FIELD_NUMBER: builtins.int
     RESCUE_IMAGE_ID_FIELD_NUMBER: builtins.int
     RESCUED_AT_FIELD_NUMBER: builtins.int
+    PENDING_MIGRATION_ID_FIELD_NUMBER: builtins.int
     instance_id: builtins.str
     """The UUID that the caller chose."""
     name: builtins.str
@@ -172,6 +173,11 @@ class Instance(google.protobuf.message.Message):
     """Hypervisor's own name of its platform: "kvm", "qemu", "fake"."""
     rescue_image_id: builtins.str
     """Image that it is in rescue with; empty while it is not."""
+    pending_migration_id: builtins.str
+    """Migration whose kept copy this is, a UUID: it cannot be started, which is
+    FAILED_PRECONDITION / MIGRATION_PENDING, until ConfirmMigration or
+    RevertMigration; empty: it is none.
+    """
     @property
     def cpu_time_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When cpu_time_ns was read."""
@@ -246,9 +252,10 @@ class Instance(google.protobuf.message.Message):
         virt_type: builtins.str = ...,
         rescue_image_id: builtins.str = ...,
         rescued_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        pending_migration_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["cpu_time_at", b"cpu_time_at", "created_at", b"created_at", "effective", b"effective", "persistent", b"persistent", "reclaim_at", b"reclaim_at", "rescued_at", b"rescued_at", "spec", b"spec", "started_at", b"started_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bootable", b"bootable", "cpu_time_at", b"cpu_time_at", "cpu_time_ns", b"cpu_time_ns", "created_at", b"created_at", "effective", b"effective", "instance_id", b"instance_id", "labels", b"labels", "managed", b"managed", "max_memory_kib", b"max_memory_kib", "memory_kib", b"memory_kib", "metadata", b"metadata", "name", b"name", "operation_id", b"operation_id", "persistent", b"persistent", "power_state", b"power_state", "power_state_reason", b"power_state_reason", "reclaim_at", b"reclaim_at", "rescue_image_id", b"rescue_image_id", "rescued", b"rescued", "rescued_at", b"rescued_at", "shares", b"shares", "spec", b"spec", "started_at", b"started_at", "vcpus", b"vcpus", "virt_type", b"virt_type"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["bootable", b"bootable", "cpu_time_at", b"cpu_time_at", "cpu_time_ns", b"cpu_time_ns", "created_at", b"created_at", "effective", b"effective", "instance_id", b"instance_id", "labels", b"labels", "managed", b"managed", "max_memory_kib", b"max_memory_kib", "memory_kib", b"memory_kib", "metadata", b"metadata", "name", b"name", "operation_id", b"operation_id", "pending_migration_id", b"pending_migration_id", "persistent", b"persistent", "power_state", b"power_state", "power_state_reason", b"power_state_reason", "reclaim_at", b"reclaim_at", "rescue_image_id", b"rescue_image_id", "rescued", b"rescued", "rescued_at", b"rescued_at", "shares", b"shares", "spec", b"spec", "started_at", b"started_at", "vcpus", b"vcpus", "virt_type", b"virt_type"]) -> None: ...
 
 global___Instance = Instance
 

@@ -384,6 +384,22 @@ class MigrationSource(google.protobuf.message.Message):
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    @typing.final
+    class MetadataEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
+
     HOST_NAME_FIELD_NUMBER: builtins.int
     DAEMON_VERSION_FIELD_NUMBER: builtins.int
     HYPERVISOR_TYPE_FIELD_NUMBER: builtins.int
@@ -397,6 +413,8 @@ class MigrationSource(google.protobuf.message.Message):
     DISKS_FIELD_NUMBER: builtins.int
     INTERFACES_FIELD_NUMBER: builtins.int
     BOOT_IMAGE_IDS_FIELD_NUMBER: builtins.int
+    CREATED_AT_FIELD_NUMBER: builtins.int
+    METADATA_FIELD_NUMBER: builtins.int
     host_name: builtins.str
     """Name of the source's host."""
     daemon_version: builtins.str
@@ -439,6 +457,14 @@ class MigrationSource(google.protobuf.message.Message):
         store must have them.
         """
 
+    @property
+    def created_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """When the instance was made; COLD only, as live it carries that itself."""
+
+    @property
+    def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
+        """Its metadata as they are now; COLD only."""
+
     def __init__(
         self,
         *,
@@ -455,9 +481,11 @@ class MigrationSource(google.protobuf.message.Message):
         disks: collections.abc.Iterable[global___MigrationDisk] | None = ...,
         interfaces: collections.abc.Iterable[virtrpc.v1.spec_pb2.InterfaceSpec] | None = ...,
         boot_image_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        created_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        metadata: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["flavor", b"flavor", "guest_cpu", b"guest_cpu", "host_cpu", b"host_cpu", "machine", b"machine"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["boot_image_ids", b"boot_image_ids", "daemon_version", b"daemon_version", "disks", b"disks", "flavor", b"flavor", "guest_cpu", b"guest_cpu", "host_cpu", b"host_cpu", "host_name", b"host_name", "hypervisor_type", b"hypervisor_type", "hypervisor_version", b"hypervisor_version", "instance_name", b"instance_name", "interfaces", b"interfaces", "machine", b"machine", "machine_type", b"machine_type"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["created_at", b"created_at", "flavor", b"flavor", "guest_cpu", b"guest_cpu", "host_cpu", b"host_cpu", "machine", b"machine"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["boot_image_ids", b"boot_image_ids", "created_at", b"created_at", "daemon_version", b"daemon_version", "disks", b"disks", "flavor", b"flavor", "guest_cpu", b"guest_cpu", "host_cpu", b"host_cpu", "host_name", b"host_name", "hypervisor_type", b"hypervisor_type", "hypervisor_version", b"hypervisor_version", "instance_name", b"instance_name", "interfaces", b"interfaces", "machine", b"machine", "machine_type", b"machine_type", "metadata", b"metadata"]) -> None: ...
 
 global___MigrationSource = MigrationSource
 
@@ -581,6 +609,7 @@ class MigrationData(google.protobuf.message.Message):
     STORAGE_FIELD_NUMBER: builtins.int
     ISCSI_INITIATOR_FIELD_NUMBER: builtins.int
     SECURITY_GROUP_IDS_FIELD_NUMBER: builtins.int
+    RELEASED_FIELD_NUMBER: builtins.int
     migration_id: builtins.str
     """The migration, a UUID."""
     instance_id: builtins.str
@@ -621,6 +650,10 @@ class MigrationData(google.protobuf.message.Message):
     iscsi_initiator: builtins.str
     """Name by which the destination logs in to iSCSI targets; empty: as the source
     does.
+    """
+    released: builtins.bool
+    """COLD only: the source has let go. The guest is off there and barred, and the
+    destination may start it.
     """
     @property
     def source(self) -> global___MigrationSource:
@@ -671,9 +704,10 @@ class MigrationData(google.protobuf.message.Message):
         storage: global___MigrationStorage.ValueType = ...,
         iscsi_initiator: builtins.str = ...,
         security_group_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        released: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_console_offset", b"_console_offset", "console_offset", b"console_offset", "destination", b"destination", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_console_offset", b"_console_offset", "console_listen_address", b"console_listen_address", "console_log_id", b"console_log_id", "console_offset", b"console_offset", "destination", b"destination", "destination_uri", b"destination_uri", "disk_port", b"disk_port", "disks", b"disks", "files", b"files", "hypervisor_uri", b"hypervisor_uri", "instance_id", b"instance_id", "interfaces", b"interfaces", "iscsi_initiator", b"iscsi_initiator", "kind", b"kind", "migration_id", b"migration_id", "migration_uri", b"migration_uri", "prepared", b"prepared", "resize", b"resize", "security_group_ids", b"security_group_ids", "source", b"source", "storage", b"storage"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_console_offset", b"_console_offset", "console_listen_address", b"console_listen_address", "console_log_id", b"console_log_id", "console_offset", b"console_offset", "destination", b"destination", "destination_uri", b"destination_uri", "disk_port", b"disk_port", "disks", b"disks", "files", b"files", "hypervisor_uri", b"hypervisor_uri", "instance_id", b"instance_id", "interfaces", b"interfaces", "iscsi_initiator", b"iscsi_initiator", "kind", b"kind", "migration_id", b"migration_id", "migration_uri", b"migration_uri", "prepared", b"prepared", "released", b"released", "resize", b"resize", "security_group_ids", b"security_group_ids", "source", b"source", "storage", b"storage"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_console_offset", b"_console_offset"]) -> typing.Literal["console_offset"] | None: ...
 
 global___MigrationData = MigrationData

@@ -450,14 +450,19 @@ class MigrationServiceServicer(object):
         to the destination and disconnects volumes and interfaces. The source's copy
         is kept, and barred from being started, until ConfirmMigration or
         RevertMigration. Without `destination_uri` the instance stays on this host
-        and only gets another flavor. On failure it is as it was, and runs if it
-        did. Phases: "check", "prepare", "stop", "disks", "disconnect". Result:
-        MigrateDiskAndPowerOffResponse.
+        and only gets another flavor; its disks are copied, the old ones kept. On
+        failure it is as it was, and runs if it did. Phases: "check", "prepare",
+        "stop", "disks", "disconnect". Result: MigrateDiskAndPowerOffResponse.
+
+        Where both hosts see its directory nothing is copied, and nothing is kept
+        beside it: the disks are the same ones there, and here after a revert.
 
         Idempotent by `migration_id` and request_id.
 
         INVALID_ARGUMENT / DISK_SHRINK: a disk of the new flavor is smaller.
         FAILED_PRECONDITION / BLOCKED: the blockers of both sides.
+        FAILED_PRECONDITION / WRONG_STATE: its memory is saved, which would be lost:
+        ResumeInstance first; or it is in rescue.
         FAILED_PRECONDITION / MIGRATION_PENDING: an earlier one of the instance is
         neither confirmed nor reverted.
         RESOURCE_EXHAUSTED / NO_ROOM: at the destination.
@@ -475,7 +480,8 @@ class MigrationServiceServicer(object):
 
         Idempotent by `migration_id` and request_id.
 
-        FAILED_PRECONDITION / NOT_PREPARED: nothing of this migration is here.
+        FAILED_PRECONDITION / NOT_PREPARED: nothing of this migration is here, or
+        `data` is not what MigrateDiskAndPowerOff has answered.
         FAILED_PRECONDITION / DISKS_MISSING: not all disks have arrived.
         RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
         """
@@ -485,8 +491,8 @@ class MigrationServiceServicer(object):
 
     def ConfirmMigration(self, request, context):
         """At the source: deletes the copy that MigrateDiskAndPowerOff has kept; never
-        what both hosts share. Asks the destination first. Idempotent: confirmed
-        already is a success.
+        what both hosts share. Asks the destination first, and gives it the last of
+        the console log. Idempotent: confirmed already is a success.
 
         NOT_FOUND / MIGRATION_NOT_FOUND: no such migration here.
         FAILED_PRECONDITION / NOT_FINISHED: the destination does not have the
@@ -500,8 +506,10 @@ class MigrationServiceServicer(object):
     def RevertMigration(self, request, context):
         """At the source: brings back the copy that MigrateDiskAndPowerOff has kept, as
         it was and in its old flavor, and starts it with `power_on`. The destination
-        is asked first: its copy has to be destroyed. Idempotent: reverted already is
-        a success.
+        is asked first: its copy has to be destroyed; disks that have arrived there
+        go. On one host the resized instance is forced off, and gives way. Disks that
+        both hosts share stay as they are by then, grown ones too. Idempotent:
+        reverted already is a success.
 
         NOT_FOUND / MIGRATION_NOT_FOUND: no such migration here.
         FAILED_PRECONDITION / DESTINATION_HAS_INSTANCE: DestroyInstance there first.

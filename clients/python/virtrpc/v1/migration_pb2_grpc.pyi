@@ -287,14 +287,19 @@ class MigrationServiceStub:
     to the destination and disconnects volumes and interfaces. The source's copy
     is kept, and barred from being started, until ConfirmMigration or
     RevertMigration. Without `destination_uri` the instance stays on this host
-    and only gets another flavor. On failure it is as it was, and runs if it
-    did. Phases: "check", "prepare", "stop", "disks", "disconnect". Result:
-    MigrateDiskAndPowerOffResponse.
+    and only gets another flavor; its disks are copied, the old ones kept. On
+    failure it is as it was, and runs if it did. Phases: "check", "prepare",
+    "stop", "disks", "disconnect". Result: MigrateDiskAndPowerOffResponse.
+
+    Where both hosts see its directory nothing is copied, and nothing is kept
+    beside it: the disks are the same ones there, and here after a revert.
 
     Idempotent by `migration_id` and request_id.
 
     INVALID_ARGUMENT / DISK_SHRINK: a disk of the new flavor is smaller.
     FAILED_PRECONDITION / BLOCKED: the blockers of both sides.
+    FAILED_PRECONDITION / WRONG_STATE: its memory is saved, which would be lost:
+    ResumeInstance first; or it is in rescue.
     FAILED_PRECONDITION / MIGRATION_PENDING: an earlier one of the instance is
     neither confirmed nor reverted.
     RESOURCE_EXHAUSTED / NO_ROOM: at the destination.
@@ -312,7 +317,8 @@ class MigrationServiceStub:
 
     Idempotent by `migration_id` and request_id.
 
-    FAILED_PRECONDITION / NOT_PREPARED: nothing of this migration is here.
+    FAILED_PRECONDITION / NOT_PREPARED: nothing of this migration is here, or
+    `data` is not what MigrateDiskAndPowerOff has answered.
     FAILED_PRECONDITION / DISKS_MISSING: not all disks have arrived.
     RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
     """
@@ -322,8 +328,8 @@ class MigrationServiceStub:
         virtrpc.v1.migration_pb2.ConfirmMigrationResponse,
     ]
     """At the source: deletes the copy that MigrateDiskAndPowerOff has kept; never
-    what both hosts share. Asks the destination first. Idempotent: confirmed
-    already is a success.
+    what both hosts share. Asks the destination first, and gives it the last of
+    the console log. Idempotent: confirmed already is a success.
 
     NOT_FOUND / MIGRATION_NOT_FOUND: no such migration here.
     FAILED_PRECONDITION / NOT_FINISHED: the destination does not have the
@@ -337,8 +343,10 @@ class MigrationServiceStub:
     ]
     """At the source: brings back the copy that MigrateDiskAndPowerOff has kept, as
     it was and in its old flavor, and starts it with `power_on`. The destination
-    is asked first: its copy has to be destroyed. Idempotent: reverted already is
-    a success.
+    is asked first: its copy has to be destroyed; disks that have arrived there
+    go. On one host the resized instance is forced off, and gives way. Disks that
+    both hosts share stay as they are by then, grown ones too. Idempotent:
+    reverted already is a success.
 
     NOT_FOUND / MIGRATION_NOT_FOUND: no such migration here.
     FAILED_PRECONDITION / DESTINATION_HAS_INSTANCE: DestroyInstance there first.
@@ -626,14 +634,19 @@ class MigrationServiceAsyncStub:
     to the destination and disconnects volumes and interfaces. The source's copy
     is kept, and barred from being started, until ConfirmMigration or
     RevertMigration. Without `destination_uri` the instance stays on this host
-    and only gets another flavor. On failure it is as it was, and runs if it
-    did. Phases: "check", "prepare", "stop", "disks", "disconnect". Result:
-    MigrateDiskAndPowerOffResponse.
+    and only gets another flavor; its disks are copied, the old ones kept. On
+    failure it is as it was, and runs if it did. Phases: "check", "prepare",
+    "stop", "disks", "disconnect". Result: MigrateDiskAndPowerOffResponse.
+
+    Where both hosts see its directory nothing is copied, and nothing is kept
+    beside it: the disks are the same ones there, and here after a revert.
 
     Idempotent by `migration_id` and request_id.
 
     INVALID_ARGUMENT / DISK_SHRINK: a disk of the new flavor is smaller.
     FAILED_PRECONDITION / BLOCKED: the blockers of both sides.
+    FAILED_PRECONDITION / WRONG_STATE: its memory is saved, which would be lost:
+    ResumeInstance first; or it is in rescue.
     FAILED_PRECONDITION / MIGRATION_PENDING: an earlier one of the instance is
     neither confirmed nor reverted.
     RESOURCE_EXHAUSTED / NO_ROOM: at the destination.
@@ -651,7 +664,8 @@ class MigrationServiceAsyncStub:
 
     Idempotent by `migration_id` and request_id.
 
-    FAILED_PRECONDITION / NOT_PREPARED: nothing of this migration is here.
+    FAILED_PRECONDITION / NOT_PREPARED: nothing of this migration is here, or
+    `data` is not what MigrateDiskAndPowerOff has answered.
     FAILED_PRECONDITION / DISKS_MISSING: not all disks have arrived.
     RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
     """
@@ -661,8 +675,8 @@ class MigrationServiceAsyncStub:
         virtrpc.v1.migration_pb2.ConfirmMigrationResponse,
     ]
     """At the source: deletes the copy that MigrateDiskAndPowerOff has kept; never
-    what both hosts share. Asks the destination first. Idempotent: confirmed
-    already is a success.
+    what both hosts share. Asks the destination first, and gives it the last of
+    the console log. Idempotent: confirmed already is a success.
 
     NOT_FOUND / MIGRATION_NOT_FOUND: no such migration here.
     FAILED_PRECONDITION / NOT_FINISHED: the destination does not have the
@@ -676,8 +690,10 @@ class MigrationServiceAsyncStub:
     ]
     """At the source: brings back the copy that MigrateDiskAndPowerOff has kept, as
     it was and in its old flavor, and starts it with `power_on`. The destination
-    is asked first: its copy has to be destroyed. Idempotent: reverted already is
-    a success.
+    is asked first: its copy has to be destroyed; disks that have arrived there
+    go. On one host the resized instance is forced off, and gives way. Disks that
+    both hosts share stay as they are by then, grown ones too. Idempotent:
+    reverted already is a success.
 
     NOT_FOUND / MIGRATION_NOT_FOUND: no such migration here.
     FAILED_PRECONDITION / DESTINATION_HAS_INSTANCE: DestroyInstance there first.
@@ -997,14 +1013,19 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
         to the destination and disconnects volumes and interfaces. The source's copy
         is kept, and barred from being started, until ConfirmMigration or
         RevertMigration. Without `destination_uri` the instance stays on this host
-        and only gets another flavor. On failure it is as it was, and runs if it
-        did. Phases: "check", "prepare", "stop", "disks", "disconnect". Result:
-        MigrateDiskAndPowerOffResponse.
+        and only gets another flavor; its disks are copied, the old ones kept. On
+        failure it is as it was, and runs if it did. Phases: "check", "prepare",
+        "stop", "disks", "disconnect". Result: MigrateDiskAndPowerOffResponse.
+
+        Where both hosts see its directory nothing is copied, and nothing is kept
+        beside it: the disks are the same ones there, and here after a revert.
 
         Idempotent by `migration_id` and request_id.
 
         INVALID_ARGUMENT / DISK_SHRINK: a disk of the new flavor is smaller.
         FAILED_PRECONDITION / BLOCKED: the blockers of both sides.
+        FAILED_PRECONDITION / WRONG_STATE: its memory is saved, which would be lost:
+        ResumeInstance first; or it is in rescue.
         FAILED_PRECONDITION / MIGRATION_PENDING: an earlier one of the instance is
         neither confirmed nor reverted.
         RESOURCE_EXHAUSTED / NO_ROOM: at the destination.
@@ -1024,7 +1045,8 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
 
         Idempotent by `migration_id` and request_id.
 
-        FAILED_PRECONDITION / NOT_PREPARED: nothing of this migration is here.
+        FAILED_PRECONDITION / NOT_PREPARED: nothing of this migration is here, or
+        `data` is not what MigrateDiskAndPowerOff has answered.
         FAILED_PRECONDITION / DISKS_MISSING: not all disks have arrived.
         RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
         """
@@ -1036,8 +1058,8 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.migration_pb2.ConfirmMigrationResponse, collections.abc.Awaitable[virtrpc.v1.migration_pb2.ConfirmMigrationResponse]]:
         """At the source: deletes the copy that MigrateDiskAndPowerOff has kept; never
-        what both hosts share. Asks the destination first. Idempotent: confirmed
-        already is a success.
+        what both hosts share. Asks the destination first, and gives it the last of
+        the console log. Idempotent: confirmed already is a success.
 
         NOT_FOUND / MIGRATION_NOT_FOUND: no such migration here.
         FAILED_PRECONDITION / NOT_FINISHED: the destination does not have the
@@ -1053,8 +1075,10 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[virtrpc.v1.migration_pb2.RevertMigrationResponse, collections.abc.Awaitable[virtrpc.v1.migration_pb2.RevertMigrationResponse]]:
         """At the source: brings back the copy that MigrateDiskAndPowerOff has kept, as
         it was and in its old flavor, and starts it with `power_on`. The destination
-        is asked first: its copy has to be destroyed. Idempotent: reverted already is
-        a success.
+        is asked first: its copy has to be destroyed; disks that have arrived there
+        go. On one host the resized instance is forced off, and gives way. Disks that
+        both hosts share stay as they are by then, grown ones too. Idempotent:
+        reverted already is a success.
 
         NOT_FOUND / MIGRATION_NOT_FOUND: no such migration here.
         FAILED_PRECONDITION / DESTINATION_HAS_INSTANCE: DestroyInstance there first.

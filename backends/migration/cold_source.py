@@ -1,0 +1,318 @@
+"""The source's part of a cold migration, up to where it waits for confirmation.
+
+    check ─▶ prepare ─▶ stop ─▶ disks ─▶ disconnect ─▶ released
+                ╰─────────┴───────┴───── undone in reverse: started again, forgotten there
+
+On one host there is nobody to prepare: definition and disks are kept beside copies of them.
+The destination may start the instance only with what is answered at the end, so the source
+may start it again at any moment before.
+"""
+
+import time
+from collections.abc import Iterator
+
+from virtrpc.v1 import migration_pb2 as pb
+from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.spec_pb2 import InstanceSpec
+from virtrpc.v1.types_pb2 import Error, PowerState
+
+from backends.contract import Peer
+from backends.durations import seconds
+from backends.errors import (
+    CancelledError,
+    ContractError,
+    MigrationFailedError,
+    NoRoomError,
+    PeerRefusedError,
+    PeerUnreachableError,
+    WrongStateError,
+)
+from backends.migration import checks, resize
+from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
+from backends.migration.cold_driver import ColdDriver
+from backends.migration.driver import MigrationDriver
+from backends.migration.endings import end_without
+from backends.migration.parcels import Sending, is_sent
+from backends.migration.source_checks import SourceChecks, is_same_host
+from backends.migration.volumes import as_they_are, secret_needed
+from backends.plan import InstancePlan
+from backends.work import Undo, Work
+
+ON = (PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED)
+_DEFAULT_TIMEOUT_S, _DEFAULT_RETRY_S = 60.0, 10.0
+_SEND_TRIES, _SEND_AGAIN_S = 5, 2.0
+_RESENT = ("CHECKSUM_MISMATCH",)
+
+
+class ColdRun:
+    """One run of MigrateDiskAndPowerOff."""
+
+    def __init__(
+        self,
+        request: pb.MigrateDiskAndPowerOffRequest,
+        work: Work,
+        *,
+        driver: MigrationDriver,
+        cold: ColdDriver,
+        book: MigrationBook,
+        checks_here: SourceChecks,
+        peer: Peer | None,
+    ) -> None:
+        """`peer` None: the instance stays on this host."""
+        self._request = request
+        self._work = work
+        self._driver = driver
+        self._cold = cold
+        self._book = book
+        self._checks = checks_here
+        self._peer = peer
+        self._orchestrated = request.HasField("data")
+
+    def run(self, migration_id: str, instance: Instance) -> pb.MigrateDiskAndPowerOffResponse:
+        """From the checks to where it waits for confirmation."""
+        spec = self._spec(instance)
+        migration = self._enter(migration_id, instance, spec)
+        try:
+            self._prepare(migration, spec)
+            self._stop(migration, instance)
+            self._move_disks(migration)
+            self._disconnect(migration)
+        except ContractError as error:
+            self._failed(migration, error)
+            raise
+        return self._released(migration)
+
+    # The steps.
+
+    def _enter(self, migration_id: str, instance: Instance, spec: InstanceSpec) -> Migration:
+        """Checks both sides; what stands in the way ends the migration."""
+        data = pb.MigrationData(
+            migration_id=migration_id.lower(),
+            instance_id=instance.instance_id,
+            kind=pb.MIGRATION_KIND_COLD,
+            destination_uri=self._request.destination_uri,
+        )
+        migration = Migration(SOURCE, data)
+        migration.progress.operation_id = self._work.operation_id
+        if self._work.operation_id:
+            self._book.begin(migration, Phase.MIGRATION_PHASE_CHECKING, durable=False)
+        try:
+            self._work.phase("check", percent=1)
+            blockers, checked = self._check(migration_id, instance, spec)
+            self._work.ready(blockers)
+        except ContractError as error:
+            end_without(self._book, migration, error, durable=False)
+            raise
+        data.CopyFrom(checked)
+        data.resize = spec.flavor != instance.spec.flavor
+        return migration
+
+    def _check(
+        self, migration_id: str, instance: Instance, spec: InstanceSpec
+    ) -> tuple[list[ContractError], pb.MigrationData]:
+        source = self._driver.source(instance)
+        source.flavor.CopyFrom(spec.flavor)
+        source.created_at.CopyFrom(instance.created_at)
+        source.metadata.update(instance.metadata)
+        errors = [*self._checks.pending(instance), *checks.off_blockers(instance)]
+        errors += self._resize_blockers(instance, spec, source)
+        if self._peer is None:
+            errors += checks.rescue_blockers(instance)
+            plan = InstancePlan(instance.instance_id, spec)
+            found = [*errors, *self._cold.resize_blockers(instance, plan)]
+            return found, self._data_in_place(migration_id, source)
+        errors += [*checks.bound_blockers(instance), *self._cold.unmoved(instance)]
+        errors += _volume_blockers(spec, source)
+        if self._orchestrated:
+            return errors, self._request.data
+        answer = self._peer.check_destination(
+            pb.CheckDestinationRequest(
+                instance_id=instance.instance_id,
+                migration_id=migration_id,
+                kind=pb.MIGRATION_KIND_COLD,
+                source=source,
+                options=self._options(),
+            )
+        )
+        blockers, data = self._checks.check_cold(
+            self._question(migration_id, instance, answer.check), source
+        )
+        if is_same_host(blockers):
+            return blockers, data
+        theirs = checks.as_errors(answer.blockers, of="destination")
+        keyless = [
+            secret_needed(disk, f"source.disks[{index}]")
+            for index, disk in enumerate(source.disks)
+            if disk.needs_secret
+        ]
+        return [*errors, *theirs, *blockers, *keyless], data
+
+    def _resize_blockers(
+        self, instance: Instance, spec: InstanceSpec, source: pb.MigrationSource
+    ) -> list[ContractError]:
+        if not self._request.HasField("flavor"):
+            return []
+        sizes = {disk.device_name: disk.virtual_size_bytes for disk in source.disks}
+        old, new = (InstancePlan(instance.instance_id, one) for one in (instance.spec, spec))
+        return list(resize.resize_blockers(old, new, sizes))
+
+    def _prepare(self, migration: Migration, spec: InstanceSpec) -> None:
+        self._work.phase("prepare", percent=5)
+        alone = self._peer is None or self._orchestrated
+        undo = Undo(
+            "end_cold" if alone else "forget_cold", {"migration_id": migration.migration_id}
+        )
+        self._work.step("prepare", undo)
+        self._book.enter(migration, Phase.MIGRATION_PHASE_PREPARING)
+        if alone or self._peer is None:
+            return
+        answer = self._peer.prepare_destination(
+            pb.PrepareDestinationRequest(
+                instance_id=migration.instance_id,
+                migration_id=migration.migration_id,
+                data=migration.data,
+                spec=as_they_are(spec, migration.data.disks),
+                options=self._options(),
+                security_groups=self._driver.connections.groups_of(spec.interfaces),
+            )
+        )
+        with self._book.change(migration):
+            migration.data.CopyFrom(answer.data)
+
+    def _stop(self, migration: Migration, instance: Instance) -> None:
+        """From here on nobody starts it but who undoes this."""
+        result, request = migration.cold_result, self._request
+        self._work.phase("stop", percent=10)
+        self._work.step("stop", Undo("bring_back", {"migration_id": migration.migration_id}))
+        result.old_power_state = instance.power_state
+        self._book.enter(migration, Phase.MIGRATION_PHASE_POWERING_OFF)
+        result.forced = self._cold.shut_down(
+            migration.instance_id,
+            timeout_s=seconds(request, "timeout", _DEFAULT_TIMEOUT_S),
+            retry_s=seconds(request, "retry_interval", _DEFAULT_RETRY_S) or _DEFAULT_RETRY_S,
+            work=self._work,
+        )
+        self._cold.bar(migration.instance_id, migration.migration_id)
+
+    def _move_disks(self, migration: Migration) -> None:
+        self._work.phase("disks", percent=30)
+        if self._peer is None:
+            undo = Undo("put_back_kept", {"instance_id": migration.instance_id})
+            self._work.step("disks", undo)
+            self._book.enter(migration, Phase.MIGRATION_PHASE_COPYING_DISKS)
+            self._cold.keep(migration.instance_id, self._work)
+            return
+        self._work.step("disks", Undo("forget_parcels", {"instance_id": migration.instance_id}))
+        self._book.enter(migration, Phase.MIGRATION_PHASE_COPYING_DISKS)
+        for disk in filter(is_sent, migration.data.disks):
+            self._send(migration, disk, self._peer)
+        self._cold.forget_parcels(migration.instance_id)
+
+    def _disconnect(self, migration: Migration) -> None:
+        self._work.phase("disconnect", percent=90)
+        if self._peer is not None:
+            self._work.step("disconnect")
+            self._cold.release(migration.instance_id)
+
+    def _released(self, migration: Migration) -> pb.MigrateDiskAndPowerOffResponse:
+        """The point of no return: whoever has the answer may start it there."""
+        result = migration.cold_result
+        migration.data.released = True
+        log = self._driver.console(migration.instance_id)
+        if log is not None:
+            migration.data.console_offset = log.end()
+        result.data.CopyFrom(migration.data)
+        result.total_time.FromNanoseconds(time.monotonic_ns() - migration.began_ns)
+        self._book.await_confirmation(migration)
+        self._work.commit()
+        return result
+
+    def _failed(self, migration: Migration, error: ContractError) -> None:
+        """Notes why; what is to be undone the operation's steps know."""
+        if isinstance(error, CancelledError) and error.reason != CancelledError.reason:
+            return  # the daemon stops
+        with self._book.change(migration) as progress:
+            progress.phase = Phase.MIGRATION_PHASE_ROLLING_BACK
+            progress.error.CopyFrom(Error(reason=error.reason, message=str(error)[:1024]))
+
+    # What they need.
+
+    def _spec(self, instance: Instance) -> InstanceSpec:
+        if self._request.HasField("flavor"):
+            return resize.resized(instance.spec, self._request.flavor)
+        return resize.resized(instance.spec, instance.spec.flavor)
+
+    def _options(self) -> pb.LiveMigrationOptions:
+        return pb.LiveMigrationOptions(storage=self._request.storage)
+
+    def _question(
+        self, migration_id: str, instance: Instance, check: pb.DestinationCheck
+    ) -> pb.CheckSourceRequest:
+        return pb.CheckSourceRequest(
+            instance_id=instance.instance_id,
+            migration_id=migration_id,
+            destination_uri=self._request.destination_uri,
+            check=check,
+            options=self._options(),
+        )
+
+    def _data_in_place(self, migration_id: str, source: pb.MigrationSource) -> pb.MigrationData:
+        return pb.MigrationData(
+            migration_id=migration_id.lower(),
+            instance_id=self._request.instance_id.lower(),
+            kind=pb.MIGRATION_KIND_COLD,
+            source=source,
+            disks=source.disks,
+            interfaces=source.interfaces,
+            prepared=True,
+        )
+
+    def _send(self, migration: Migration, disk: pb.MigrationDisk, peer: Peer) -> None:
+        """Sends a disk, again from its beginning where the other side was away."""
+        parcel = self._cold.parcel(migration.data, disk, self._work)
+        before = migration.progress.disk.processed_bytes
+        with self._book.change(migration, durable=False) as progress:
+            progress.disk.total_bytes += parcel.path.stat().st_size
+        for attempt in range(_SEND_TRIES):
+            sending = Sending(
+                parcel,
+                migration.data,
+                bytes_per_s=self._request.bandwidth_mib_per_s << 20,
+                passed=lambda offset: self._count(migration, before + offset),
+            )
+            try:
+                peer.receive_disk(sending.requests(), self._work.checkpoint)
+            except (PeerUnreachableError, PeerRefusedError) as error:
+                again = isinstance(error, PeerUnreachableError) or error.peer_reason in _RESENT
+                if not again or attempt + 1 == _SEND_TRIES:
+                    raise _broken(disk, error) from error
+                self._work.wait(_SEND_AGAIN_S)
+            else:
+                migration.cold_result.transferred_bytes += sending.sent_bytes
+                return
+            finally:
+                sending.stop()
+
+    def _count(self, migration: Migration, processed: int) -> None:
+        with self._book.change(migration, durable=False) as progress:
+            progress.observed_at.GetCurrentTime()
+            progress.disk.processed_bytes = processed
+            progress.disk.remaining_bytes = max(progress.disk.total_bytes - processed, 0)
+
+
+def _volume_blockers(spec: InstanceSpec, source: pb.MigrationSource) -> Iterator[ContractError]:
+    """That the instance's volumes are those that it is made with there."""
+    told = {device.volume.volume_id for device in spec.block_devices}
+    for index, disk in enumerate(source.disks):
+        if disk.volume_id and disk.volume_id not in told:
+            why = f"volume {disk.volume_id} was attached later: detach it, and attach it there"
+            field = f"source.disks[{index}]"
+            yield WrongStateError(why, reason="VOLUME_NOT_MIGRATED", field=field)
+
+
+def _broken(disk: pb.MigrationDisk, error: ContractError) -> ContractError:
+    if isinstance(error, PeerUnreachableError):
+        return error
+    if error.metadata.get("peer_reason") == NoRoomError.reason:
+        return NoRoomError(f"disk {disk.device_name} does not fit at the destination")
+    return MigrationFailedError(f"disk {disk.device_name} did not arrive: {error}")
