@@ -48,6 +48,17 @@ def finished(connection: Connection, operation: Operation) -> Operation:
     return ended
 
 
+def in_phase(connection: Connection, operation: Operation, phase: str) -> None:
+    """Returns when an operation has come to a phase."""
+    request = operation_pb2.WatchOperationRequest(operation_id=operation.operation_id)
+    watched = connection.operations.WatchOperation(request, timeout=TIMEOUT_S)
+    for response in watched:
+        assert not response.operation.done, response
+        if response.operation.phase == phase:
+            break
+    watched.cancel()
+
+
 def succeeded(connection: Connection, operation: Operation) -> Instance:
     """The instance that a long-running verb gave."""
     ended = finished(connection, operation)

@@ -10,9 +10,16 @@ from backends.fake.machines import CONFIG_DRIVE, new_instance
 from backends.fake.spawning import FakeSpawning
 from backends.images import ImageStore
 from backends.plan import InstancePlan
-from backends.rebuild import as_asked, name_blockers, rebuilt_spec, request_blockers
+from backends.rebuild import (
+    as_asked,
+    disk_blockers,
+    rebuilt_spec,
+    request_blockers,
+    volume_image,
+)
 from backends.rescue import reboot_blockers
 from backends.specification import SpecImages, existing
+from backends.volumes.attached import VOLUME
 from backends.work import Undo, Work
 
 _ON = (PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED)
@@ -39,9 +46,10 @@ class FakeRebuild(Rebuild):
         images = SpecImages(plan.spec, self._images)
         faulty.ready(
             [
-                *request_blockers(request, instance.spec),
+                *request_blockers(request),
+                *disk_blockers(request, plan, instance),
+                *volume_image(request, self._images)[1],
                 *as_asked(self._spawning.rebuild_blockers(plan, images), request),
-                *name_blockers(plan, instance),
                 *reboot_blockers(instance),
             ]
         )
@@ -61,7 +69,7 @@ class FakeRebuild(Rebuild):
             InstancePlan(request.instance_id, spec),
             faulty,
             told=lambda errors: [
-                *request_blockers(request, request.spec),
+                *request_blockers(request),
                 *as_asked(errors, request),
             ],
         )
@@ -88,8 +96,9 @@ class FakeRebuild(Rebuild):
     def _define(self, plan: InstancePlan) -> None:
         fresh = new_instance(plan, self._host.instance_folder(plan.instance_id))
         with self._host.edit(plan.instance_id) as edited:
-            volumes = [disk for disk in edited.persistent.disks if disk.role == "volume"]
-            disks = pb.MachineState(disks=[*fresh.persistent.disks, *volumes]).disks
+            own = [disk for disk in fresh.persistent.disks if disk.role != VOLUME]
+            volumes = [disk for disk in edited.persistent.disks if disk.role == VOLUME]
+            disks = pb.MachineState(disks=[*own, *volumes]).disks
             edited.spec.CopyFrom(fresh.spec)
             del edited.persistent.disks[:]
             edited.persistent.disks.extend(disks)

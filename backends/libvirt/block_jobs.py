@@ -14,7 +14,9 @@ from backends.errors import HypervisorError
 from backends.libvirt.domains import Domains
 from backends.work import Work
 
-_LOOK_S = 0.2
+_LOOK_S, _NOTED_S = 0.2, 10.0
+MIRROR = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+"""Of a copy to storage that is there."""
 _PIVOT = libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT
 _FIRST_PERCENT, _LAST_PERCENT = 5, 90
 
@@ -40,7 +42,9 @@ class BlockJob:
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, self._domain.UUIDString()) from error
 
-    def until_ready(self, work: Work | None, phase: str) -> bool:
+    def until_ready(
+        self, work: Work | None, phase: str, *, from_percent: int = _FIRST_PERCENT
+    ) -> bool:
         """True when all is copied and the disk can be turned; False when it ended by itself.
 
         Without `work` nobody is told and nobody can cancel it.
@@ -55,17 +59,27 @@ class BlockJob:
                 time.sleep(_LOOK_S)
                 continue
             share = copied / whole if whole else 0
-            percent = _FIRST_PERCENT + int((_LAST_PERCENT - _FIRST_PERCENT) * share)
+            percent = from_percent + int((_LAST_PERCENT - from_percent) * share)
             work.phase(phase, percent=percent, message=f"{copied} of {whole} bytes")
             work.wait(_LOOK_S)
         return False
 
     def pivot(self) -> None:
-        """Turns the disk to what was copied to; returns when it has."""
-        try:
-            self._domain.blockJobAbort(self._device_name, _PIVOT)
-        except libvirt.libvirtError as error:
-            raise self._domains.failed(error, self._domain.UUIDString()) from error
+        """Turns the disk to what was copied to; returns when it has.
+
+        QEMU says that a job is ready a moment before libvirt takes note of it.
+        """
+        end = time.monotonic() + _NOTED_S
+        while True:
+            try:
+                self._domain.blockJobAbort(self._device_name, _PIVOT)
+            except libvirt.libvirtError as error:
+                unnoted = error.get_error_code() == libvirt.VIR_ERR_BLOCK_COPY_ACTIVE
+                if not unnoted or time.monotonic() > end:
+                    raise self._domains.failed(error, self._domain.UUIDString()) from error
+            else:
+                return
+            time.sleep(_LOOK_S / 4)
 
     def abort(self) -> None:
         """Ends it, the disk as it was; nothing where there is none."""

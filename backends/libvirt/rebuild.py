@@ -1,7 +1,7 @@
 """Rebuild on libvirt: the same domain with other disks of its own.
 
 stop ──▶ disks ──▶ define ──▶ start ──▶ what was is forgotten
-  ╰─────────┴── undo: what was is put back ──╯
+  ╰─────────┴── undo: what was is put back ──╯  ╰─▶ or: a boot volume is written, for good
 
 Made anew on another host (`recreate`) it is a spawn, which may find ephemeral disks.
 """
@@ -13,6 +13,7 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Rebuild
 from backends.images import ImageStore
+from backends.libvirt.boot_volume import BootVolume, is_half_written, make_volume_overlay
 from backends.libvirt.blueprint.rebuild import rebuild_domain
 from backends.libvirt.definition import define, persistent, start_from_disk
 from backends.libvirt.domains import Domains
@@ -24,7 +25,14 @@ from backends.libvirt.placement import Placement
 from backends.libvirt.spawning import Spawning
 from backends.libvirt.xml.element import parse, to_text
 from backends.plan import InstancePlan
-from backends.rebuild import as_asked, name_blockers, rebuilt_spec, request_blockers
+from backends.rebuild import (
+    as_asked,
+    boot_volume,
+    disk_blockers,
+    rebuilt_spec,
+    request_blockers,
+    volume_image,
+)
 from backends.redaction import redacted
 from backends.rescue import reboot_blockers
 from backends.specification import SpecImages, existing
@@ -55,34 +63,60 @@ class LibvirtRebuild(Rebuild):
         if request.recreate:
             return self._recreate(request, work)
         domain, instance = self._domains.managed(request.instance_id)
+        volume = self._boot_volume(domain, instance)
         if work.operation_id and self._domains.own(domain).rebuilt_by == work.operation_id:
-            return self._finished(domain)  # after a crash past the point of no return
+            return self._finished(domain, volume, work)  # after a crash past no return
         plan = InstancePlan(request.instance_id, rebuilt_spec(instance.spec, request))
         images = SpecImages(plan.spec, self._images)
-        work.ready(
-            [
-                *request_blockers(request, instance.spec),
-                *as_asked(self._spawning.rebuild_blockers(plan, images), request),
-                *name_blockers(plan, instance),
-                *reboot_blockers(instance),
-            ]
-        )
-        undo = {"instance_id": request.instance_id}
+        image, image_errors = volume_image(request, self._images)
+        blockers = [
+            *request_blockers(request),
+            *disk_blockers(request, plan, instance),
+            *image_errors,
+            *as_asked(self._spawning.rebuild_blockers(plan, images), request),
+            *reboot_blockers(instance),
+        ]
+        if image is not None and volume is not None and not blockers:
+            blockers += volume.size_errors(image)
+        work.ready(blockers)
+        self._stop(request, instance, work)
+        size_bytes = volume.measured(work) if volume is not None and image is not None else 0
+        self._make(domain, plan, images, work, keep=request.preserve_ephemeral)
+        if image is None:
+            self._start(domain, work)
+        else:
+            image.mark_used()
+            make_volume_overlay(self._folders.of(request.instance_id), image, size_bytes)
+        work.commit()
+        return self._finished(domain, volume, work)
+
+    def _stop(self, request: pb.RebuildInstanceRequest, instance: Instance, work: Work) -> None:
+        undo = Undo("power_on", {"instance_id": request.instance_id})
         work.phase("stop", percent=5)
-        work.step("stop", Undo("power_on", undo) if instance.power_state in _ON else None)
+        work.step("stop", undo if instance.power_state in _ON else None)
         force_off(self._domains, request.instance_id)
+
+    def _make(
+        self,
+        domain: libvirt.virDomain,
+        plan: InstancePlan,
+        images: SpecImages,
+        work: Work,
+        *,
+        keep: bool,
+    ) -> None:
         work.phase("image", percent=15, message=plan.spec.image.image_id)
         work.phase("disks", percent=20)
-        work.step("disks", Undo("put_back", undo))
-        self._replace_disks(domain, plan, images, work, keep=request.preserve_ephemeral)
+        work.step("disks", Undo("put_back", {"instance_id": plan.instance_id}))
+        self._replace_disks(domain, plan, images, work, keep=keep)
         work.phase("define", percent=60)
         work.step("define")
         self._define(domain, plan, images, by=work.operation_id)
+
+    def _start(self, domain: libvirt.virDomain, work: Work) -> None:
         work.phase("start", percent=80)
-        work.step("start", Undo("force_off", undo))
+        work.step("start", Undo("force_off", {"instance_id": domain.UUIDString()}))
         start_from_disk(self._domains, domain)
-        work.commit()
-        return self._finished(domain)
 
     def _recreate(self, request: pb.RebuildInstanceRequest, work: Work) -> Instance:
         spec = rebuilt_spec(request.spec, request)
@@ -98,7 +132,7 @@ class LibvirtRebuild(Rebuild):
             work,
             keep_ephemeral=request.preserve_ephemeral,
             told=lambda errors: [
-                *request_blockers(request, request.spec),
+                *request_blockers(request),
                 *as_asked(errors, request),
             ],
         )
@@ -129,8 +163,18 @@ class LibvirtRebuild(Rebuild):
         rebuild_domain(node, plan.instance_id, own, place)
         define(self._domains, node)
 
-    def _finished(self, domain: libvirt.virDomain) -> Instance:
-        Memento(self._folders.of(domain.UUIDString())).forget()
+    def _boot_volume(self, domain: libvirt.virDomain, instance: Instance) -> BootVolume | None:
+        disk = boot_volume(instance)
+        return None if disk is None else BootVolume(self._domains, domain, disk.device_name)
+
+    def _finished(
+        self, domain: libvirt.virDomain, volume: BootVolume | None, work: Work
+    ) -> Instance:
+        """What is past the point of no return: a boot volume is written, then all is told."""
+        folder = self._folders.of(domain.UUIDString())
+        Memento(folder).forget()
+        if volume is not None and is_half_written(folder):
+            volume.write(folder, work)
         return self._domains.tell(domain)
 
     def _put_back(self, instance_id: str) -> None:

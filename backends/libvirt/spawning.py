@@ -128,11 +128,12 @@ class Spawning:
             work.phase("disks", percent=10)
             settling.begun()
             fit_disks(plan, images, folder, checkpoint=work.checkpoint)
-            place = replace(self.place(plan, images, placement), machine_type=settling.machine_type)
+            place = self._whole_place(plan, images, placement)
+            place = replace(place, machine_type=settling.machine_type)
             return self._make_domain(plan, place, work, settling)
 
     def place(self, plan: InstancePlan, images: SpecImages, placement: Placement) -> Place:
-        """What of the host goes into the domain of a plan."""
+        """What of the host goes into the domain of a plan, but for its volumes."""
         folder = self._folders.of(plan.instance_id)
         log = ConsoleLog.found_in(folder) or ConsoleLog.new(folder)
         return Place(
@@ -143,13 +144,16 @@ class Spawning:
             ramdisk=images.ramdisk,
             console_log=log.path,
             placement=placement,
-            volumes={
-                disk.attachment_id: self._places.of(disk.volume)
-                for disk in plan.disks
-                if disk.volume is not None
-            },
             initiator=self._places.initiator,
         )
+
+    def _whole_place(self, plan: InstancePlan, images: SpecImages, placement: Placement) -> Place:
+        volumes = {
+            disk.attachment_id: self._places.of(disk.volume)
+            for disk in plan.disks
+            if disk.volume is not None
+        }
+        return replace(self.place(plan, images, placement), volumes=volumes)
 
     def rebuild_blockers(self, plan: InstancePlan, images: SpecImages) -> list[ContractError]:
         """What stands in the way of other disks for an instance that has its place already."""
@@ -219,7 +223,7 @@ class Spawning:
             self._folders.remove(instance_id)  # what an instance of that id once left
             self._folders.make(instance_id)
         make_disks(plan, images, folder, checkpoint=work.checkpoint, keep=keep)
-        return self.place(plan, images, placement)
+        return self._whole_place(plan, images, placement)
 
     def _make_domain(
         self, plan: InstancePlan, place: Place, work: Work, settling: Settling

@@ -38,7 +38,7 @@ class VolumeGrowth:
         """Brings a volume to a size; gives the size that the guest sees."""
         header = header_bytes(Path(disk.source)) if disk.encrypted and _is_local(disk) else 0
         running = is_plugged(instance, disk)
-        now = self.guest_size(domain, disk) if running else storage_size(disk) - header
+        now = self.guest_size(domain, disk.device_name) if running else storage_size(disk) - header
         work.ready(_blockers(instance, disk, size_bytes, now + header, running=running))
         if now + header != size_bytes:
             work.step("extend")
@@ -48,10 +48,10 @@ class VolumeGrowth:
                 _grow_file(disk, size_bytes)
         return size_bytes - header
 
-    def guest_size(self, domain: libvirt.virDomain, disk: AttachedDisk) -> int:
+    def guest_size(self, domain: libvirt.virDomain, device_name: str) -> int:
         """Bytes that the guest of a running domain sees."""
         try:
-            capacity: int = domain.blockInfo(disk.device_name)[0]
+            capacity: int = domain.blockInfo(device_name)[0]
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, domain.UUIDString()) from error
         return capacity

@@ -16,8 +16,8 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.errors import ContractError, HypervisorError, InvalidArgumentError, UnsupportedError
 from backends.libvirt.attached_disks import read_disk
-from backends.libvirt.block_jobs import BlockJob
-from backends.libvirt.blueprint.volumes import volume_disk
+from backends.libvirt.block_jobs import MIRROR, BlockJob
+from backends.libvirt.blueprint.volumes import mirror_target, volume_disk
 from backends.libvirt.domains import Domains
 from backends.libvirt.plugging import CONFIG, LIVE, Plugging
 from backends.libvirt.volume_growth import VolumeGrowth, storage_size
@@ -32,7 +32,6 @@ from backends.volumes.luks import header_bytes
 from backends.volumes.swapping import FIELD, Swap, plan_swap
 from backends.work import Undo, Work
 
-_FLAGS = libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
 _TIMEOUT_S = 60.0
 _RUNNING, _PAUSED = PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED
 
@@ -102,7 +101,7 @@ class VolumeSwap:
             blockers.append(InvalidArgumentError(why, field="new_attachment_id"))
         if blockers:
             return blockers
-        present = self._growth.guest_size(domain, swap.old)
+        present = self._growth.guest_size(domain, swap.old.device_name)
         size_bytes, errors = self._places.storage.looked_at(
             request.new_volume, field=FIELD, timeout_s=_TIMEOUT_S
         )
@@ -141,10 +140,10 @@ class VolumeSwap:
             subject = f"{instance_id}/{swap.new.attachment_id}"
             work.step("secrets", Undo("forget_new_volume", {"attachment": subject}))
         self._secrets.keep(instance_id, swap.new.attachment_id, request.new_volume)
-        self._cut(swap, self._growth.guest_size(domain, swap.old), work)
+        self._cut(swap, self._growth.guest_size(domain, swap.old.device_name), work)
         work.step("mirror", Undo("end_block_job", {"disk": f"{instance_id}/{device_name}"}))
-        disk = to_text(self._target(instance_id, request, swap).to_xml())
-        job.begin(lambda: domain.blockCopy(device_name, disk, None, _FLAGS))
+        disk = to_text(mirror_target(self._disk(instance_id, request, swap)).to_xml())
+        job.begin(lambda: domain.blockCopy(device_name, disk, None, MIRROR))
         if not job.until_ready(work, "mirror"):
             raise HypervisorError("the mirror ended before all was copied")
         work.phase("pivot", percent=92)
@@ -204,26 +203,6 @@ class VolumeSwap:
             initiator=self._places.initiator,
         )
 
-    def _target(self, instance_id: str, request: pb.SwapVolumeRequest, swap: Swap) -> Disk:
-        """What the mirror needs of it: where the bytes go."""
-        whole = self._disk(instance_id, request, swap)
-        return Disk(
-            type=whole.type,
-            driver_name="qemu",
-            format=whole.format,
-            source_file=whole.source_file,
-            source_device=whole.source_device,
-            protocol=whole.protocol,
-            source_name=whole.source_name,
-            tls=whole.tls,
-            hosts=whole.hosts,
-            initiator=whole.initiator,
-            auth=whole.auth,
-            encryption=whole.encryption,
-            chain=whole.chain,
-            target=whole.target,
-        )
-
     def _response(
         self, domain: libvirt.virDomain, swap: Swap, job: BlockJob
     ) -> pb.SwapVolumeResponse:
@@ -231,7 +210,7 @@ class VolumeSwap:
         disk: AttachedDisk = get(instance, swap.new.volume_id, swap.new.attachment_id)
         return pb.SwapVolumeResponse(
             disk=disk,
-            size_bytes=self._growth.guest_size(domain, disk),
+            size_bytes=self._growth.guest_size(domain, disk.device_name),
             copied_bytes=job.copied_bytes,
             instance=instance,
         )

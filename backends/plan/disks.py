@@ -1,7 +1,7 @@
 """The disks of an instance: in which order, under which names, how large.
 
-Names go by bus, as Nova gives them: the root disk first, the flavor's ephemeral
-and swap disks, the further ones in their order, the config drive last of all ("vdz").
+Names go by bus, as Nova gives them: the disk that is booted from first, the flavor's
+ephemeral and swap disks, the further ones in their order, the config drive last ("vdz").
 """
 
 from collections.abc import Iterable, Iterator
@@ -84,6 +84,18 @@ class _Names:
             except ContractError as error:
                 self.errors.append(error)
                 self.faulty.add(index)
+        self._root = None if spec.image.image_id else self._without_name(spec)
+        self._root_name = self.free(disk_bus(self._root)) if self._root is not None else ""
+
+    def _without_name(self, spec: InstanceSpec) -> BlockDevice | None:
+        """The disk that an instance without a root disk boots from, where it has no name yet."""
+        booted = (
+            device
+            for index, device in enumerate(spec.block_devices)
+            if index not in self.faulty and device.HasField("boot_index")
+        )
+        first = min(booted, key=lambda device: device.boot_index, default=None)
+        return None if first is None or asked_name(first) else first
 
     def free(self, bus: "DiskBus.ValueType") -> str:
         """The next free name of a bus, now taken."""
@@ -91,6 +103,8 @@ class _Names:
 
     def of(self, device: BlockDevice) -> str:
         """The name of a device: the one claimed, or a free one."""
+        if device is self._root:
+            return self._root_name
         return asked_name(device) or self.free(disk_bus(device))
 
     def _claim(self, device: BlockDevice, field: str) -> None:

@@ -9,6 +9,7 @@ and hands every change over.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
@@ -198,7 +199,10 @@ class LiveOperation:
 
     def wait(self, seconds: float) -> None:
         """See Work.wait."""
-        self._stopping.wait(seconds)
+        if self.committed:
+            time.sleep(seconds)  # a cancel, which comes too late, is no reason to hurry
+        else:
+            self._stopping.wait(seconds)
         self.checkpoint()
 
     # What its owner calls, on the event loop.

@@ -56,6 +56,26 @@ def volume_disk(
     return made
 
 
+def mirror_target(disk: Disk) -> Disk:
+    """What a mirror to a disk needs of it: where the bytes go."""
+    return Disk(
+        type=disk.type,
+        driver_name="qemu",
+        format=disk.format,
+        source_file=disk.source_file,
+        source_device=disk.source_device,
+        protocol=disk.protocol,
+        source_name=disk.source_name,
+        tls=disk.tls,
+        hosts=disk.hosts,
+        initiator=disk.initiator,
+        auth=disk.auth,
+        encryption=disk.encryption,
+        chain=disk.chain,
+        target=disk.target,
+    )
+
+
 def add_source(made: Disk, located: LocatedVolume, initiator: str) -> None:
     """Says where the bytes of a disk are."""
     volume, kind = located.volume, located.volume.WhichOneof("source")

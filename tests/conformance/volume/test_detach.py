@@ -1,6 +1,5 @@
 """Guests that do not let go: what is told, and that nothing is forgotten meanwhile."""
 
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,8 +9,8 @@ import pytest
 from virtrpc.v1 import instance_pb2
 
 from tests.conformance.volume.conftest import VolumeGuest, file_volume
-from tests.daemon import Connection, DaemonProcess
-from tests.instances import console_until, small_spec, spawned
+from tests.daemon import Connection
+from tests.instances import small_spec, spawned
 from tests.refusals import refused
 
 MakeFile = Callable[..., Path]
@@ -128,19 +127,3 @@ def test_spawn_looks_at_volumes_first(
         "spec.block_devices[1].volume.local_file.path": "VOLUME_NOT_FOUND",
         "spec.block_devices[2].volume.volume_id": "INVALID_REQUEST",
     }
-
-
-@pytest.mark.parametrize("backend", ["libvirt"], indirect=True)
-def test_an_instance_boots_from_a_volume(
-    daemon: DaemonProcess, connection: Connection, backend: str, make_file: MakeFile
-) -> None:
-    """The guest's disk image as a volume's bytes: no image, no kernel."""
-    path = make_file(format_="qcow2")
-    shutil.copyfile(daemon.image_dir / "guest.qcow2", path)
-    device = file_volume(path)
-    device.boot_index = 0
-    spec = small_spec(backend=backend)
-    spec.ClearField("image")
-    spec.block_devices.add().CopyFrom(device)
-    with spawned(connection, spec) as instance_id:
-        console_until(connection, instance_id, b"virtrpc guest ready")

@@ -16,7 +16,7 @@ from virtrpc.v1.spec_pb2 import BlockDevice, VolumeConnection
 
 from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_volume
 from tests.daemon import Connection
-from tests.instances import destroyed, finished, small_spec, spawned
+from tests.instances import destroyed, finished, in_phase, small_spec, spawned
 from tests.storage_servers import (
     TARGET,
     iscsi_server,
@@ -212,13 +212,7 @@ def swapping_slowly(guest: VolumeGuest, path: Path) -> Iterator[Operation]:
             ),
             timeout=TIMEOUT_S,
         )
-        request = operation_pb2.WatchOperationRequest(operation_id=operation.operation_id)
-        watched = guest.connection.operations.WatchOperation(request, timeout=TIMEOUT_S)
-        for response in watched:
-            assert not response.operation.done, response
-            if response.operation.phase == "mirror":
-                break
-        watched.cancel()
+        in_phase(guest.connection, operation, "mirror")
         yield operation
 
 

@@ -905,7 +905,7 @@ class RebuildInstanceRequest(google.protobuf.message.Message):
     preserve_ephemeral: builtins.bool
     """Keep the ephemeral disks."""
     reimage_boot_volume: builtins.bool
-    """The boot volume is written with the image."""
+    """The volume that the instance boots from is written with the image."""
     request_id: builtins.str
     """Makes a repeat of the call return the first outcome; empty: every call is
     a new one. Up to 128 printable ASCII characters.

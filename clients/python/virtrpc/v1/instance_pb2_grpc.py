@@ -370,10 +370,14 @@ class InstanceServiceServicer(object):
         identity, interfaces, volumes and metadata. `image` takes the place of all
         that the former one said, a kernel too. Ephemeral and swap disks are made
         anew, the ephemeral ones kept with `preserve_ephemeral`; so is the config drive,
-        and UEFI forgets its boot entries. With `reimage_boot_volume` the boot volume is
-        written anew. A running guest is switched off without being asked; it runs
-        afterwards, also when it was off. Phases: "stop", "image", "disks", "define",
-        "start". Result: Instance.
+        and UEFI forgets its boot entries. A running guest is switched off without being
+        asked; it runs afterwards, also when it was off. Phases: "stop", "image", "disks",
+        "define", "start". Result: Instance.
+
+        An instance that boots from a volume keeps it as it is, `image` then having no
+        image_id; with `reimage_boot_volume` the volume is written with `image`, and is zero
+        beyond it, in a phase "volume" instead of "start". That cannot be cancelled or taken
+        back: where it fails the instance is off, and the volume has something of both.
 
         With `recreate` (evacuation from a dead host) the instance is made here as by
         SpawnInstance, from `spec` with `image` and `guest`, and there is no old state to
@@ -383,12 +387,14 @@ class InstanceServiceServicer(object):
 
         NOT_FOUND / IMAGE_NOT_FOUND; NOT_FOUND / INSTANCE_NOT_FOUND unless
         `recreate`. INVALID_ARGUMENT: `recreate` without `spec`, `spec` without
-        `recreate`, or an image larger than the root disk (ROOT_DISK_TOO_SMALL).
+        `recreate`, an image larger than the root disk or boot volume
+        (ROOT_DISK_TOO_SMALL), `reimage_boot_volume` with `recreate` or without a boot
+        volume, or an image_id for a boot volume without it.
         FAILED_PRECONDITION / WRONG_STATE: it is in rescue or suspended.
         FAILED_PRECONDITION / NOT_BOOTABLE: SetInstanceBootable forbids it to run.
-        UNIMPLEMENTED / CAPABILITY_MISSING: it boots from a volume, where volumes cannot
-        be written. On failure its disks and definition are as they were, and a running
-        guest has been booted anew.
+        UNIMPLEMENTED / CAPABILITY_MISSING: the boot volume is read-only, shared by several
+        instances, or no hard disk. On failure its disks and definition are as they were,
+        and a running guest has been booted anew.
         FAILED_PRECONDITION / HOST_DISABLED: with `recreate`, SetHostEnabled has
         switched it off.
         """
