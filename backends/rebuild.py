@@ -93,8 +93,8 @@ def _unwritable(volume: AttachedDisk) -> Iterator[ContractError]:
         (volume.device_type != spec_pb2.DISK_DEVICE_TYPE_DISK, "it is no hard disk"),
     ):
         if wrong:
-            why = f"the boot volume cannot be written: {why}"
-            yield UnsupportedError("reimage_boot_volume", why=why, field=_REIMAGE)
+            said = f"the boot volume cannot be written: {why}"
+            yield UnsupportedError("reimage_boot_volume", why=said, field=_REIMAGE)
             return
 
 

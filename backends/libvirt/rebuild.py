@@ -13,8 +13,8 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Rebuild
 from backends.images import ImageStore
-from backends.libvirt.boot_volume import BootVolume, is_half_written, make_volume_overlay
 from backends.libvirt.blueprint.rebuild import rebuild_domain
+from backends.libvirt.boot_volume import BootVolume, is_half_written, make_volume_overlay
 from backends.libvirt.definition import define, persistent, start_from_disk
 from backends.libvirt.domains import Domains
 from backends.libvirt.folders import InstanceFolders
