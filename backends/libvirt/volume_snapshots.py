@@ -157,14 +157,16 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         """Notes a snapshot that was taken."""
         chain = self._overlays.chain(domain, disk)
         taken = self._taken(domain, disk)
-        running = is_plugged(instance, disk)
+        size_bytes = storage_size(disk)
+        if is_plugged(instance, disk):
+            size_bytes = self._growth.guest_size(domain, disk.device_name)
         snapshot = pb.VolumeSnapshot(
             snapshot_id=request.snapshot_id,
             volume_id=disk.volume_id,
             parent_snapshot_id=taken[-1].snapshot_id if taken else "",
             base_file=chain[1],
             overlay_file=chain[0],
-            size_bytes=self._growth.guest_size(domain, disk) if running else storage_size(disk),
+            size_bytes=size_bytes,
             quiesced=request.quiesce,
         )
         snapshot.created_at.GetCurrentTime()

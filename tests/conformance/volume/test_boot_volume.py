@@ -184,8 +184,8 @@ def test_a_daemon_that_dies_while_it_writes_begins_again(
     spec = small_spec(backend="libvirt")
     spec.ClearField("image")
     with slow_nbd_server(size_bytes=8 * MIB, bits_per_s=8 * MIB) as port:
-        source = {"nbd": {"host": "127.0.0.1", "port": port}}
-        volume = VolumeConnection(volume_id=str(uuid.uuid4()), **source)
+        volume = VolumeConnection(volume_id=str(uuid.uuid4()))
+        volume.nbd.host, volume.nbd.port = "127.0.0.1", port
         spec.block_devices.add(boot_index=0).volume.CopyFrom(volume)
         with daemon.start().connect() as connection, spawned(connection, spec) as instance_id:
             operation = begin(connection, instance_id)
