@@ -66,7 +66,7 @@ def disk_blockers(
     request: pb.RebuildInstanceRequest, plan: InstancePlan, instance: Instance
 ) -> list[ContractError]:
     """What stands in the way of the disks that are to be made, or written."""
-    return [*_volume_blockers(request, instance)] or [*_name_blockers(plan, instance)]
+    return [*_volume_blockers(request, instance)] or [*name_blockers(plan, instance)]
 
 
 def _volume_blockers(
@@ -120,7 +120,7 @@ def volume_too_small(image: StoredImage, size_bytes: int) -> ContractError:
     )
 
 
-def _name_blockers(plan: InstancePlan, instance: Instance) -> Iterator[ContractError]:
+def name_blockers(plan: InstancePlan, instance: Instance) -> Iterator[ContractError]:
     """Disks that would have the name of one that is not made with the instance."""
     made = (*OWN_ROLES, "rescue")
     others = {disk.device_name for disk in instance.persistent.disks if disk.role not in made}
