@@ -43,6 +43,11 @@ def power_off(connection: Connection, guest: Guest) -> None:
     connection.instances.PowerOffInstance(request, timeout=TIMEOUT_S)
 
 
+def console_end(connection: Connection, guest: Guest) -> int:
+    request = pb.GetConsoleOutputRequest(instance_id=guest.instance_id, tail_bytes=0)
+    return connection.consoles.GetConsoleOutput(request, timeout=TIMEOUT_S).end_offset
+
+
 def answered(console: Attached, word: str) -> None:
     """Types a command and waits for its answer, which is on a line of its own."""
     console.type(b"echo " + word.encode() + b"\r")
@@ -132,6 +137,9 @@ def test_attachment_outlasts_a_power_cycle(
         console.opened()
         answered(console, "still-on")
         power_off(connection, shell)
+        ends = console_end(connection, shell)
+        while console.offset < ends:
+            console.next()
         console.text = b""
         console.type(b"echo nobody\r")
         assert console.notice("input_dropped").dropped_bytes == len(b"echo nobody\r")

@@ -17,7 +17,6 @@ from tests.clients.python.conftest import Run, command_line
 from tests.clients.python.pty_terminal import Terminal
 from tests.conftest import MakeDaemon
 from tests.daemon import DaemonProcess
-from tests.instances import small_spec, spawned
 
 WRITER = pb.CONSOLE_MODE_WRITER
 DETACH = b"\x1d"
@@ -186,39 +185,11 @@ def test_key_ends_the_wait_for_a_daemon_that_is_away(make_daemon: MakeDaemon) ->
     with attach(served) as terminal:
         terminal.until(b"attached")
         served.kill()
-        for pause in (b"0.1 s", b"0.2 s", b"0.4 s", b"0.8 s", b"1.6 s", b"3.2 s"):
+        for pause in (b"0.1 s", b"0.2 s", b"0.4 s", b"0.8 s", b"1.6 s"):
             terminal.until(b"connection lost, trying again in " + pause)
         terminal.type(DETACH)
         assert terminal.exit_code() == 130
         assert terminal.as_before
-
-
-@pytest.mark.libvirt
-@pytest.mark.timeout(180)
-def test_terminal_before_a_real_guest_outlasts_the_daemon(make_daemon: MakeDaemon) -> None:
-    served = make_daemon(backend="libvirt").start()
-    spec = small_spec(backend="libvirt", name="web-1")
-    spec.image.kernel_args += " virtrpc.counter=1"
-    with (
-        served.connect() as connection,
-        spawned(connection, spec),
-        attach(served, "--tail", "1M") as terminal,
-    ):
-        shown = terminal.until(b":~# ")
-        terminal.type(b"echo $((6*7))-before\r")
-        shown += terminal.until(b"42-before\r\n")
-        served.kill()
-        shown += terminal.until(b"connection lost, trying again")
-        served.start()
-        # What is typed while there is no connection is lost: the next line shows that there is.
-        shown += terminal.until(b"\ncount ")
-        terminal.type(b"echo $((7*7))-after\r")
-        shown += terminal.until(b"49-after\r\n") + terminal.until(b"\ncount ")
-        terminal.type(DETACH)
-        terminal.until(b"[detached]")
-        assert terminal.exit_code() == 0
-    counts = [int(number) for number in re.findall(rb"count (\d+)\r", shown)]
-    assert counts == list(range(1, len(counts) + 1))
 
 
 def _id(run: Run) -> str:
