@@ -10,7 +10,7 @@ PYTEST_FLAGS ?=
 # Test files run beside each other; most of a real guest's test is waiting for it. Those with
 # few and long tests are not left for the end.
 WORKERS ?= 2
-SHELL_SCRIPTS := .ci/run deploy/setup/prepare
+SHELL_SCRIPTS := .ci/run deploy/setup/prepare deploy/tls/issue
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.* ## ' $(MAKEFILE_LIST) | sed -E 's/:.* ## /\t/' | expand -t 16

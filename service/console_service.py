@@ -25,6 +25,7 @@ from service.own.consoles import ConsoleVerbs
 from service.pools import Pools
 from service.settings import Settings
 from service.state_dir import StateDir
+from service.tls import Tls
 from service.truth import Truth
 from service.verbs import Verb
 
@@ -43,6 +44,7 @@ class ConsoleService:
         self,
         *,
         settings: Settings,
+        tls: Tls | None,
         state_dir: StateDir,
         backend: Backend,
         truth: Truth,
@@ -52,6 +54,7 @@ class ConsoleService:
         """`closing`: whether the daemon stops."""
         self.watch = ConsoleWatch()
         self._settings = settings
+        self._tls = tls
         self._backend = backend
         self._truth = truth
         self._pools = pools
@@ -145,6 +148,7 @@ class ConsoleService:
             public_url=self._settings.http_url,
             folder=self._settings.web_dir,
             insecure=self._settings.insecure,
+            tls=self._tls,
             address=self._address,
             sockets=ConsoleSockets(
                 access=self._access,

@@ -57,6 +57,7 @@ class Core:
         )
         self.consoles = ConsoleService(
             settings=settings,
+            tls=self.tls,
             state_dir=self.state_dir,
             backend=self.backend,
             truth=self.truth,

@@ -86,9 +86,9 @@ class Daemon:
         """Serves; the backend is opened beside it."""
         bound = self._listeners.bind(self._settings.listen)
         self._serve_metrics()
+        await self._core.consoles.start()  # may be refused; a server that is up is in the way then
         await self._health.report(connected=False)
         await self._server.start()
-        await self._core.consoles.start()
         self._begin(self._open_backend())
         log.info("serving", addresses=bound, backend=self._settings.backend)
 

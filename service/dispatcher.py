@@ -28,6 +28,7 @@ from grpc_status import rpc_status
 from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, Operation
 
 from backends.errors import ContractError
+from service import audit
 from service.admission import Admission
 from service.bindings import Bindings
 from service.errors import internal_error, status_of
@@ -103,7 +104,7 @@ class Dispatcher:
         async def handle(incoming: Any, context: Context) -> bytes:
             async with self._answering(verb, context):
                 call = self._admitted(verb, context)
-                request = _request(verb, incoming)
+                request = _request(verb, incoming, call.identity)
                 with self._admission.enter(verb):
                     return _serialised(await self._carry_out(verb, request, call))
             raise AssertionError("unreachable: an error has ended the call")
@@ -114,7 +115,7 @@ class Dispatcher:
         async def handle(incoming: Any, context: Context) -> AsyncIterator[bytes]:
             async with self._answering(verb, context):
                 call = self._admitted(verb, context)
-                request = _request(verb, incoming)
+                request = _request(verb, incoming, call.identity)
                 with self._admission.enter(verb):
                     async with aclosing(self._own(verb)(request, call)) as replies:
                         async for reply in replies:
@@ -193,14 +194,21 @@ class Dispatcher:
         )
 
 
-def _request(verb: Verb, incoming: Any) -> Any:
-    """The parsed request, or a stream of parsed ones."""
+def _request(verb: Verb, incoming: Any, caller: Identity) -> Any:
+    """The parsed request, or a stream of parsed ones; the first is audited."""
     if not verb.client_streaming:
-        return parse(verb, incoming)
+        request = parse(verb, incoming)
+        audit.called(verb, request, caller)
+        return request
 
     async def parsed() -> AsyncIterator[Message]:
+        is_first = True
         async for raw in incoming:
-            yield parse(verb, raw)
+            request = parse(verb, raw)
+            if is_first:
+                audit.called(verb, request, caller)
+            is_first = False
+            yield request
 
     return parsed()
 

@@ -9,6 +9,7 @@ from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.operation_pb2 import Operation
 
+from service import audit
 from service.consoles.connections import ConsoleConnections
 from service.consoles.watch import ConsoleWatch
 from service.events.hub import Hub
@@ -91,6 +92,8 @@ class HostObserver:
             truth = self._truth
             tell = truth.operation_ended if operation.done else truth.operation_goes_on
             tell(operation.instance_id, operation.operation_id)
+        if operation.done:
+            audit.ended(operation)
         if operation.verb in self._host_verbs:
             self._daemon.operation_id = "" if operation.done else operation.operation_id
         told = Operation()

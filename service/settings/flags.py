@@ -76,7 +76,7 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--http", default="", metavar="HOST:PORT",
-        help="Address of the web console  [default: none]",
+        help="Address of the web console, https:// before it for TLS  [default: none]",
     ),
     click.option(
         "--http-url", default="", metavar="URL",

@@ -9,7 +9,9 @@ The pages load nothing from elsewhere, and nothing of what is sent here is logge
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -19,6 +21,7 @@ from virtrpc.address import Address
 
 from service.consoles.web_address import PAGES, SOCKET_PATH, WebAddress
 from service.listeners import ListenError
+from service.tls import Tls
 from service.web.sockets import ConsoleSockets
 
 _PAGE = "console.html"
@@ -26,6 +29,7 @@ _NONCE = "{{nonce}}"
 _CLOSE_S = 2.0
 # Who connects and asks for nothing, or not to the end, is hung up on.
 _IDLE_S = 15.0
+_HANDSHAKE_S = 10.0
 _MOST_CONNECTIONS = 640
 # Both clients place what they draw by element.style, which needs no exception; the
 # terminal also adds style elements, which the page marks with the nonce.
@@ -63,6 +67,7 @@ class WebConsole:
         public_url: str,
         folder: Path,
         insecure: bool,
+        tls: Tls | None,
         address: WebAddress,
         sockets: ConsoleSockets,
     ) -> None:
@@ -74,6 +79,7 @@ class WebConsole:
         self._public_url = public_url.rstrip("/")
         self._folder = folder
         self._insecure = insecure
+        self._tls = tls
         self._address = address
         self._sockets = sockets
         self._runner: web.AppRunner | None = None
@@ -91,12 +97,15 @@ class WebConsole:
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         try:
-            self._server = await loop.create_server(self._connection, place.host, place.port)
+            self._server = await loop.create_server(
+                self._connection, place.host, place.port, **self._by_tls(place)
+            )
         except OSError as error:
             raise ListenError(f"cannot serve on {self._listen}: {error.strerror}") from error
         port = self._server.sockets[0].getsockname()[1]
         host = f"[{place.host}]" if ":" in place.host else place.host
-        self._address.base = self._public_url or f"http://{host}:{port}"
+        scheme = "https" if place.secure else "http"
+        self._address.base = self._public_url or f"{scheme}://{host}:{port}"
         return self._address.base
 
     async def stop(self) -> None:
@@ -114,21 +123,28 @@ class WebConsole:
         assert server is not None  # noqa: S101 - set up before anybody connects
         return _TurnedAway() if len(server.connections) >= _MOST_CONNECTIONS else server()
 
+    def _by_tls(self, place: Address) -> Mapping[str, Any]:
+        if not place.secure:
+            return {}
+        if self._tls is None:
+            raise ListenError(f"{self._listen} needs --tls-cert, --tls-key and --tls-ca")
+        return {"ssl": self._tls.https_context(), "ssl_handshake_timeout": _HANDSHAKE_S}
+
     def _parsed(self) -> Address:
-        try:
-            place = Address.parse(self._listen)
-        except ValueError as error:
-            raise ListenError(str(error)) from None
-        if place.socket_path or place.secure:
-            raise ListenError(f"{self._listen}: the web console is served on host:port")
-        if not self._insecure and not place.is_local:
-            raise ListenError(
-                f"{self._listen} is open to other hosts: put a proxy with TLS before loopback,"
-                " or say --insecure"
-            )
+        place = _place(self._listen)
+        if not place.secure and not place.is_local:
+            self._require_insecure()
         if self._public_url and urlsplit(self._public_url).scheme not in ("http", "https"):
             raise ListenError(f"{self._public_url} is no address for browsers")
         return place
+
+    def _require_insecure(self) -> None:
+        if not self._insecure:
+            raise ListenError(
+                f"{self._listen} is open to other hosts: serve https://{self._listen}, put a proxy"
+                " with TLS before loopback, or say --insecure"
+            )
+        log.warning("INSECURE: the web console is served unencrypted", address=self._listen)
 
     def _app(self) -> web.Application:
         app = web.Application(middlewares=[_with_headers])
@@ -150,6 +166,18 @@ class WebConsole:
         response.headers["Content-Security-Policy"] = _POLICY.format(nonce=nonce)
         response.headers["Cache-Control"] = "no-store"
         return response
+
+
+def _place(text: str) -> Address:
+    """Of "host:port" or "https://host:port"; raises ListenError."""
+    scheme, mark, rest = text.rpartition("://")
+    try:
+        place = Address.parse(f"grpcs://{rest}" if scheme == "https" else text)
+    except ValueError as error:
+        raise ListenError(str(error)) from None
+    if place.socket_path or (mark and scheme != "https"):
+        raise ListenError(f"{text}: the web console is served on host:port or https://host:port")
+    return place
 
 
 @web.middleware

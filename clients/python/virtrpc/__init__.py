@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from virtrpc.address import Address, default_socket
     from virtrpc.client import AsyncClient, Client
     from virtrpc.errors import OperationError, RpcError, ServiceError
+    from virtrpc.tls import tls_credentials
 
 __all__ = [
     "Address",
@@ -30,6 +31,7 @@ __all__ = [
     "RpcError",
     "ServiceError",
     "default_socket",
+    "tls_credentials",
 ]
 
 _HOMES = {
@@ -40,6 +42,7 @@ _HOMES = {
     "RpcError": "errors",
     "ServiceError": "errors",
     "default_socket": "address",
+    "tls_credentials": "tls",
 }
 
 

@@ -81,6 +81,15 @@ def _nobody_answered(error: ServiceError) -> bool:
     return isinstance(error, RpcError) and unavailable and not error.reason
 
 
+def _served(address: Address) -> str:
+    """How a daemon is told to serve an address."""
+    if address.secure:
+        return f"{address} --tls-cert FILE --tls-key FILE --tls-ca FILE"
+    if address.is_local:
+        return str(address)
+    return f"grpcs://{address.authority}, and use that address here"
+
+
 def _connection_block(error: ServiceError, address: Address) -> Iterator[str]:
     yield f"error: no daemon answers at {address} ({error.status.name})"
     path = address.socket_path
@@ -89,6 +98,8 @@ def _connection_block(error: ServiceError, address: Address) -> Iterator[str]:
     elif path:
         yield f"  start it: systemctl start virtrpcd, or: virtrpcd --listen {address}"
     else:
-        yield f"  start it on that host: virtrpcd --listen {address}"
+        yield f"  start it on that host: virtrpcd --listen {_served(address)}"
+    if address.secure:
+        yield "  or it does not take your certificate: --tls-cert, --tls-key, --tls-ca"
     yield "  another daemon: --address, or VIRTRPC_ADDRESS"
     yield f"  cause: {error.message}"

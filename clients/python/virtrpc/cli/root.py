@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,6 +21,7 @@ from virtrpc.cli.command import output_option
 from virtrpc.cli.failure import exit_code
 from virtrpc.cli.parameters import ParamType, Seconds
 from virtrpc.cli.session import Session
+from virtrpc.cli.tls_options import credentials_for, tls_options
 from virtrpc.errors import ServiceError
 
 # Noun: module of this package with a click command called `noun`.
@@ -108,13 +110,15 @@ class AddressParameter(ParamType):
     metavar="SECONDS",
     help="Longest wait for an answer, or for an operation's end; streams have none.",
 )
+@tls_options
 @output_option
 @click.pass_context
-def root(context: click.Context, address: Address, timeout: float | None) -> None:
+def root(context: click.Context, /, address: Address, timeout: float | None, **tls: Any) -> None:
     """Talks to virtrpcd, the virtualization service of a host."""
     session = context.ensure_object(Session)
     session.address = address
     session.timeout_s = timeout
+    session.credentials = credentials_for(address, context, tls)
     context.call_on_close(session.close)
 
 

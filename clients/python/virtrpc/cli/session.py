@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+import grpc
 
 from virtrpc.address import Address, parsed
 from virtrpc.cli.failure import rendered_error
@@ -20,6 +21,7 @@ class Session:
     def __init__(self) -> None:
         self.address: Address = parsed(None)
         self.timeout_s: float | None = None
+        self.credentials: grpc.ChannelCredentials | None = None
         self.output = Output()
         self._client: Client | None = None
 
@@ -27,7 +29,9 @@ class Session:
     def client(self) -> Client:
         """The client of the daemon, made when first used."""
         if self._client is None:
-            self._client = Client(self.address, timeout_s=self.timeout_s)
+            self._client = Client(
+                self.address, credentials=self.credentials, timeout_s=self.timeout_s
+            )
         return self._client
 
     def close(self) -> None:
