@@ -44,6 +44,7 @@ def test_every_verb_is_accepted_first_and_ended_last(writes: Writes) -> None:
         assert kinds.count("accept") == kinds.count("end") == 1, case
 
 
+@pytest.mark.timeout(600)  # hundreds of daemons
 def test_death_around_every_write_is_recovered_from(lives: Lives, writes: Writes) -> None:
     calls = [[Call.of(case, *place) for place in places(writes[str(case)])] for case in CASES]
     for case in FAILING_CASES:

@@ -22,7 +22,7 @@ from tests.crash.lives import Call, Lives, places
 from tests.crash.verdict import end_machines, hold_through
 from tests.daemon import DaemonProcess
 
-pytestmark = pytest.mark.libvirt
+pytestmark = [pytest.mark.libvirt, pytest.mark.timeout(600)]
 CASES = (SPAWN, DESTROY)
 # Verbs that remake a guest; the fake dies around every write of theirs.
 REMAKING = (RESCUE, UNRESCUE, SNAPSHOT, REBUILD, RESIZE, FINISH, CONFIRM, REVERT)

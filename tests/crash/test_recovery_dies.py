@@ -33,6 +33,7 @@ def first_deaths(writes: Writes) -> list[tuple[Case, Place]]:
     return made
 
 
+@pytest.mark.timeout(600)  # hundreds of daemons
 def test_death_around_every_write_of_a_recovery_is_recovered_from(lives: Lives) -> None:
     writes = lives.count(CASES)
     firsts = first_deaths(writes)
