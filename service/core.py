@@ -5,11 +5,16 @@ operations ──each step──▶ journal, before it is done
 """
 
 import asyncio
+from collections.abc import Sequence
 from importlib.metadata import version
 
+from google.protobuf.message import Message
+
 from backends.contract import Backend
+from backends.errors import ContractError
 from backends.loading import BackendOptions, load_backend
 from backends.work import Undo
+from service.arrivals import kept_for_its_source
 from service.console_service import ConsoleService
 from service.events.hub import Hub
 from service.events.log import EventLog
@@ -28,6 +33,7 @@ from service.settings import Settings
 from service.state_dir import StateDir
 from service.tls import Tls
 from service.truth import Truth
+from service.verbs import Verb
 
 
 class Core:
@@ -96,8 +102,12 @@ class Core:
             break_off=self.backend.break_off,
             listener=self.observer,
             reachable=self.reachable,
-            keeps_out=self.door.keeps_out,
+            keeps_out=self._keeps_out,
         )
+
+    def _keeps_out(self, verb: Verb, request: Message) -> Sequence[ContractError]:
+        arriving = kept_for_its_source(verb, request, self.backend.migrations)
+        return (*self.door.keeps_out(verb, request), *arriving)
 
     def _undo(self, undo: Undo) -> None:
         """Undoes a step: of the service's own, or of the backend's."""

@@ -25,7 +25,7 @@ from backends.migration import console
 from backends.migration.book import Migration
 from backends.migration.checks import COPY, cpu_blockers, name_blockers
 from backends.migration.connections import Connections
-from backends.migration.driver import Counters, MigrationDriver, Transfer
+from backends.migration.driver import Counters, Guest, MigrationDriver, Transfer
 from backends.plan import InstancePlan
 from backends.work import Work
 
@@ -160,6 +160,16 @@ class FakeMigrationDriver(MigrationDriver):
     def force(self, instance_id: str, *, post_copy: bool) -> None:
         """See MigrationDriver: fake guests never outrun their copy."""
 
+    def guest(self, instance_id: str) -> Guest:
+        """See MigrationDriver."""
+        return Guest.GONE if self._host.find(instance_id) is None else Guest.ALIVE
+
+    def stop_here(self, instance_id: str) -> None:
+        """See MigrationDriver: fake guests are never STUCK."""
+
+    def go_on_here(self, migration: Migration) -> None:
+        """See MigrationDriver: fake guests are never STUCK."""
+
     def give_up(self, migration: Migration) -> None:
         """See MigrationDriver."""
         self._host.undefine(migration.instance_id)
@@ -202,11 +212,14 @@ class FakeMigrationDriver(MigrationDriver):
         if migration.data.storage == COPY and self._host.find(migration.instance_id) is None:
             self._host.remove_folder(migration.instance_id)
 
-    def has_arrived(self, migration: Migration) -> bool:
+    def has_arrived(self, migration: Migration, *, alive: bool = False) -> bool:  # noqa: ARG002
         """See MigrationDriver."""
         if migration.cold:
             return self._host.find(migration.instance_id) is not None
         return self._here(migration).exists()
+
+    def start(self, instance_id: str) -> None:
+        """See MigrationDriver: it goes on when it is adopted."""
 
     def adopt(self, migration: Migration) -> Instance:
         """See MigrationDriver."""

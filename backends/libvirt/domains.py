@@ -24,6 +24,7 @@ from backends.libvirt.embedded import EmbeddedRoot
 from backends.libvirt.errors import is_gone, translated, translating
 from backends.libvirt.instances import POWER_STATES, read_instance
 from backends.libvirt.jobs import JobBook
+from backends.libvirt.machines import machine_pid
 from backends.libvirt.removals import Removals
 from backends.libvirt.starts import pid_folder
 from backends.libvirt.xml import metadata
@@ -103,6 +104,10 @@ class Domains:
         """Instances that have the id, or the name of a specification, already."""
         found = (self.find(instance_id), self.find_name(instance_name(instance_id, spec)))
         return [self.read(domain) for domain in found if domain is not None]
+
+    def machine_of(self, domain: libvirt.virDomain) -> int | None:
+        """Process id of a running machine; None where it is not one of this host's."""
+        return machine_pid(self._pid_folder, domain.name(), domain.UUIDString())
 
     def managed(self, instance_id: str) -> tuple[libvirt.virDomain, Instance]:
         """Domain and facts of an instance that the service may change.

@@ -17,7 +17,6 @@ from backends.console_log import ConsoleLog
 from backends.disk_files import disk_info
 from backends.errors import (
     ContractError,
-    HypervisorError,
     InstanceNotFoundError,
     WrongStateError,
 )
@@ -26,7 +25,7 @@ from backends.libvirt import transfer as transfers
 from backends.libvirt.blueprint import disk_path, unsupported
 from backends.libvirt.cpu_comparison import CpuComparer
 from backends.libvirt.disks import make_overlay
-from backends.libvirt.domains import Domains, is_active
+from backends.libvirt.domains import Domains
 from backends.libvirt.errors import is_gone, translating
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.host_limits import host_limits
@@ -41,12 +40,15 @@ from backends.migration import console
 from backends.migration.book import Migration
 from backends.migration.checks import COPY, cpu_blockers, name_blockers
 from backends.migration.connections import Connections
-from backends.migration.driver import Counters, MigrationDriver, Transfer
+from backends.migration.driver import Counters, Guest, MigrationDriver, Transfer
 from backends.plan import InstancePlan
 from backends.plan.disks import PlannedDisk
 from backends.specification import SpecImages
 
 _ARRIVING = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
+# After the last of its memory, or as libvirtd finds it when it was killed then.
+_STUCK = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_UNKNOWN)
+_OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
 _OVERLAY_BYTES = 1 << 30
 
 
@@ -178,11 +180,30 @@ class LibvirtMigrationDriver(MigrationDriver):
             if not is_gone(error):
                 raise self._domains.failed(error, instance_id) from error
 
+    def guest(self, instance_id: str) -> Guest:
+        """See MigrationDriver."""
+        domain = self._domains.find(instance_id)
+        if domain is None:
+            return Guest.GONE
+        with translating(instance_id):
+            state, reason = domain.state()
+        if state in _OFF:
+            return Guest.OFF
+        stuck = state == libvirt.VIR_DOMAIN_PAUSED and reason in _STUCK
+        return Guest.STUCK if stuck else Guest.ALIVE
+
+    def stop_here(self, instance_id: str) -> None:
+        """See MigrationDriver."""
+        force_off(self._domains, instance_id)
+
+    def go_on_here(self, migration: Migration) -> None:
+        """See MigrationDriver."""
+        if not migration.data.paused:
+            self._resume(migration.instance_id)
+
     def give_up(self, migration: Migration) -> None:
         """See MigrationDriver."""
-        domain = self._domains.find(migration.instance_id)
-        if domain is not None and is_active(domain):
-            raise HypervisorError("the guest runs here as well: nothing of it was removed")
+        force_off(self._domains, migration.instance_id)
         undefine(self._domains, migration.instance_id)
         if migration.data.storage == COPY:
             self._folders.remove(migration.instance_id)
@@ -240,14 +261,14 @@ class LibvirtMigrationDriver(MigrationDriver):
         """See MigrationDriver."""
         instance_id = migration.instance_id
         domain = self._domains.find(instance_id)
-        arriving = domain is not None and self._own_id(domain) == migration.migration_id
-        if arriving and not self.has_arrived(migration):
+        if domain is not None and self._own_id(domain) == migration.migration_id:
             force_off(self._domains, instance_id)  # it has never run
+            undefine(self._domains, instance_id)
             domain = self._domains.find(instance_id)
         if migration.data.storage == COPY and domain is None:
             self._folders.remove(instance_id)
 
-    def has_arrived(self, migration: Migration) -> bool:
+    def has_arrived(self, migration: Migration, *, alive: bool = False) -> bool:
         """See MigrationDriver."""
         domain = self._domains.find(migration.instance_id)
         if domain is None:
@@ -256,7 +277,13 @@ class LibvirtMigrationDriver(MigrationDriver):
             state, reason = domain.state()
         if state == libvirt.VIR_DOMAIN_PAUSED and reason in _ARRIVING:
             return False
+        if alive and state in _OFF:
+            return False
         return self._own_id(domain) == migration.migration_id
+
+    def start(self, instance_id: str) -> None:
+        """See MigrationDriver."""
+        self._resume(instance_id)
 
     def adopt(self, migration: Migration) -> Instance:
         """See MigrationDriver."""
@@ -265,6 +292,15 @@ class LibvirtMigrationDriver(MigrationDriver):
         if instance.power_state == PowerState.POWER_STATE_RUNNING:
             self._domains.want(domain, PowerState.POWER_STATE_RUNNING)
         return self._domains.tell(domain)
+
+    def _resume(self, instance_id: str) -> None:
+        """Lets a guest go on that stands still; nothing where it runs, is off or unknown."""
+        domain = self._domains.find(instance_id)
+        try:
+            if domain is not None and domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED:
+                domain.resume()
+        except libvirt.libvirtError as error:
+            raise self._domains.failed(error, instance_id) from error
 
     def _own_id(self, domain: libvirt.virDomain) -> str:
         """The migration by which a domain came; empty: by none, or it is not ours."""

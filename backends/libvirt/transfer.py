@@ -4,7 +4,12 @@ Peer-to-peer: the source's libvirtd does it all and goes on when this daemon die
 destination keeps the domain, the source forgets it, both by libvirt itself and at the
 switch: there is no moment at which the source could be started again.
 
-Source: libvirt's virDomainMigrateToURI3 and its VIR_DOMAIN_JOB_* statistics.
+libvirt leaves the guest standing still at the destination (VIR_MIGRATE_PAUSED): where the
+answer to "finish" is lost, its source lets its own guest go on, whatever the other side has
+done. Post-copy, where the guest must run at the destination, excludes that.
+
+Source: libvirt's virDomainMigrateToURI3 and its VIR_DOMAIN_JOB_* statistics;
+qemuMigrationSrcPerformPeer2Peer3 in its qemu_migration.c.
 """
 
 import contextlib
@@ -19,6 +24,7 @@ from backends.errors import ContractError, MigrationFailedError
 from backends.libvirt.blueprint.destination import destination_xml
 from backends.libvirt.domains import Domains
 from backends.libvirt.errors import is_lost
+from backends.libvirt.machines import telling_the_end
 from backends.migration.checks import COPY
 from backends.migration.driver import Counters, Transfer
 
@@ -44,9 +50,10 @@ def move(domains: Domains, domain: libvirt.virDomain, transfer: Transfer) -> Cou
     try:
         downtime_ms = options.max_downtime.ToMilliseconds() or _DEFAULT_DOWNTIME_MS
         domain.migrateSetMaxDowntime(downtime_ms)
-        domain.migrateToURI3(
-            transfer.hypervisor_uri, _parameters(domain, transfer), _flags(transfer)
-        )
+        with telling_the_end(domains.machine_of(domain), transfer.left):
+            domain.migrateToURI3(
+                transfer.hypervisor_uri, _parameters(domain, transfer), _flags(transfer)
+            )
     except libvirt.libvirtError as error:
         domains.jobs.take(instance_id, timeout_s=0)
         raise _failed(domains, error) from error
@@ -109,8 +116,7 @@ def _flags(transfer: Transfer) -> int:
         flags |= _WHOLE if whole else _OVERLAYS
     if options.auto_converge:
         flags |= libvirt.VIR_MIGRATE_AUTO_CONVERGE
-    if options.post_copy:
-        flags |= libvirt.VIR_MIGRATE_POSTCOPY
+    flags |= libvirt.VIR_MIGRATE_POSTCOPY if options.post_copy else libvirt.VIR_MIGRATE_PAUSED
     if options.parallel_connections > 1:
         flags |= libvirt.VIR_MIGRATE_PARALLEL
     if options.tls == pb.MIGRATION_TLS_REQUIRED:

@@ -1,7 +1,14 @@
 """The course of a transfer: it is watched, stopped or forced, and its outcome found out.
 
-A destination that cannot be asked counts as one that has the guest: nothing is done here,
-and it is asked until it answers.
+The guest arrives at the destination and stands still there; it is started by this side's
+word, which is given only when its machine here has ended. So whoever loses whom, the guest
+that is alive here is the only one that runs, and one that is not is asked for there:
+
+    here    alive ─▶ it has not switched      stuck ─▶ it is the destination's, if that can
+            off, gone ─▶ the destination says          start it; else it goes on here
+
+A destination that has to say so and does not answer is asked until it does. A transfer that
+may go over to post-copy needs no word: there the destination is always asked.
 """
 
 import contextlib
@@ -18,13 +25,14 @@ from backends.errors import (
     CancelledError,
     ContractError,
     MigrationFailedError,
+    PeerMismatchError,
     PeerRefusedError,
     PeerUnreachableError,
     UnreachableError,
 )
 from backends.migration import checks
 from backends.migration.book import Migration, MigrationBook, Phase
-from backends.migration.driver import Counters, MigrationDriver, Transfer
+from backends.migration.driver import Counters, Guest, MigrationDriver, Transfer
 from backends.migration.endings import completion, force, reason_of
 from backends.migration.progress import PERCENT, PHASE_NAMES, Policy, fill, phase_of
 from backends.work import Work
@@ -32,6 +40,8 @@ from backends.work import Work
 _LOOK_S = 0.05
 _COUNT_S = 0.25
 _ASK_AGAIN_S = 1.0
+# A hypervisor that has just come back sees to its guests itself, one after the other.
+_STUCK_S = 2.0
 # By which a destination says that it does not have the guest.
 _NOT_THERE = ("INSTANCE_NOT_FOUND", "NOT_SWITCHED", "MIGRATION_EXISTS")
 log = structlog.get_logger()
@@ -150,29 +160,62 @@ class Course:
                 raise
             time.sleep(seconds)
 
+    def start_there(self, migration: Migration) -> None:
+        """Gives the word: the guest cannot run here any more. Raises PeerUnreachableError."""
+        word = completion(migration)
+        word.start_only = True
+        self._peer.complete_destination(word)
+
+    def left(self, migration: Migration) -> None:
+        """The guest's machine here has ended: if by the switch, the guest goes on there.
+
+        What is not answered now is found out when the transfer is over.
+        """
+        with contextlib.suppress(PeerUnreachableError, PeerRefusedError):
+            self.start_there(migration)
+
     def _has_switched(self, migration: Migration) -> bool:
-        """Whether the destination has the guest; asks until it answers."""
+        """Whether the guest is the destination's; asks both hosts until they answer."""
         while True:
             try:
-                return self._asked(migration)
-            except PeerUnreachableError as error:
-                log.warning(
-                    "the destination must say who has the guest",
-                    uri=migration.data.destination_uri,
-                    reason=str(error),
-                )
+                return self._decided(migration)
+            except UnreachableError as error:
+                log.warning("it is not known yet who has the guest", reason=str(error))
                 self._pause(_ASK_AGAIN_S)
 
-    def _asked(self, migration: Migration) -> bool:
+    def _decided(self, migration: Migration) -> bool:
+        guest = self._driver.guest(migration.instance_id)
+        if guest is Guest.STUCK:
+            self._pause(_STUCK_S)
+            guest = self._driver.guest(migration.instance_id)
+        if guest is Guest.ALIVE and not migration.post_copy_allowed:
+            return False
+        switched = self._is_there(migration, guest)
+        if guest is Guest.STUCK and switched:
+            self._driver.stop_here(migration.instance_id)
+        elif guest is Guest.STUCK:
+            self._driver.go_on_here(migration)
+        return switched
+
+    def _is_there(self, migration: Migration, guest: Guest) -> bool:
+        """What the destination says; one that nobody has given the word need not be heard."""
+        try:
+            return self._asked(migration, alive=guest is not Guest.GONE)
+        except PeerUnreachableError:
+            if guest is Guest.STUCK and not migration.post_copy_allowed:
+                return False
+            raise
+
+    def _asked(self, migration: Migration, *, alive: bool) -> bool:
         """Raises PeerUnreachableError where its answer is about anything but the guest."""
         question = completion(migration)
-        question.validate_only = True
+        question.validate_only, question.start_only = True, alive
         try:
             self._peer.complete_destination(question)
-        except PeerRefusedError as error:
-            if error.peer_reason not in _NOT_THERE:
-                raise PeerUnreachableError(str(error)) from error
-            return False
+        except (PeerRefusedError, PeerMismatchError) as error:
+            if error.metadata["peer_reason"] in _NOT_THERE:
+                return False
+            raise PeerUnreachableError(f"the destination does not say: {error}") from error
         return True
 
 

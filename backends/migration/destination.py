@@ -1,13 +1,16 @@
 """The destination's part of a migration: would it fit, making ready, taking over or forgetting."""
 
+import structlog
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.event_pb2 import EventType
+from virtrpc.v1.instance_pb2 import Instance
 
 from backends.contract import MigrationDestination
 from backends.errors import (
     AlreadyExistsError,
     ContractError,
     InstanceNotFoundError,
+    UnreachableError,
     WrongStateError,
 )
 from backends.migration import checks, console
@@ -16,6 +19,9 @@ from backends.migration.driver import MigrationDriver
 from backends.migration.storage import StorageMark
 from backends.redaction import redacted
 from backends.work import Undo, Work
+
+_TAKEN_OVER = (Phase.MIGRATION_PHASE_COMPLETING, Phase.MIGRATION_PHASE_SUCCEEDED)
+log = structlog.get_logger()
 
 
 class Destination(MigrationDestination):
@@ -95,9 +101,10 @@ class Destination(MigrationDestination):
         migration = self._known(request.instance_id, request.migration_id)
         if migration is None or migration.phase == Phase.MIGRATION_PHASE_CANCELLED:
             ids = {"instance_id": request.instance_id, "migration_id": request.migration_id}
-            work.ready(self._switched(migration or _unknown(**ids)))
+            unknown = migration or _unknown(**ids)
+            work.ready(self._switched(unknown, source_has_guest=request.source_has_guest))
             return pb.RollbackDestinationResponse(already_gone=True)
-        work.ready(self._switched(migration))
+        work.ready(self._switched(migration, source_has_guest=request.source_has_guest))
         work.step("unprepare")
         self._take_back(migration, keep_disks=request.keep_disks)
         return pb.RollbackDestinationResponse()
@@ -110,23 +117,44 @@ class Destination(MigrationDestination):
         migration = self._known(request.instance_id, request.migration_id)
         if migration is None and self._driver.find(request.instance_id) is None:
             raise InstanceNotFoundError(request.instance_id)
-        if migration is None or not self._has_arrived(migration):
+        alive = request.start_only and request.validate_only
+        if migration is None or not self._has_arrived(migration, alive=alive):
             raise WrongStateError("the guest is not here", reason="NOT_SWITCHED")
         work.ready()
         if not migration.ended.is_set():
             work.step("adopt")
+            self._take_over(migration, request)
+        if request.start_only:
+            return pb.CompleteDestinationResponse()
+        return pb.CompleteDestinationResponse(instance=self._adopt(migration, request))
+
+    def _take_over(self, migration: Migration, request: pb.CompleteDestinationRequest) -> None:
+        """From now on it is this host's, and nothing is rolled back."""
+        if migration.phase != Phase.MIGRATION_PHASE_COMPLETING:
             self._book.enter(migration, Phase.MIGRATION_PHASE_COMPLETING)
-            self._take_console(migration, request)
+        if request.data.paused or migration.cold:
+            return
+        try:
+            self._driver.start(migration.instance_id)
+        except UnreachableError:
+            raise
+        except ContractError:
+            # Its source has none any more: it is taken as it stands, and can be tried again.
+            log.exception("the guest cannot go on", instance_id=migration.instance_id)
+
+    def _adopt(self, migration: Migration, request: pb.CompleteDestinationRequest) -> Instance:
+        if migration.ended.is_set():
+            return self._driver.adopt(migration)
+        self._take_console(migration, request)
         instance = self._driver.adopt(migration)
         self._driver.connections.arrived(migration.instance_id)
-        if not migration.ended.is_set():
-            self._driver.tell(
-                migration.instance_id,
-                EventType.EVENT_TYPE_MIGRATION_COMPLETED,
-                migration.data.source.host_name,
-            )
-            self._book.end(migration, Phase.MIGRATION_PHASE_SUCCEEDED)
-        return pb.CompleteDestinationResponse(instance=instance)
+        self._driver.tell(
+            migration.instance_id,
+            EventType.EVENT_TYPE_MIGRATION_COMPLETED,
+            migration.data.source.host_name,
+        )
+        self._book.end(migration, Phase.MIGRATION_PHASE_SUCCEEDED)
+        return instance
 
     def _unprepare(self, migration_id: str) -> None:
         """Undoes a preparation that was interrupted or has failed; the undo action."""
@@ -141,10 +169,10 @@ class Destination(MigrationDestination):
             self._driver.connections.take_back(migration.data)
         self._book.end(migration, Phase.MIGRATION_PHASE_CANCELLED)
 
-    def _has_arrived(self, migration: Migration) -> bool:
+    def _has_arrived(self, migration: Migration, *, alive: bool = False) -> bool:
         """Cold, it has not before FinishMigration has ended well."""
         made = migration.finished or not migration.cold
-        return made and self._driver.has_arrived(migration)
+        return made and self._driver.has_arrived(migration, alive=alive)
 
     def _take_console(self, migration: Migration, request: pb.CompleteDestinationRequest) -> None:
         log = self._driver.console(migration.instance_id)
@@ -181,8 +209,9 @@ class Destination(MigrationDestination):
             return [checks.instance_exists(instance_id)]
         return []
 
-    def _switched(self, migration: Migration) -> list[ContractError]:
-        if not self._driver.has_arrived(migration):
+    def _switched(self, migration: Migration, *, source_has_guest: bool) -> list[ContractError]:
+        waits = source_has_guest and migration.phase not in _TAKEN_OVER
+        if waits or not self._driver.has_arrived(migration):
             return []
         why = "the guest is here now: there is nothing to roll back"
         return [WrongStateError(why, reason="SWITCHED")]

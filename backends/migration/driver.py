@@ -1,8 +1,9 @@
 """What a backend brings to a live migration. All methods block, and raise ContractError."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.event_pb2 import EventType
@@ -15,6 +16,23 @@ from backends.images import ImageStore
 from backends.migration.book import Migration
 from backends.migration.connections import Connections
 from backends.work import Work
+
+
+class Guest(Enum):
+    """What became of a guest at its source, as the hypervisor there says."""
+
+    ALIVE = "alive"
+    """It runs, or is paused and could go on at once."""
+    STUCK = "stuck"
+    """It has stood still since its last memory went over, and nobody sees to it."""
+    OFF = "off"
+    """It is known, and its machine has ended."""
+    GONE = "gone"
+    """It is not known any more."""
+
+
+def _nothing() -> None:
+    """What is done where nobody asked to be told."""
 
 
 @dataclass(kw_only=True)
@@ -41,6 +59,8 @@ class Transfer:
     hypervisor_uri: str
     migration_uri: str
     """Empty: the hypervisors agree on one."""
+    left: Callable[[], None] = _nothing
+    """To be called, on any thread, when the guest's machine here has ended; may block."""
 
     @property
     def data(self) -> pb.MigrationData:
@@ -106,6 +126,18 @@ class MigrationDriver(ABC):
         """Makes the running transfer end: by post-copy, or by pausing the guest."""
 
     @abstractmethod
+    def guest(self, instance_id: str) -> Guest:
+        """What became of the guest, when no transfer runs any more."""
+
+    @abstractmethod
+    def stop_here(self, instance_id: str) -> None:
+        """Ends the machine of a guest that is the destination's now. Idempotent."""
+
+    @abstractmethod
+    def go_on_here(self, migration: Migration) -> None:
+        """Lets a guest that is STUCK go on, unless it was paused before."""
+
+    @abstractmethod
     def give_up(self, migration: Migration) -> None:
         """Removes what is left of a guest that went away; what is shared stays. Idempotent."""
 
@@ -130,8 +162,12 @@ class MigrationDriver(ABC):
         """Undoes prepare, half done as it may be; what is shared stays. Idempotent."""
 
     @abstractmethod
-    def has_arrived(self, migration: Migration) -> bool:
-        """Whether the guest is here now by this very migration."""
+    def has_arrived(self, migration: Migration, *, alive: bool = False) -> bool:
+        """Whether the guest is here now by this very migration; `alive`: with its machine."""
+
+    @abstractmethod
+    def start(self, instance_id: str) -> None:
+        """Lets a guest go on that has arrived and stands still. Idempotent."""
 
     @abstractmethod
     def adopt(self, migration: Migration) -> Instance:

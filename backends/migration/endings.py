@@ -9,7 +9,9 @@ from backends.errors import (
     CancelledError,
     ContractError,
     MigrationFailedError,
+    PeerMismatchError,
     PeerRefusedError,
+    PeerUnreachableError,
     WrongStateError,
 )
 from backends.migration.book import Migration, MigrationBook, Phase
@@ -18,13 +20,23 @@ from backends.migration.driver import MigrationDriver
 CANCELLED = "MIGRATION_CANCELLED"
 
 
-def roll_back_destination(migration: Migration, peer: Peer) -> None:
-    """Asks the destination to forget the migration."""
-    peer.rollback_destination(
-        pb.RollbackDestinationRequest(
-            instance_id=migration.instance_id, migration_id=migration.migration_id
-        )
+def roll_back_destination(migration: Migration, driver: MigrationDriver, peer: Peer) -> None:
+    """Asks the destination to forget the migration.
+
+    Raises PeerUnreachableError where it cannot do so now, PeerRefusedError where it has the
+    guest.
+    """
+    request = pb.RollbackDestinationRequest(
+        instance_id=migration.instance_id,
+        migration_id=migration.migration_id,
+        source_has_guest=driver.find(migration.instance_id) is not None,
     )
+    try:
+        peer.rollback_destination(request)
+    except (PeerRefusedError, PeerMismatchError) as error:
+        if error.metadata["peer_reason"] == "SWITCHED":
+            raise
+        raise PeerUnreachableError(f"not rolled back yet: {error}") from error
 
 
 def end_without(

@@ -12,9 +12,10 @@ import time
 import structlog
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Peer
-from backends.errors import CancelledError, ContractError, PeerUnreachableError
+from backends.errors import CancelledError, ContractError, PeerRefusedError, UnreachableError
 from backends.migration import checks, console
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
 from backends.migration.course import Course
@@ -61,6 +62,7 @@ class LiveRun:
         migration = self._enter(migration_id, instance)
         try:
             self._prepare(migration, instance)
+            migration.data.paused = instance.power_state == PowerState.POWER_STATE_PAUSED
             self._switched(migration, self._course.run(migration, self._transfer(migration)))
         except ContractError as error:
             self._failed(migration, error)
@@ -70,6 +72,7 @@ class LiveRun:
     def resume(self, migration: Migration) -> pb.LiveMigrationResult:
         """Goes on where an earlier run of the daemon, or of this verb, was ended."""
         self._work.ready()
+        migration.post_copy_allowed = self._request.options.post_copy
         if migration.phase != Phase.MIGRATION_PHASE_COMPLETING:
             try:
                 self._switched(migration, self._course.follow(migration))
@@ -171,6 +174,7 @@ class LiveRun:
             options=request.options,
             hypervisor_uri=request.hypervisor_uri or data.hypervisor_uri,
             migration_uri=request.migration_uri or data.migration_uri,
+            left=lambda: self._course.left(migration),
         )
 
     def _switched(self, migration: Migration, counters: Counters) -> None:
@@ -183,6 +187,7 @@ class LiveRun:
         result = migration.result
         assert result is not None  # noqa: S101 - it has switched
         if self._orchestrated:
+            self._course.start_there(migration)
             result.data.CopyFrom(migration.data)
             return result
         self._work.phase("complete", percent=90)
@@ -213,9 +218,11 @@ class LiveRun:
         self._book.enter(migration, Phase.MIGRATION_PHASE_ROLLING_BACK)
         if not self._orchestrated:
             try:
-                roll_back_destination(migration, self._peer)
-            except PeerUnreachableError:
+                roll_back_destination(migration, self._driver, self._peer)
+            except UnreachableError:
                 # The operation's rollback asks again and again, and this run is over.
                 log.warning("destination not rolled back yet", uri=migration.data.destination_uri)
                 return
+            except PeerRefusedError:
+                log.exception("the destination says that it has the guest, and is not believed")
         end_without(self._book, migration, error)

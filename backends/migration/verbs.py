@@ -247,7 +247,7 @@ class LiveMigrations(LiveMigration):
             return
         with self._peers.at(migration.data.destination_uri) as peer:
             try:
-                roll_back_destination(migration, peer)
+                roll_back_destination(migration, self._driver, peer)
             except PeerRefusedError as error:
                 log.warning("destination refuses to roll back", reason=error.peer_reason)
             except PeerUnreachableError:

@@ -610,6 +610,7 @@ class MigrationData(google.protobuf.message.Message):
     ISCSI_INITIATOR_FIELD_NUMBER: builtins.int
     SECURITY_GROUP_IDS_FIELD_NUMBER: builtins.int
     RELEASED_FIELD_NUMBER: builtins.int
+    PAUSED_FIELD_NUMBER: builtins.int
     migration_id: builtins.str
     """The migration, a UUID."""
     instance_id: builtins.str
@@ -654,6 +655,10 @@ class MigrationData(google.protobuf.message.Message):
     released: builtins.bool
     """COLD only: the source has let go. The guest is off there and barred, and the
     destination may start it.
+    """
+    paused: builtins.bool
+    """The guest was paused when its transfer began, and is not started at the
+    destination.
     """
     @property
     def source(self) -> global___MigrationSource:
@@ -705,9 +710,10 @@ class MigrationData(google.protobuf.message.Message):
         iscsi_initiator: builtins.str = ...,
         security_group_ids: collections.abc.Iterable[builtins.str] | None = ...,
         released: builtins.bool = ...,
+        paused: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_console_offset", b"_console_offset", "console_offset", b"console_offset", "destination", b"destination", "source", b"source"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_console_offset", b"_console_offset", "console_listen_address", b"console_listen_address", "console_log_id", b"console_log_id", "console_offset", b"console_offset", "destination", b"destination", "destination_uri", b"destination_uri", "disk_port", b"disk_port", "disks", b"disks", "files", b"files", "hypervisor_uri", b"hypervisor_uri", "instance_id", b"instance_id", "interfaces", b"interfaces", "iscsi_initiator", b"iscsi_initiator", "kind", b"kind", "migration_id", b"migration_id", "migration_uri", b"migration_uri", "prepared", b"prepared", "released", b"released", "resize", b"resize", "security_group_ids", b"security_group_ids", "source", b"source", "storage", b"storage"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_console_offset", b"_console_offset", "console_listen_address", b"console_listen_address", "console_log_id", b"console_log_id", "console_offset", b"console_offset", "destination", b"destination", "destination_uri", b"destination_uri", "disk_port", b"disk_port", "disks", b"disks", "files", b"files", "hypervisor_uri", b"hypervisor_uri", "instance_id", b"instance_id", "interfaces", b"interfaces", "iscsi_initiator", b"iscsi_initiator", "kind", b"kind", "migration_id", b"migration_id", "migration_uri", b"migration_uri", "paused", b"paused", "prepared", b"prepared", "released", b"released", "resize", b"resize", "security_group_ids", b"security_group_ids", "source", b"source", "storage", b"storage"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_console_offset", b"_console_offset"]) -> typing.Literal["console_offset"] | None: ...
 
 global___MigrationData = MigrationData
@@ -1804,6 +1810,7 @@ class RollbackDestinationRequest(google.protobuf.message.Message):
     INSTANCE_ID_FIELD_NUMBER: builtins.int
     MIGRATION_ID_FIELD_NUMBER: builtins.int
     KEEP_DISKS_FIELD_NUMBER: builtins.int
+    SOURCE_HAS_GUEST_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     instance_id: builtins.str
@@ -1812,6 +1819,10 @@ class RollbackDestinationRequest(google.protobuf.message.Message):
     """The migration, a UUID."""
     keep_disks: builtins.bool
     """Keep the disks that were made or have arrived here."""
+    source_has_guest: builtins.bool
+    """The source has the guest: one that has arrived here, and was never started, is
+    a copy too many. Only who has asked the source says so.
+    """
     request_id: builtins.str
     """Makes a repeat of the call return the first outcome; empty: every call is
     a new one. Up to 128 printable ASCII characters.
@@ -1824,10 +1835,11 @@ class RollbackDestinationRequest(google.protobuf.message.Message):
         instance_id: builtins.str = ...,
         migration_id: builtins.str = ...,
         keep_disks: builtins.bool = ...,
+        source_has_guest: builtins.bool = ...,
         request_id: builtins.str = ...,
         validate_only: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["instance_id", b"instance_id", "keep_disks", b"keep_disks", "migration_id", b"migration_id", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["instance_id", b"instance_id", "keep_disks", b"keep_disks", "migration_id", b"migration_id", "request_id", b"request_id", "source_has_guest", b"source_has_guest", "validate_only", b"validate_only"]) -> None: ...
 
 global___RollbackDestinationRequest = RollbackDestinationRequest
 
@@ -1919,12 +1931,17 @@ class CompleteDestinationRequest(google.protobuf.message.Message):
     MIGRATION_ID_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
     CONSOLE_LOG_FIELD_NUMBER: builtins.int
+    START_ONLY_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     instance_id: builtins.str
     """The instance, a UUID."""
     migration_id: builtins.str
     """The migration, a UUID."""
+    start_only: builtins.bool
+    """Only starts the guest; all else is left to a later call. So the source's daemon
+    says, as soon as it knows it, that the guest cannot run there any more.
+    """
     request_id: builtins.str
     """Makes a repeat of the call return the first outcome; empty: every call is
     a new one. Up to 128 printable ASCII characters.
@@ -1951,11 +1968,12 @@ class CompleteDestinationRequest(google.protobuf.message.Message):
         migration_id: builtins.str = ...,
         data: global___MigrationData | None = ...,
         console_log: collections.abc.Iterable[global___ConsolePiece] | None = ...,
+        start_only: builtins.bool = ...,
         request_id: builtins.str = ...,
         validate_only: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["data", b"data"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["console_log", b"console_log", "data", b"data", "instance_id", b"instance_id", "migration_id", b"migration_id", "request_id", b"request_id", "validate_only", b"validate_only"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["console_log", b"console_log", "data", b"data", "instance_id", b"instance_id", "migration_id", b"migration_id", "request_id", b"request_id", "start_only", b"start_only", "validate_only", b"validate_only"]) -> None: ...
 
 global___CompleteDestinationRequest = CompleteDestinationRequest
 

@@ -53,7 +53,10 @@ class MigrationServiceStub(object):
     untouched until the destination has agreed; a running guest is given up only
     when the destination is known to run it with this migration's id; a host that
     cannot be asked counts as one that runs it. After the switch nothing is ever
-    started at the source again.
+    started at the source again. A guest that arrives stands still until the source's
+    daemon, which knows it dead at the source, says the word; only a migration that may
+    go over to post-copy is started by the hypervisors alone. Until then no other verb
+    than DestroyInstance touches it: FAILED_PRECONDITION / ARRIVING.
 
     A migration is named by a UUID, `migration_id`, of the caller's choice or made
     by the source. Steps are idempotent by it: repeating one that has had its
@@ -211,7 +214,10 @@ class MigrationServiceServicer(object):
     untouched until the destination has agreed; a running guest is given up only
     when the destination is known to run it with this migration's id; a host that
     cannot be asked counts as one that runs it. After the switch nothing is ever
-    started at the source again.
+    started at the source again. A guest that arrives stands still until the source's
+    daemon, which knows it dead at the source, says the word; only a migration that may
+    go over to post-copy is started by the hypervisors alone. Until then no other verb
+    than DestroyInstance touches it: FAILED_PRECONDITION / ARRIVING.
 
     A migration is named by a UUID, `migration_id`, of the caller's choice or made
     by the source. Steps are idempotent by it: repeating one that has had its
@@ -415,7 +421,8 @@ class MigrationServiceServicer(object):
         unknown migration is a success.
 
         FAILED_PRECONDITION / SWITCHED: the guest is here now, running or paused, or
-        FinishMigration has made it: there is nothing to roll back.
+        FinishMigration has made it: there is nothing to roll back. One that was never
+        started here is no obstacle with `source_has_guest`.
         ABORTED / INSTANCE_BUSY: the preparation still runs: CancelOperation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -436,8 +443,10 @@ class MigrationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CompleteDestination(self, request, context):
-        """At the destination, after the switch: makes the instance its own: persistent
-        configuration, filters, network announcements, console log. Idempotent.
+        """At the destination, after the switch: starts the guest where it still stands
+        still, unless it was paused, and makes the instance its own: persistent
+        configuration, filters, network announcements, console log. Idempotent. Call it
+        only when the guest cannot run at the source any more.
 
         FAILED_PRECONDITION / NOT_SWITCHED: the guest is not here.
         """
@@ -670,7 +679,10 @@ class MigrationService(object):
     untouched until the destination has agreed; a running guest is given up only
     when the destination is known to run it with this migration's id; a host that
     cannot be asked counts as one that runs it. After the switch nothing is ever
-    started at the source again.
+    started at the source again. A guest that arrives stands still until the source's
+    daemon, which knows it dead at the source, says the word; only a migration that may
+    go over to post-copy is started by the hypervisors alone. Until then no other verb
+    than DestroyInstance touches it: FAILED_PRECONDITION / ARRIVING.
 
     A migration is named by a UUID, `migration_id`, of the caller's choice or made
     by the source. Steps are idempotent by it: repeating one that has had its

@@ -45,7 +45,10 @@ class MigrationServiceStub:
     untouched until the destination has agreed; a running guest is given up only
     when the destination is known to run it with this migration's id; a host that
     cannot be asked counts as one that runs it. After the switch nothing is ever
-    started at the source again.
+    started at the source again. A guest that arrives stands still until the source's
+    daemon, which knows it dead at the source, says the word; only a migration that may
+    go over to post-copy is started by the hypervisors alone. Until then no other verb
+    than DestroyInstance touches it: FAILED_PRECONDITION / ARRIVING.
 
     A migration is named by a UUID, `migration_id`, of the caller's choice or made
     by the source. Steps are idempotent by it: repeating one that has had its
@@ -252,7 +255,8 @@ class MigrationServiceStub:
     unknown migration is a success.
 
     FAILED_PRECONDITION / SWITCHED: the guest is here now, running or paused, or
-    FinishMigration has made it: there is nothing to roll back.
+    FinishMigration has made it: there is nothing to roll back. One that was never
+    started here is no obstacle with `source_has_guest`.
     ABORTED / INSTANCE_BUSY: the preparation still runs: CancelOperation.
     """
 
@@ -273,8 +277,10 @@ class MigrationServiceStub:
         virtrpc.v1.migration_pb2.CompleteDestinationRequest,
         virtrpc.v1.migration_pb2.CompleteDestinationResponse,
     ]
-    """At the destination, after the switch: makes the instance its own: persistent
-    configuration, filters, network announcements, console log. Idempotent.
+    """At the destination, after the switch: starts the guest where it still stands
+    still, unless it was paused, and makes the instance its own: persistent
+    configuration, filters, network announcements, console log. Idempotent. Call it
+    only when the guest cannot run at the source any more.
 
     FAILED_PRECONDITION / NOT_SWITCHED: the guest is not here.
     """
@@ -393,7 +399,10 @@ class MigrationServiceAsyncStub:
     untouched until the destination has agreed; a running guest is given up only
     when the destination is known to run it with this migration's id; a host that
     cannot be asked counts as one that runs it. After the switch nothing is ever
-    started at the source again.
+    started at the source again. A guest that arrives stands still until the source's
+    daemon, which knows it dead at the source, says the word; only a migration that may
+    go over to post-copy is started by the hypervisors alone. Until then no other verb
+    than DestroyInstance touches it: FAILED_PRECONDITION / ARRIVING.
 
     A migration is named by a UUID, `migration_id`, of the caller's choice or made
     by the source. Steps are idempotent by it: repeating one that has had its
@@ -599,7 +608,8 @@ class MigrationServiceAsyncStub:
     unknown migration is a success.
 
     FAILED_PRECONDITION / SWITCHED: the guest is here now, running or paused, or
-    FinishMigration has made it: there is nothing to roll back.
+    FinishMigration has made it: there is nothing to roll back. One that was never
+    started here is no obstacle with `source_has_guest`.
     ABORTED / INSTANCE_BUSY: the preparation still runs: CancelOperation.
     """
 
@@ -620,8 +630,10 @@ class MigrationServiceAsyncStub:
         virtrpc.v1.migration_pb2.CompleteDestinationRequest,
         virtrpc.v1.migration_pb2.CompleteDestinationResponse,
     ]
-    """At the destination, after the switch: makes the instance its own: persistent
-    configuration, filters, network announcements, console log. Idempotent.
+    """At the destination, after the switch: starts the guest where it still stands
+    still, unless it was paused, and makes the instance its own: persistent
+    configuration, filters, network announcements, console log. Idempotent. Call it
+    only when the guest cannot run at the source any more.
 
     FAILED_PRECONDITION / NOT_SWITCHED: the guest is not here.
     """
@@ -740,7 +752,10 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
     untouched until the destination has agreed; a running guest is given up only
     when the destination is known to run it with this migration's id; a host that
     cannot be asked counts as one that runs it. After the switch nothing is ever
-    started at the source again.
+    started at the source again. A guest that arrives stands still until the source's
+    daemon, which knows it dead at the source, says the word; only a migration that may
+    go over to post-copy is started by the hypervisors alone. Until then no other verb
+    than DestroyInstance touches it: FAILED_PRECONDITION / ARRIVING.
 
     A migration is named by a UUID, `migration_id`, of the caller's choice or made
     by the source. Steps are idempotent by it: repeating one that has had its
@@ -972,7 +987,8 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
         unknown migration is a success.
 
         FAILED_PRECONDITION / SWITCHED: the guest is here now, running or paused, or
-        FinishMigration has made it: there is nothing to roll back.
+        FinishMigration has made it: there is nothing to roll back. One that was never
+        started here is no obstacle with `source_has_guest`.
         ABORTED / INSTANCE_BUSY: the preparation still runs: CancelOperation.
         """
 
@@ -997,8 +1013,10 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
         request: virtrpc.v1.migration_pb2.CompleteDestinationRequest,
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.migration_pb2.CompleteDestinationResponse, collections.abc.Awaitable[virtrpc.v1.migration_pb2.CompleteDestinationResponse]]:
-        """At the destination, after the switch: makes the instance its own: persistent
-        configuration, filters, network announcements, console log. Idempotent.
+        """At the destination, after the switch: starts the guest where it still stands
+        still, unless it was paused, and makes the instance its own: persistent
+        configuration, filters, network announcements, console log. Idempotent. Call it
+        only when the guest cannot run at the source any more.
 
         FAILED_PRECONDITION / NOT_SWITCHED: the guest is not here.
         """
