@@ -40,16 +40,20 @@ auth_unix_rw = "none"
 log_outputs = "3:file:{folder}/libvirtd.log"
 """
 # For another host's libvirtd, which migrates guests here. Where the network ends so does
-# who may call.
+# who may call. A peer that is silent for 8 s is given up.
 _LISTENING = """\
 listen_tls = 0
 listen_tcp = 1
 listen_addr = "{address}"
 auth_tcp = "none"
+keepalive_interval = 2
+keepalive_count = 3
 """
 _QEMU_CONFIGURATION = """\
 stdio_handler = "file"
 remember_owner = 0
+keepalive_interval = 2
+keepalive_count = 3
 """
 
 
@@ -128,9 +132,9 @@ class LibvirtdHost:
         """SIGSTOP to libvirtd: it keeps its sockets and answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
 
-    def thaw(self) -> None:
-        """SIGCONT to libvirtd."""
-        os.kill(self.pid, signal.SIGCONT)
+    def thaw(self, pid: int = 0) -> None:
+        """SIGCONT to libvirtd, or to the one of that id; raises ProcessLookupError."""
+        os.kill(pid or self.pid, signal.SIGCONT)
 
     def run(self, *command: str) -> None:
         """Runs a command in the host, as its init; what it leaves running is the host's."""

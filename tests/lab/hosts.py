@@ -1,10 +1,13 @@
 """Two hosts on one machine: each in a network of its own, with its libvirtd and its daemon."""
 
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from tests.daemon import DaemonProcess
 from tests.images import place_guest_images
@@ -13,7 +16,12 @@ from tests.libvirtd import LibvirtdHost
 from tests.migrations import Host
 
 PORT = 50051
-_DAEMON = (sys.executable, "-m", "service.main")
+_DAEMON = (sys.executable, "-m", "tests.lab.held_daemon")
+# The daemon's own main says so too, but what wraps it has imported gRPC by then.
+_ENVIRONMENT = {
+    "GRPC_ENABLE_FORK_SUPPORT": "0",
+    "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+}
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,28 @@ class LabHost(Host):
 
     libvirtd: LibvirtdHost
     address: str
+    gates: Path
+    """Where its daemon is held (tests/lab/gates.py)."""
+
+    def run(self, *command: str, given: str = "") -> str:
+        """What a command prints that is run in the host."""
+        words = (*self.libvirtd.inside, *command)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, input=given)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def virsh(self, *arguments: str, given: str = "") -> str:
+        """What virsh prints."""
+        return self.run("virsh", "--quiet", *arguments, given=given)
+
+    def machines(self, instance_id: str) -> list[psutil.Process]:
+        """The QEMUs of an instance, known to libvirtd or not."""
+        found = []
+        for process in self.libvirtd.guests:
+            with suppress(psutil.NoSuchProcess):
+                if instance_id in process.cmdline():
+                    found.append(process)
+        return found
 
 
 @dataclass(frozen=True)
@@ -63,16 +93,18 @@ def _host(
     )
     try:
         libvirtd.start()
+        gates = make_folder()
         daemon = DaemonProcess(
             make_folder(),
             backend="libvirt",
-            program=(*libvirtd.inside, *_DAEMON),
+            program=(*libvirtd.inside, *_DAEMON, str(gates)),
             arguments=[*_arguments(address, instances), f"--volume-dir={volumes}"],
+            environment=_ENVIRONMENT,
         )
         place_guest_images(daemon.image_dir)
         with daemon.start(), daemon.connect() as connection:
             uri = f"grpc://{address}:{PORT}"
-            yield LabHost(daemon, connection, uri, libvirtd, address)
+            yield LabHost(daemon, connection, uri, libvirtd, address, gates)
     finally:
         libvirtd.close()
 
