@@ -15,7 +15,11 @@ import grpc
 import psutil
 from virtrpc.v1 import operation_pb2
 from virtrpc.v1.instance_pb2 import PowerOnInstanceRequest
-from virtrpc.v1.migration_pb2 import LiveMigrationOptions
+from virtrpc.v1.migration_pb2 import (
+    AbortLiveMigrationRequest,
+    CheckDestinationRequest,
+    LiveMigrationOptions,
+)
 from virtrpc.v1.operation_pb2 import Operation
 from virtrpc.v1.types_pb2 import POWER_STATE_RUNNING
 
@@ -26,6 +30,7 @@ from tests.lab.verdict import disagreements, left_behind, standing_still, unfini
 from tests.lab.waiting import until
 from tests.lab.witness import Witness
 from tests.migrations import instance_at, live_request
+from tests.refusals import refusal_of
 
 # Longer than libvirtd and gRPC bear a peer that is silent.
 _LONG_S = 12.0
@@ -44,6 +49,8 @@ class Trial:
     options: LiveMigrationOptions = field(default_factory=LiveMigrationOptions)
     operation: Operation = field(default_factory=Operation)
     guest_killed: bool = False
+    expected: "operation_pb2.OperationState.ValueType" = 0
+    """How it has to end; 0: either way."""
 
     @classmethod
     def of(cls, lab: Lab, instance_id: str) -> Self:
@@ -242,10 +249,27 @@ def answers(trial: Trial) -> Callable[[], None]:
     trial.here.run("nft", "add", "rule", *rule)
 
     def found() -> None:
-        Event().wait(_LONG_S)
+        trial.end()
         trial.here.run("nft", "delete", "table", "inet", "lost")
 
     return found
+
+
+def abort(trial: Trial) -> Callable[[], None]:
+    """Nobody dies: the migration is to be aborted, and says whether that was in time."""
+    request = AbortLiveMigrationRequest(instance_id=trial.instance_id)
+    call = trial.here.connection.migrations.AbortLiveMigration.future(request, timeout=TIMEOUT_S)
+
+    def answered() -> None:
+        try:
+            call.result()
+        except grpc.RpcError as error:
+            assert refusal_of(error).reason in ("TOO_LATE", "NO_MIGRATION"), error
+            trial.expected = operation_pb2.OPERATION_STATE_SUCCEEDED
+        else:
+            trial.expected = operation_pb2.OPERATION_STATE_CANCELLED
+
+    return answered
 
 
 def _killed_daemon(host: LabHost) -> Callable[[], None]:
@@ -272,6 +296,7 @@ VICTIMS: tuple[Victim, ...] = (
     destination_machine,
     wire,
     answers,
+    abort,
 )
 # Where there is no such machine, or nobody who is to answer.
 _NOBODY = {
@@ -298,7 +323,7 @@ def tried(lab: Lab, instance_id: str, phase: Phase, victim: Victim) -> list[str]
         bring_back()
         ending = trial.end()
         for host in lab.hosts:
-            host.daemon.wait_ready()
+            ready(host)
         faults = list(judged(trial, ending))
     print(
         f"{phase.__name__:>10} {victim.__name__:20} "
@@ -311,8 +336,23 @@ def tried(lab: Lab, instance_id: str, phase: Phase, victim: Victim) -> list[str]
     ]
 
 
+def ready(host: LabHost) -> None:
+    """Returns when the host's daemon has its hypervisor again."""
+    question = CheckDestinationRequest(instance_id=str(uuid.uuid4()))
+
+    def answers_it() -> bool:
+        with suppress(grpc.RpcError):
+            host.connection.migrations.CheckDestination(question, timeout=TIMEOUT_S)
+            return True
+        return False
+
+    until(answers_it)
+
+
 def judged(trial: Trial, ending: Operation) -> Iterator[str]:
     """Everything that does not hold of a migration that has ended."""
+    if trial.expected not in (0, ending.state):
+        yield f"the abort's answer was another than {ending.state}"
     ids = (trial.instance_id, trial.migration_id)
     yield from disagreements(trial.here, trial.there, *ids, ending)
     winner, loser = trial.here, trial.there

@@ -12,11 +12,12 @@ import grpc
 from virtrpc.v1 import operation_pb2
 from virtrpc.v1.migration_pb2 import MigrationPhase
 from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, Operation
-from virtrpc.v1.types_pb2 import POWER_STATE_RUNNING
+from virtrpc.v1.types_pb2 import PowerState
 
 from tests.instances import console_until
 from tests.lab.guests import counts
 from tests.lab.hosts import LabHost
+from tests.lab.waiting import until
 from tests.migrations import instance_at
 
 _FIRST_MIGRATION_PORT = 49152
@@ -65,9 +66,9 @@ def unfinished(host: LabHost) -> Iterator[str]:
 
 def standing_still(host: LabHost, instance_id: str, *, may_be_off: bool) -> Iterator[str]:
     """A guest that does not count on, or has missed a number since it was booted."""
-    instance = instance_at(host, instance_id)
-    state = instance.power_state if instance is not None else None
-    if state != POWER_STATE_RUNNING:
+    # A machine's end is told within two seconds.
+    state = until(lambda: _settled_state(host, instance_id), timeout_s=5)
+    if state != "POWER_STATE_RUNNING":
         if not may_be_off:
             yield f"the guest at {host.uri} is {state}"
         return
@@ -77,6 +78,14 @@ def standing_still(host: LabHost, instance_id: str, *, may_be_off: bool) -> Iter
     except grpc.RpcError:
         yield f"the guest at {host.uri} has stood still since {so_far[-1]}"
     yield from missed(counts(host, instance_id))
+
+
+def _settled_state(host: LabHost, instance_id: str) -> str:
+    """The power state, when it fits what runs; empty where it does not yet."""
+    instance = instance_at(host, instance_id)
+    state = PowerState.POWER_STATE_NOSTATE if instance is None else instance.power_state
+    stale = state == PowerState.POWER_STATE_RUNNING and not host.machines(instance_id)
+    return "" if stale else PowerState.Name(state)
 
 
 def missed(numbers: Sequence[int]) -> Iterator[str]:

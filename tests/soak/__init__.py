@@ -4,6 +4,8 @@
     fleet     twenty guests; the daemon is killed and started, and they do not notice
     deaths    the daemon dies around every write of every verb, on real QEMU
     watchers  two hundred watchers, half of them stopped, under a storm of events
+    migrations
+              between two real hosts: everybody dies once in every phase
 
 Each says what it did and every promise that was broken (docs/reliability.md).
 """

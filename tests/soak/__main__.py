@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.crash.verdict import end_machines
 from tests.daemon import DaemonProcess
 from tests.images import place_fake_images, place_guest_images
-from tests.soak import deaths, fleet, watchers
+from tests.soak import deaths, fleet, migrations, watchers
 from tests.soak.storm import Storm, Weather
 
 Faults = list[str]
@@ -68,6 +68,11 @@ def _deaths(_arguments: argparse.Namespace) -> Faults:
         return deaths.run(folder)
 
 
+def _migrations(arguments: argparse.Namespace) -> Faults:
+    with _folder() as folder:
+        return migrations.run(folder, seconds=480 * arguments.scale, seed=arguments.seed)
+
+
 def _watchers(arguments: argparse.Namespace) -> Faults:
     with _daemon("fake") as daemon:
         return watchers.run(daemon, rounds=max(round(400 * arguments.scale), 60))
@@ -79,6 +84,7 @@ SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Faults]] = {
     "storm": _storm_on_qemu,
     "fleet": _fleet,
     "deaths": _deaths,
+    "migrations": _migrations,
 }
 
 
