@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 import pytest
+from virtrpc.v1 import instance_pb2, operation_pb2, types_pb2
 from virtrpc.v1 import migration_pb2 as pb
-from virtrpc.v1 import operation_pb2, types_pb2
 from virtrpc.v1.migration_pb2 import LiveMigrationOptions, MigrationPhase
 
 from tests.daemon import DaemonProcess
@@ -344,3 +344,26 @@ def test_destroy_ends_a_preparation(hosts: tuple[Host, Host], guest: str) -> Non
     assert ended(here, live_request(guest, there)).error.reason == "INSTANCE_EXISTS"
     destroyed(there.connection, guest)
     migrated(here, live_request(guest, there))
+
+
+def test_expected_instance_is_nobody_elses(hosts: tuple[Host, Host], guest: str) -> None:
+    here, there = hosts
+    instance = instance_at(here, guest)
+    assert instance is not None
+    ids: dict[str, Any] = {"instance_id": guest, "migration_id": str(uuid.uuid4())}
+    data = pb.MigrationData(
+        kind=pb.MIGRATION_KIND_LIVE,
+        destination_uri=there.uri,
+        source=pb.MigrationSource(host_name="elsewhere"),
+        **ids,
+    )
+    request = pb.PrepareDestinationRequest(data=data, spec=instance.spec, **ids)
+    there.connection.migrations.PrepareDestination(request, timeout=TIMEOUT_S)
+    spawn = instance_pb2.SpawnInstanceRequest(
+        instance_id=guest, spec=instance.spec, validate_only=True
+    )
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "ARRIVING"):
+        there.connection.instances.SpawnInstance(spawn, timeout=TIMEOUT_S)
+    rollback = pb.RollbackDestinationRequest(source_has_guest=True, **ids)
+    there.connection.migrations.RollbackDestination(rollback, timeout=TIMEOUT_S)
+    there.connection.instances.SpawnInstance(spawn, timeout=TIMEOUT_S)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from virtrpc.v1.operation_pb2 import Operation
 
-import service.daemon
+import service.core
 from service.main import main
 from service.operations.journal import Entry, Journal, Step
 from tests.lab.gates import pass_through
@@ -63,7 +63,7 @@ class HeldJournal(Journal):
 def run(arguments: Sequence[str]) -> None:
     """Runs the daemon with the flags that follow the folder."""
     HeldJournal.folder, sys.argv[1:] = Path(arguments[0]), arguments[1:]
-    setattr(service.daemon, "Journal", HeldJournal)  # noqa: B010 - not a public name of it
+    setattr(service.core, "Journal", HeldJournal)  # noqa: B010 - not a public name of it
     main()
 
 

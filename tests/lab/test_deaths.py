@@ -5,11 +5,14 @@ The most telling of tests/lab/trials.py; `make soak` tries the whole table.
 
 from collections.abc import Iterator
 
+import grpc
 import pytest
+from virtrpc.v1.instance_pb2 import UnpauseInstanceRequest
 
 from tests.lab import trials
-from tests.lab.guests import counting
+from tests.lab.guests import TIMEOUT_S, counting
 from tests.lab.hosts import Lab
+from tests.refusals import refused
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -40,3 +43,13 @@ def test_one_guest_and_one_answer(
     two_hosts: Lab, guest: str, phase: trials.Phase, victim: trials.Victim
 ) -> None:
     assert trials.tried(two_hosts, guest, phase, victim) == []
+
+
+def test_guest_that_stands_still_waits_for_nobody_but_its_source(
+    two_hosts: Lab, guest: str
+) -> None:
+    trial = trials.Trial.of(two_hosts, guest)
+    request = UnpauseInstanceRequest(instance_id=guest)
+    with trials.word(trial), refused(grpc.StatusCode.FAILED_PRECONDITION, "ARRIVING"):
+        trial.there.connection.instances.UnpauseInstance(request, timeout=TIMEOUT_S)
+    assert list(trials.judged(trial, trial.end())) == []

@@ -19,6 +19,7 @@ from virtrpc.v1.migration_pb2 import (
     AbortLiveMigrationRequest,
     CheckDestinationRequest,
     LiveMigrationOptions,
+    MigrationSource,
 )
 from virtrpc.v1.operation_pb2 import Operation
 from virtrpc.v1.types_pb2 import POWER_STATE_RUNNING
@@ -49,8 +50,8 @@ class Trial:
     options: LiveMigrationOptions = field(default_factory=LiveMigrationOptions)
     operation: Operation = field(default_factory=Operation)
     guest_killed: bool = False
-    expected: "operation_pb2.OperationState.ValueType" = 0
-    """How it has to end; 0: either way."""
+    expected: "operation_pb2.OperationState.ValueType | None" = None
+    """How it has to end; None: either way."""
 
     @classmethod
     def of(cls, lab: Lab, instance_id: str) -> Self:
@@ -338,20 +339,22 @@ def tried(lab: Lab, instance_id: str, phase: Phase, victim: Victim) -> list[str]
 
 def ready(host: LabHost) -> None:
     """Returns when the host's daemon has its hypervisor again."""
-    question = CheckDestinationRequest(instance_id=str(uuid.uuid4()))
+    question = CheckDestinationRequest(instance_id=str(uuid.uuid4()), source=MigrationSource())
 
     def answers_it() -> bool:
-        with suppress(grpc.RpcError):
+        try:
             host.connection.migrations.CheckDestination(question, timeout=TIMEOUT_S)
-            return True
-        return False
+        except grpc.RpcError as error:
+            assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+            return False
+        return True
 
     until(answers_it)
 
 
 def judged(trial: Trial, ending: Operation) -> Iterator[str]:
     """Everything that does not hold of a migration that has ended."""
-    if trial.expected not in (0, ending.state):
+    if trial.expected not in (None, ending.state):
         yield f"the abort's answer was another than {ending.state}"
     ids = (trial.instance_id, trial.migration_id)
     yield from disagreements(trial.here, trial.there, *ids, ending)
