@@ -45,11 +45,9 @@ def test_one_guest_and_one_answer(
     assert trials.tried(two_hosts, guest, phase, victim) == []
 
 
-def test_guest_that_stands_still_waits_for_nobody_but_its_source(
-    two_hosts: Lab, guest: str
-) -> None:
+def test_arriving_guest_is_kept_from_everybody_but_its_source(two_hosts: Lab, guest: str) -> None:
     trial = trials.Trial.of(two_hosts, guest)
     request = UnpauseInstanceRequest(instance_id=guest)
-    with trials.word(trial), refused(grpc.StatusCode.FAILED_PRECONDITION, "ARRIVING"):
+    with trials.memory(trial), refused(grpc.StatusCode.FAILED_PRECONDITION, "ARRIVING"):
         trial.there.connection.instances.UnpauseInstance(request, timeout=TIMEOUT_S)
     assert list(trials.judged(trial, trial.end())) == []
