@@ -9,7 +9,6 @@ from backends.errors import (
     CancelledError,
     ContractError,
     MigrationFailedError,
-    PeerMismatchError,
     PeerRefusedError,
     PeerUnreachableError,
     WrongStateError,
@@ -18,23 +17,27 @@ from backends.migration.book import Migration, MigrationBook, Phase
 from backends.migration.driver import MigrationDriver
 
 CANCELLED = "MIGRATION_CANCELLED"
+# Codes of a daemon that is busy with the instance, or altogether.
+_LATER = ("ABORTED", "RESOURCE_EXHAUSTED")
 
 
-def roll_back_destination(migration: Migration, driver: MigrationDriver, peer: Peer) -> None:
+def roll_back_destination(
+    migration: Migration, peer: Peer, *, source_has_guest: bool = False
+) -> None:
     """Asks the destination to forget the migration.
 
-    Raises PeerUnreachableError where it cannot do so now, PeerRefusedError where it has the
-    guest.
+    `source_has_guest`: a copy that has arrived and was never started is one too many. Raises
+    PeerUnreachableError where it cannot do so now, PeerRefusedError where it will not.
     """
     request = pb.RollbackDestinationRequest(
         instance_id=migration.instance_id,
         migration_id=migration.migration_id,
-        source_has_guest=driver.find(migration.instance_id) is not None,
+        source_has_guest=source_has_guest,
     )
     try:
         peer.rollback_destination(request)
-    except (PeerRefusedError, PeerMismatchError) as error:
-        if error.metadata["peer_reason"] == "SWITCHED":
+    except PeerRefusedError as error:
+        if error.peer_code not in _LATER:
             raise
         raise PeerUnreachableError(f"not rolled back yet: {error}") from error
 

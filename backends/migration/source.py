@@ -218,7 +218,8 @@ class LiveRun:
         self._book.enter(migration, Phase.MIGRATION_PHASE_ROLLING_BACK)
         if not self._orchestrated:
             try:
-                roll_back_destination(migration, self._driver, self._peer)
+                has_guest = self._driver.find(migration.instance_id) is not None
+                roll_back_destination(migration, self._peer, source_has_guest=has_guest)
             except UnreachableError:
                 # The operation's rollback asks again and again, and this run is over.
                 log.warning("destination not rolled back yet", uri=migration.data.destination_uri)

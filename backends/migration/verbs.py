@@ -247,7 +247,8 @@ class LiveMigrations(LiveMigration):
             return
         with self._peers.at(migration.data.destination_uri) as peer:
             try:
-                roll_back_destination(migration, self._driver, peer)
+                has_guest = self._driver.find(migration.instance_id) is not None
+                roll_back_destination(migration, peer, source_has_guest=has_guest)
             except PeerRefusedError as error:
                 log.warning("destination refuses to roll back", reason=error.peer_reason)
             except PeerUnreachableError:
