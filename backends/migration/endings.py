@@ -37,7 +37,7 @@ def roll_back_destination(
     try:
         peer.rollback_destination(request)
     except PeerRefusedError as error:
-        if error.peer_code not in _LATER:
+        if error.metadata["peer_code"] not in _LATER:
             raise
         raise PeerUnreachableError(f"not rolled back yet: {error}") from error
 
