@@ -75,6 +75,17 @@ COMMANDS: Mapping[str, str] = {
     "WatchMigration": "migration watch",
     "AbortLiveMigration": "migration abort",
     "ForceCompleteLiveMigration": "migration force",
+    "CheckDestination": "migration step check-destination",
+    "CleanupDestinationCheck": "migration step clean-up-check",
+    "CheckSource": "migration step check-source",
+    "CheckSharedStorageLocal": "migration step mark-storage",
+    "CheckSharedStorageRemote": "migration step find-mark",
+    "CleanupSharedStorageCheck": "migration step remove-mark",
+    "PrepareDestination": "migration step prepare",
+    "RollbackDestination": "migration step roll-back",
+    "CompleteSource": "migration step complete-source",
+    "CompleteDestination": "migration step complete-destination",
+    "CompareCpu": "migration step compare-cpu",
     "GetHost": "host show",
     "GetCapabilities": "host capabilities",
     "GetAvailableResource": "host resources",
@@ -101,3 +112,6 @@ COMMANDS: Mapping[str, str] = {
     "WatchOperation": "operation watch",
     "CancelOperation": "operation cancel",
 }
+
+# Disks travel between daemons; no person has the bytes of one at hand.
+BETWEEN_DAEMONS = {"ReceiveDisk"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from virtrpc.cli import migration_step
 from virtrpc.cli.change import change, change_at_length, duration
 from virtrpc.cli.command import Noun, mutation_options, no_wait_option
 from virtrpc.cli.naming import instance_argument, instance_id, instances_argument
@@ -34,6 +35,9 @@ _LENGTHS = ("timeout", "force_timeout", "max_downtime")
 @click.group(cls=Noun)
 def noun() -> None:
     """Running instances on their way to other hosts."""
+
+
+noun.add_command(migration_step.noun)
 
 
 @noun.command("live")

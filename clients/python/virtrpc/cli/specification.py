@@ -6,20 +6,14 @@ names in either case.
 
 from __future__ import annotations
 
-import json
-import re
-import sys
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import click
-import yaml
-from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.json_format import ParseDict
 
+from virtrpc.cli.message_file import parsed, telling
 from virtrpc.cli.nic import with_ports
 from virtrpc.v1.instance_pb2 import SpawnInstanceRequest
 from virtrpc.v1.spec_pb2 import GuestConfig, InstanceSpec, InterfaceSpec
@@ -92,8 +86,8 @@ def from_file(file: str) -> SpawnInstanceRequest:
     Raises click.UsageError for a file that cannot be read or is neither message.
     """
     made = SpawnInstanceRequest()
-    with _telling(file):
-        content = _parsed(file)
+    with telling(file):
+        content = parsed(file)
         ParseDict(content, made if _REQUEST_FIELDS & content.keys() else made.spec)
     return made
 
@@ -106,48 +100,8 @@ def guest_from_file(file: str) -> GuestConfig:
     """
     made = GuestConfig()
     try:
-        with _telling(file):
-            ParseDict(_parsed(file), made)
+        with telling(file):
+            ParseDict(parsed(file), made)
     except click.UsageError:
         raise click.UsageError(f"{file}: no GuestConfig can be read from it") from None
     return made
-
-
-@contextmanager
-def _telling(file: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ParseError) as error:
-        raise click.UsageError(f"{file}: {error}") from error
-
-
-def _parsed(file: str) -> dict[str, Any]:
-    text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError:
-        content = yaml.load(text, Loader=_CoreSchemaLoader)  # noqa: S506 - a SafeLoader
-    if not isinstance(content, dict):
-        raise ParseError("it is no message")
-    return content
-
-
-class _CoreSchemaLoader(yaml.SafeLoader):
-    """YAML 1.2's core schema. That of 1.1 reads the MAC 52:54:00:12:34:56 as a number."""
-
-
-_CoreSchemaLoader.yaml_implicit_resolvers = {}
-_CoreSchemaLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:null", re.compile(r"^(?:null|~|)$"), ["n", "~", ""]
-)
-_CoreSchemaLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), ["t", "f"]
-)
-_CoreSchemaLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^-?(?:0|[1-9][0-9]*)$"), list("-0123456789")
-)
-_CoreSchemaLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^-?(?:0|[1-9][0-9]*)\.[0-9]+(?:[eE][-+]?[0-9]+)?$"),
-    list("-0123456789"),
-)
