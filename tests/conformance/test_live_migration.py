@@ -8,10 +8,11 @@ from typing import Any
 
 import grpc
 import pytest
-from virtrpc.v1 import instance_pb2, operation_pb2, types_pb2
+from virtrpc.v1 import console_pb2, instance_pb2, operation_pb2, spec_pb2, types_pb2
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.migration_pb2 import LiveMigrationOptions, MigrationPhase
 
+from tests.attached import Tunnelled
 from tests.daemon import DaemonProcess
 from tests.instances import destroyed, small_spec, spawned
 from tests.migrations import (
@@ -155,6 +156,28 @@ def test_timeout_aborts(hosts: tuple[Host, Host], slow_guest: str) -> None:
     assert ending.error.reason == "MIGRATION_TIMEOUT"
     assert ending.error.code == grpc.StatusCode.ABORTED.value[0]
     assert instance_at(there, slow_guest) is None
+
+
+def test_console_tokens_of_an_instance_that_has_gone_are_refused(hosts: tuple[Host, Host]) -> None:
+    here, there = hosts
+    spec = small_spec(backend="fake")
+    spec.machine.graphics = spec_pb2.GRAPHICS_TYPE_VNC
+    with spawned(here.connection, spec) as instance_id:
+        ask = console_pb2.GetConsoleRequest(
+            instance_id=instance_id, type=console_pb2.CONSOLE_TYPE_VNC
+        )
+        token = here.connection.consoles.GetConsole(ask, timeout=TIMEOUT_S).token
+        assert token
+        migrated(here, live_request(instance_id, there))
+        migrated(there, live_request(instance_id, here))
+        for host in hosts:
+            with (
+                Tunnelled(
+                    host.connection, instance_id, type=console_pb2.CONSOLE_TYPE_VNC, token=token
+                ) as tunnel,
+                refused(grpc.StatusCode.PERMISSION_DENIED, "CONSOLE_TOKEN_REFUSED"),
+            ):
+                tunnel.opened()
 
 
 def test_destroy_pre_empts_a_migration(hosts: tuple[Host, Host], slow_guest: str) -> None:

@@ -23,9 +23,15 @@ REAL = (sys.executable, "-m", "service.main")
 MORTAL = (sys.executable, "-m", "tests.crash.dying_daemon")
 # The daemon's own main says so too, but what wraps it has imported gRPC by then.
 _ENVIRONMENT = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
+# A host that really were switched off would take the tests with it.
+_HARMLESS_POWER = (
+    "--allow-host-power",
+    "--host-reboot-command=true",
+    "--host-shutdown-command=true",
+)
 _CALLS_AT_A_TIME = 8
 # Each that stops in a step keeps one of the daemon's threads, and most have a guest of their own.
-_CALLS_IN_A_LIFE = {"fake": 30, "libvirt": 6}
+_CALLS_IN_A_LIFE = {"fake": 30, "libvirt": 12}
 Place = tuple[int, str]
 
 
@@ -100,7 +106,7 @@ class Lives:
                 f"--image-source-dir={self.sources}",
                 f"--volume-dir={self.sources}",
                 f"--share-dir={self.sources}",
-                "--allow-host-power",
+                *_HARMLESS_POWER,
             ],
             environment=_ENVIRONMENT,
         )
@@ -236,6 +242,12 @@ def places(kinds: Sequence[str], *, first: int = 1) -> list[Place]:
             made.append((number, BEFORE))
         made.append((number, AFTER))
     return made
+
+
+def steps(kinds: Sequence[str]) -> list[Place]:
+    """Of these places those between what is told of a step, or of the commit, and its effect."""
+    effects = [number for number, kind in enumerate(kinds, start=1) if kind in ("step", "commit")]
+    return [place for number in effects for place in ((number, AFTER), (number + 1, BEFORE))]
 
 
 def rounds(calls: Sequence[Sequence[Call]], *, backend: str) -> Iterator[list[Call]]:

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.libvirt
 RUNNING = types_pb2.POWER_STATE_RUNNING
 RESUMED = event_pb2.EVENT_TYPE_RESUMED
 OFF = (types_pb2.POWER_STATE_SHUTDOWN, types_pb2.POWER_STATE_CRASHED)
+FLOOD_BYTES = 8 << 20
 IDS = (str(uuid.uuid4()), str(uuid.uuid4()))
 
 
@@ -97,6 +98,15 @@ def console_goes_on(connection: Connection, guest: Guest, *, offset: int, log_id
     raise AssertionError("the console has ended")
 
 
+def flooded_log(daemon: DaemonProcess, guest: Guest) -> Path:
+    """The console log of a guest that has said much while nobody bounded it."""
+    folder = daemon.state_dir / "instances" / guest.instance_id
+    (log,) = folder.glob("console.*.log")
+    with log.open("ab") as file:
+        file.write(b"x" * FLOOD_BYTES)
+    return log
+
+
 def anew(connection: Connection, guest: Guest) -> Guest:
     """A guest of this daemon's own: an adopted one's end is told when init has reaped it."""
     call = caller(connection, guest.instance_id).call
@@ -139,6 +149,7 @@ def test_guests_of_a_killed_daemon_run_on_and_are_adopted(
         caller(connection, guests[1].instance_id).call("PauseInstance")
     daemon.kill()
     assert [machine_pids(guest.instance_id) for guest in guests] == [[g.pid] for g in guests]
+    log = flooded_log(daemon, guests[1])
     with daemon.start().connect() as connection:
         assert [machine_pids(guest.instance_id) for guest in guests] == [[g.pid] for g in guests]
         states = [caller(connection, guest.instance_id).instance() for guest in guests]
@@ -146,6 +157,7 @@ def test_guests_of_a_killed_daemon_run_on_and_are_adopted(
             RUNNING, types_pb2.POWER_STATE_PAUSED,
         ]  # fmt: skip
         assert all(s is not None and s.managed for s in states)
+        assert log.stat().st_blocks * 512 < FLOOD_BYTES // 2, "bounded before it is ready"
         events = events_until_quiet(connection, cursor)
         first = cursor.sequence + 1
         assert [e.cursor.sequence for e in events] == list(range(first, first + len(events)))

@@ -1,6 +1,8 @@
 """What must hold after a daemon that died has been started again."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -24,6 +26,7 @@ _OF_RESIZES = (
     *("MigrateDiskAndPowerOff", "FinishMigration"),
     *("ConfirmMigration", "RevertMigration"),
 )
+_AT_A_TIME = 8
 _RUNNING_WHATEVER_HAPPENS = (
     "RescueInstance",
     "UnrescueInstance",
@@ -34,7 +37,9 @@ _RUNNING_WHATEVER_HAPPENS = (
 
 def hold(lives: Lives, daemon: DaemonProcess, died: Deaths) -> None:
     """Everything that was promised about the operations, their instances and their events."""
-    ids = [_holds(lives, daemon, death) for death in died.deaths]
+    # What an adopted guest's destroy takes is mostly waiting for init to notice its end.
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        ids = list(pool.map(partial(_holds, lives, daemon), died.deaths))
     with daemon.connect() as connection:
         events = _gapless(connection, died.cursor)
     for death, operation_id in zip(died.deaths, ids, strict=True):
@@ -65,11 +70,7 @@ def _holds(lives: Lives, daemon: DaemonProcess, death: Death) -> str:
     """What holds of one call; gives the id of its operation, if there is one."""
     caller = lives.caller(daemon, death.call)
     with caller.connection:
-        found = [
-            operation
-            for operation in operations(caller.connection, death.call.case.verb)
-            if operation.request_id == death.call.request_id
-        ]
+        found = operations_of(caller, death.call)
         if not death.accepted:
             assert found == [], "it was never on disk"
             return ""
@@ -114,7 +115,6 @@ def _is_recovered_as_declared(death: Death, operation: Operation) -> None:
 def _is_repeatable(caller: Caller, death: Death, operation: Operation) -> None:
     """The same request_id gives the first outcome and begins nothing."""
     call = death.call
-    before = len(operations(caller.connection, call.case.verb))
     try:
         repeated = caller.call_case(call.case, request_id=call.request_id)
     except grpc.RpcError as error:
@@ -124,7 +124,7 @@ def _is_repeatable(caller: Caller, death: Death, operation: Operation) -> None:
             assert repeated == operation
         else:
             assert operation.state == SUCCEEDED
-    assert len(operations(caller.connection, call.case.verb)) == before
+    assert [o.operation_id for o in operations_of(caller, call)] == [operation.operation_id]
 
 
 def _matches_the_hypervisor(
@@ -205,6 +205,12 @@ def events_until_quiet(connection: Connection, cursor: EventCursor) -> list[Even
         events.append(response.event)
     stream.cancel()
     return events
+
+
+def operations_of(caller: Caller, call: Call) -> list[Operation]:
+    """What a call has begun."""
+    known = operations(caller.connection, call.case.verb)
+    return [operation for operation in known if operation.request_id == call.request_id]
 
 
 def operations(connection: Connection, verb: str) -> list[Operation]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from virtrpc.v1 import host_pb2, instance_pb2, operation_pb2
 
@@ -115,6 +115,8 @@ def test_any_message_gets_a_typed_answer(target: Target, name: str, data: st.Dat
 
 @pytest.mark.parametrize("name", sorted(VERBS))
 @settings(FUZZED, max_examples=5)
+@example(sent=b"\x0b" * 20_000)  # groups in groups without end
+@example(sent=b"\x0a\xff\xff\xff\xff\x07")  # two gigabytes are announced
 @given(sent=st.binary(max_size=200))
 def test_any_bytes_get_a_typed_answer(target: Target, name: str, sent: bytes) -> None:
     judge(target, VERBS[name], sent)

@@ -7,11 +7,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import grpc
 import psutil
 import pytest
-from virtrpc.v1 import event_pb2, host_pb2, instance_pb2, operation_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from virtrpc.v1 import event_pb2, host_pb2, instance_pb2, operation_pb2, volume_pb2
 from virtrpc.v1.event_pb2 import Event, EventCursor, EventType
 from virtrpc.v1.operation_pb2 import Operation
 from virtrpc.v1.types_pb2 import PowerState
@@ -19,6 +21,7 @@ from virtrpc.v1.types_pb2 import PowerState
 from backends.errors import UnreachableError
 from backends.libvirt import handles
 from backends.libvirt.connection import start_event_loop
+from deploy.demo.place import free_port
 from tests.daemon import Connection, DaemonProcess
 from tests.events_seen import cursor_now, events_after
 from tests.images import place_guest_images
@@ -29,6 +32,8 @@ from tests.refusals import refused
 
 pytestmark = [pytest.mark.libvirt, pytest.mark.timeout(180)]
 PROGRAM = (sys.executable, "-m", "service.main")
+METRICS_PORT = free_port()
+VOLUME_ID = "5b1e9c34-40f5-4b53-8f6e-2c1d5a7e9b10"
 PROMPT_S = 2.0
 NOTICED_S = 20.0
 LOST = event_pb2.EVENT_TYPE_HYPERVISOR_DISCONNECTED
@@ -37,18 +42,20 @@ RESYNC = event_pb2.EVENT_TYPE_RESYNC
 
 
 @contextmanager
-def daemon_in(host: LibvirtdHost, folder: Path) -> Iterator[DaemonProcess]:
+def daemon_in(host: LibvirtdHost, folder: Path, *more: str) -> Iterator[DaemonProcess]:
     """A daemon that drives a host's libvirtd, in that host; not started yet."""
     program = (*host.inside, *PROGRAM)
-    uri = "--libvirt-uri=qemu:///system"
-    with DaemonProcess(folder, backend="libvirt", arguments=(uri,), program=program) as made:
+    arguments = ("--libvirt-uri=qemu:///system", f"--volume-dir={folder}/volumes", *more)
+    with DaemonProcess(folder, backend="libvirt", arguments=arguments, program=program) as made:
+        made.volume_dir.mkdir()
         place_guest_images(made.image_dir)
         yield made
 
 
 @pytest.fixture(scope="module")
 def daemon(libvirtd: LibvirtdHost, short_folder: Callable[[], Path]) -> Iterator[DaemonProcess]:
-    with daemon_in(libvirtd, short_folder()) as made:
+    metrics = f"--metrics=127.0.0.1:{METRICS_PORT}"
+    with daemon_in(libvirtd, short_folder(), metrics) as made:
         yield made.start()
 
 
@@ -80,6 +87,23 @@ def is_stale(connection: Connection, instance_id: str) -> bool:
     assert listing.total_count >= 1
     assert listing.freshness.stale == reply.freshness.stale
     return bool(reply.freshness.stale)
+
+
+def assert_only_instances_do_not_serve(connection: Connection) -> None:
+    """What health says, in time in any case."""
+    stub = health_pb2_grpc.HealthStub(connection.channel)
+    whole = stub.Check(health_pb2.HealthCheckRequest(), timeout=PROMPT_S)
+    assert whole.status == health_pb2.HealthCheckResponse.SERVING
+    instances = health_pb2.HealthCheckRequest(service="virtrpc.v1.InstanceService")
+    for reply in stub.Watch(instances, timeout=PROMPT_S):
+        if reply.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+            return
+
+
+def metrics() -> list[str]:
+    """The lines that Prometheus is given, in time in any case."""
+    with urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=PROMPT_S) as reply:
+        return bytes(reply.read()).decode().splitlines()
 
 
 def assert_refused_promptly(connection: Connection, instance_id: str) -> None:
@@ -172,6 +196,8 @@ def test_frozen_libvirtd_is_noticed_and_holds_up_no_read(
             assert time.monotonic() - frozen_at < NOTICED_S
             assert is_stale(connection, guest)
             assert_refused_promptly(connection, guest)
+            assert_only_instances_do_not_serve(connection)
+            assert "virtrpc_hypervisor_connected 0.0" in metrics()
             for call in hanging:
                 with refused(grpc.StatusCode.UNAVAILABLE, "HYPERVISOR_UNREACHABLE"):
                     call.result(timeout=NOTICED_S)
@@ -217,6 +243,58 @@ def test_spawn_during_which_libvirtd_dies_is_rolled_back(
     assert [instance.instance_id for instance in listing.instances] == [guest]
     assert set((daemon.state_dir / "instances").iterdir()) == folders
     assert len(libvirtd.guests) == 1
+
+
+def test_attach_during_which_libvirtd_dies_is_done_or_rolled_back(
+    libvirtd: LibvirtdHost, guest: str, daemon: DaemonProcess, connection: Connection
+) -> None:
+    """QEMU is stopped meanwhile: libvirtd waits for it, in the midst of the attach, and dies."""
+    (daemon.volume_dir / "unlucky").write_bytes(bytes(1 << 20))
+    request = volume_pb2.AttachVolumeRequest(instance_id=guest)
+    request.device.volume.volume_id = VOLUME_ID
+    request.device.volume.local_file.path = str(daemon.volume_dir / "unlucky")
+    cursor = cursor_now(connection)
+    (machine,) = libvirtd.guests
+    attaching = connection.volumes.AttachVolume.future(request, timeout=TIMEOUT_S)
+    operation = wait_for_step(connection, cursor, "AttachVolume")
+    machine.suspend()
+    libvirtd.kill()
+    machine.resume()
+    seen_until(connection, cursor, LOST)
+    libvirtd.start()
+    seen_until(connection, cursor, FOUND)
+    if finished(connection, operation).HasField("error"):
+        with refused(grpc.StatusCode.UNAVAILABLE, "HYPERVISOR_UNREACHABLE"):
+            attaching.result(timeout=TIMEOUT_S)
+        assert volumes(connection, guest) == ([], [])
+    connection.volumes.AttachVolume(request, timeout=TIMEOUT_S)
+    assert volumes(connection, guest) == ([VOLUME_ID], [VOLUME_ID])
+    assert_works(connection, guest)
+
+
+def volumes(connection: Connection, instance_id: str) -> tuple[list[str], list[str]]:
+    """Volumes of an instance: of its definition, and of its running machine."""
+    request = instance_pb2.GetInstanceRequest(instance_id=instance_id, fresh=True)
+    instance = connection.instances.GetInstance(request, timeout=TIMEOUT_S).instance
+    machines = (instance.persistent, instance.effective)
+    of_both = [[disk.volume_id for disk in each.disks if disk.volume_id] for each in machines]
+    return of_both[0], of_both[1]
+
+
+def wait_for_step(connection: Connection, cursor: EventCursor, verb: str) -> Operation:
+    """A verb's operation, when it has announced its first step."""
+
+    def is_of_the_verb(event: Event) -> bool:
+        return event.operation.verb == verb
+
+    operation = events_after(connection, cursor, until=is_of_the_verb)[-1].operation
+    request = operation_pb2.WatchOperationRequest(operation_id=operation.operation_id)
+    stream = connection.operations.WatchOperation(request, timeout=TIMEOUT_S)
+    for response in stream:
+        if response.operation.steps:
+            break
+    stream.cancel()
+    return operation
 
 
 def wait_for_phase(connection: Connection, operation: Operation, phase: str) -> None:

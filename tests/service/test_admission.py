@@ -1,10 +1,14 @@
 """How much is taken on at a time; who is turned away is told when to come again."""
 
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from statistics import quantiles
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from virtrpc.v1 import event_pb2, host_pb2, operation_pb2
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.options_pb2 import VerbKind
@@ -17,7 +21,10 @@ from tests.conftest import MakeDaemon
 from tests.daemon import Connection
 from tests.instances import TIMEOUT_S, destroyed, small_spec
 from tests.refusals import refused
+from tests.soak.invariants import Usage
 
+OK = grpc.StatusCode.OK
+HEALTH_S = 2.0
 VERBS = {verb.name: verb for verb in all_verbs().values()}
 
 
@@ -130,6 +137,38 @@ def test_thousands_of_calls_at_once_are_answered_or_told_to_come_again(
     codes = {call.code() for call in calls}
     assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert grpc.StatusCode.OK in codes
+
+
+def test_health_is_prompt_and_memory_flat_under_a_flood(make_daemon: MakeDaemon) -> None:
+    """Five hundred calls at a time, again and again; health is asked all the while."""
+    with make_daemon().start() as daemon, daemon.connect() as flooding, daemon.connect() as asking:
+        flood(flooding, rounds=5)  # what the first calls take stays taken
+        before_mib = Usage(daemon).memory_mib
+        check = health_pb2_grpc.HealthStub(asking.channel).Check
+        with ThreadPoolExecutor(1) as pool:
+            flooded = pool.submit(flood, flooding, rounds=20)
+            waited_s = []
+            while not flooded.done():
+                began = time.monotonic()
+                check(health_pb2.HealthCheckRequest(), timeout=HEALTH_S)
+                waited_s.append(time.monotonic() - began)
+            assert flooded.result() <= {OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert len(waited_s) > 20
+        assert quantiles(waited_s, n=100)[-1] < HEALTH_S
+        assert Usage(daemon).memory_mib < before_mib + 16
+
+
+def flood(connection: Connection, *, rounds: int) -> set[grpc.StatusCode]:
+    """Five hundred calls at a time; gives what they were told."""
+    request = pb.ListInstancesRequest()
+    codes: set[grpc.StatusCode] = set()
+    for _ in range(rounds):
+        calls = [
+            connection.instances.ListInstances.future(request, timeout=TIMEOUT_S)
+            for _ in range(500)
+        ]
+        codes |= {call.code() for call in calls}
+    return codes
 
 
 def test_open_streams_do_not_keep_unary_calls_out(connection: Connection) -> None:

@@ -1,11 +1,12 @@
 """`make soak`: what takes too long for every change, about half an hour in all.
 
-    storm     random verbs of many controllers on few instances; the daemon is killed beneath them
-    fleet     twenty guests; the daemon is killed and started, and they do not notice
-    deaths    the daemon dies around every write of every verb, on real QEMU
-    watchers  two hundred watchers, half of them stopped, under a storm of events
-    migrations
-              between two real hosts: everybody dies once in every phase
+    storm       random verbs of many controllers on few instances; the daemon is killed beneath them
+    storm-fake  the same, with many more on the fake
+    hypervisor  libvirtd is stopped for a minute, then killed again and again beneath a storm
+    fleet       twenty guests; the daemon is killed and started, and they do not notice
+    deaths      the daemon dies around every step of every verb, on real QEMU
+    watchers    two hundred watchers, half of them stopped, under a storm of events
+    migrations  between two real hosts: everybody dies once in every phase
 
 Each says what it did and every promise that was broken (docs/reliability.md).
 """

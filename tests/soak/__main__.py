@@ -7,12 +7,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+from deploy.demo.place import free_port
 from tests.crash.verdict import end_machines
 from tests.daemon import DaemonProcess
 from tests.images import place_fake_images, place_guest_images
-from tests.soak import deaths, fleet, migrations, watchers
+from tests.libvirtd import LibvirtdHost
+from tests.soak import deaths, fleet, hypervisor, migrations, watchers
 from tests.soak.storm import Storm, Weather
 
 Faults = list[str]
@@ -36,17 +39,34 @@ def main() -> int:
 def _storm_on_the_fake(arguments: argparse.Namespace) -> Faults:
     """Many controllers, as only a hypervisor that answers at once can stand."""
     with _daemon("fake") as daemon:
-        return _storm(daemon, arguments, minutes=3, controllers=40, instances=10, kill_every_s=20)
+        strike = partial(_restart, daemon)
+        return _storm(daemon, arguments, strike, minutes=2, controllers=40, instances=10,
+                      kill_every_s=15)  # fmt: skip
 
 
 def _storm_on_qemu(arguments: argparse.Namespace) -> Faults:
     with _daemon("libvirt") as daemon:
-        return _storm(daemon, arguments, minutes=9, controllers=8, instances=4, kill_every_s=45)
+        strike = partial(_restart, daemon)
+        return _storm(daemon, arguments, strike, minutes=6, controllers=8, instances=4,
+                      kill_every_s=30)  # fmt: skip
+
+
+def _hypervisor(arguments: argparse.Namespace) -> Faults:
+    with _libvirtd() as (host, daemon, metrics):
+        faults = hypervisor.stop_for(daemon, host, seconds=60 * arguments.scale, metrics=metrics)
+        strike = partial(_restart, host)
+        return faults + _storm(daemon, arguments, strike, minutes=3, controllers=8, instances=4,
+                               kill_every_s=20)  # fmt: skip
+
+
+def _restart(mortal: DaemonProcess | LibvirtdHost) -> None:
+    mortal.kill()
+    mortal.start()
 
 
 def _storm(
-    daemon: DaemonProcess, arguments: argparse.Namespace, *, minutes: float, controllers: int,
-    instances: int, kill_every_s: float,
+    daemon: DaemonProcess, arguments: argparse.Namespace, strike: Callable[[], None], *,
+    minutes: float, controllers: int, instances: int, kill_every_s: float,
 ) -> Faults:  # fmt: skip
     weather = Weather(
         seconds=minutes * 60 * arguments.scale,
@@ -55,7 +75,7 @@ def _storm(
         kill_every_s=max(kill_every_s * arguments.scale, 1.5),
         seed=arguments.seed,
     )
-    return Storm(daemon, weather).run()
+    return Storm(daemon, weather, strike=strike).run()
 
 
 def _fleet(arguments: argparse.Namespace) -> Faults:
@@ -82,6 +102,7 @@ SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Faults]] = {
     "storm-fake": _storm_on_the_fake,
     "watchers": _watchers,
     "storm": _storm_on_qemu,
+    "hypervisor": _hypervisor,
     "fleet": _fleet,
     "deaths": _deaths,
     "migrations": _migrations,
@@ -94,6 +115,25 @@ def _daemon(backend: str) -> Iterator[DaemonProcess]:
         place = place_fake_images if backend == "fake" else place_guest_images
         place(daemon.image_dir)
         yield daemon.start()
+
+
+@contextmanager
+def _libvirtd() -> Iterator[tuple[LibvirtdHost, DaemonProcess, str]]:
+    """A host with a libvirtd that can be stopped and killed, a daemon there, and its metrics."""
+    metrics = f"127.0.0.1:{free_port()}"
+    with _folder() as folder, _folder() as of_host:
+        host = LibvirtdHost(of_host, name="soak")
+        try:
+            host.start()
+            program = (*host.inside, sys.executable, "-m", "service.main")
+            arguments = ("--libvirt-uri=qemu:///system", f"--metrics={metrics}")
+            with DaemonProcess(
+                folder, backend="libvirt", arguments=arguments, program=program
+            ) as daemon:
+                place_guest_images(daemon.image_dir)
+                yield host, daemon.start(), metrics
+        finally:
+            host.close()
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Random verbs of many controllers on few instances, and a daemon that is killed beneath them.
+"""Random verbs of many controllers on few instances, and something that is killed beneath them.
 
 A seed takes the verbs anew in the same order for each controller, though never
 at the same moments.
@@ -8,6 +8,7 @@ import random
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from virtrpc.client import Client
@@ -43,10 +44,14 @@ class Weather:
 
 
 class Storm:
-    """One daemon and its controllers."""
+    """One daemon and its controllers. `strike` kills something and starts it again."""
 
-    def __init__(self, daemon: DaemonProcess, weather: Weather) -> None:
+    def __init__(
+        self, daemon: DaemonProcess, weather: Weather, *, strike: Callable[[], object]
+    ) -> None:
         self._daemon = daemon
+        self._strike = strike
+        self._strikes = 0
         self._weather = weather
         self._ends_at = time.monotonic() + weather.seconds
         self._random = random.Random(weather.seed)
@@ -82,7 +87,7 @@ class Storm:
         return faults + listener.faults
 
     def _watch(self) -> list[str]:
-        """Looks on, and kills the daemon now and then."""
+        """Looks on, and strikes now and then."""
         faults: list[str] = []
         kill_every_s = self._weather.kill_every_s
         kill_at = time.monotonic() + kill_every_s
@@ -90,8 +95,8 @@ class Storm:
             time.sleep(LOOK_S)
             faults += two_of_one(self._daemon)
             if kill_every_s and time.monotonic() > kill_at:
-                self._daemon.kill()
-                self._daemon.start()
+                self._strike()
+                self._strikes += 1
                 kill_at = time.monotonic() + kill_every_s * self._random.uniform(0.5, 1.5)
         return faults
 
@@ -119,4 +124,5 @@ class Storm:
             answers += controller.answers
         for answer, count in sorted(answers.items()):
             print(f"{count:8} {answer}")
+        print(f"{self._strikes:8} kills")
         print(f"{listener.count:8} events, none missing" if not listener.faults else "")
