@@ -111,7 +111,11 @@ SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Faults]] = {
 
 @contextmanager
 def _daemon(backend: str) -> Iterator[DaemonProcess]:
-    with _folder() as folder, DaemonProcess(folder, backend=backend) as daemon:
+    with (
+        _folder() as folder,
+        DaemonProcess(folder, backend=backend, arguments=_volumes(folder)) as daemon,
+    ):
+        daemon.sources.mkdir()
         place = place_fake_images if backend == "fake" else place_guest_images
         place(daemon.image_dir)
         yield daemon.start()
@@ -126,14 +130,21 @@ def _libvirtd() -> Iterator[tuple[LibvirtdHost, DaemonProcess, str]]:
         try:
             host.start()
             program = (*host.inside, sys.executable, "-m", "service.main")
-            arguments = ("--libvirt-uri=qemu:///system", f"--metrics={metrics}")
+            uri = "--libvirt-uri=qemu:///system"
+            arguments = (uri, f"--metrics={metrics}", *_volumes(folder))
             with DaemonProcess(
                 folder, backend="libvirt", arguments=arguments, program=program
             ) as daemon:
+                daemon.sources.mkdir()
                 place_guest_images(daemon.image_dir)
                 yield host, daemon.start(), metrics
         finally:
             host.close()
+
+
+def _volumes(folder: Path) -> tuple[str, ...]:
+    """Where a daemon may take volumes from: its `sources`."""
+    return (f"--volume-dir={folder}/sources",)
 
 
 @contextmanager

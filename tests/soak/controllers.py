@@ -12,6 +12,10 @@ from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.event_pb2 import Event, EventCursor, EventType
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
+from tests.crash.caller import Caller
+from tests.crash.cases import CASES, Case
+from tests.daemon import DaemonProcess
+
 CALL_S = 60.0
 AWAY_S = 0.1
 # What a controller must reckon with; all else is a fault of the daemon.
@@ -30,40 +34,75 @@ VERBS = (
     "spawn", "spawn", "spawn_and_leave", "destroy", "GetInstance", "PauseInstance",
     "UnpauseInstance", "PowerOffInstance", "PowerOnInstance", "RebootInstance",
 )  # fmt: skip
+# Others, each as the table of all verbs calls it; what they begin may go on by itself.
+OTHERS = tuple(
+    case
+    for case in CASES
+    if case.verb
+    in {
+        "SuspendInstance", "ResumeInstance", "SoftDeleteInstance", "RestoreInstance",
+        "UpdateInstanceMetadata", "AttachVolume", "DetachVolume", "ExtendVolume", "SwapVolume",
+        "CreateVolumeSnapshot", "DeleteVolumeSnapshot", "AttachInterface", "DetachInterface",
+        "RefreshInstanceSecurityRules", "EnsureFilteringRules", "GetConsole",
+    }
+)  # fmt: skip
+OTHERS_SHARE = 0.4
+RELEASE_S = 5
 
 
 class Controller(threading.Thread):
     """Calls random verbs on random instances until `stop` is set; `faults` says what was wrong."""
 
     def __init__(
-        self, address: str, *, instance_ids: Sequence[str], spec: InstanceSpec, seed: str
+        self, daemon: DaemonProcess, *, instance_ids: Sequence[str], spec: InstanceSpec, seed: str
     ) -> None:
         super().__init__(name=f"controller-{seed}")
         self.stop = threading.Event()
         self.answers: Counter[str] = Counter()
         self.faults: list[str] = []
-        self._client = Client(address, timeout_s=CALL_S)
+        self._client = Client(daemon.address, timeout_s=CALL_S)
+        self._daemon = daemon
+        self._connection = daemon.connect()
         self._instance_ids = instance_ids
         self._spec = spec
         self._random = random.Random(seed)
 
     def run(self) -> None:
         while not self.stop.is_set():
-            verb = self._random.choice(VERBS)
-            answer = self._outcome(verb, self._random.choice(self._instance_ids))
-            self.answers[f"{verb} {answer}"] += 1
-            if answer == grpc.StatusCode.UNAVAILABLE.name:
+            instance_id = self._random.choice(self._instance_ids)
+            verb: str | Case = self._random.choice(VERBS)
+            if self._random.random() < OTHERS_SHARE:
+                verb = self._random.choice(OTHERS)
+            status = self._outcome(verb, instance_id)
+            self.answers[f"{verb} {status.name}"] += 1
+            if status == grpc.StatusCode.UNAVAILABLE:
                 self.stop.wait(AWAY_S)
         self._client.close()
+        self._connection.close()
 
-    def _outcome(self, verb: str, instance_id: str) -> str:
+    def _outcome(self, verb: str | Case, instance_id: str) -> grpc.StatusCode:
         try:
-            self._call(verb, instance_id)
-        except (RpcError, OperationError) as error:
-            if error.status not in EXPECTED:
+            if isinstance(verb, Case):
+                self._call_case(verb, instance_id)
+            else:
+                self._call(verb, instance_id)
+        except (RpcError, OperationError, grpc.RpcError) as error:
+            status = error.code() if isinstance(error, grpc.RpcError) else error.status
+            if status not in EXPECTED:
                 self.faults.append(f"{verb}: {error}")
-            return error.status.name
-        return "OK"
+            return status
+        return grpc.StatusCode.OK
+
+    def _call_case(self, case: Case, instance_id: str) -> None:
+        caller = Caller(
+            self._connection,
+            backend=self._daemon.backend,
+            instance_id=instance_id,
+            sources=self._daemon.sources,
+        )
+        # A guest that is still booting does not release a device; nobody waits for that here.
+        releases = case.verb.startswith("Detach")
+        caller.answer(case, **({"timeout": {"seconds": RELEASE_S}} if releases else {}))
 
     def _call(self, verb: str, instance_id: str) -> None:
         instances = self._client.instances

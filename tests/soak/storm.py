@@ -28,6 +28,7 @@ from tests.soak.invariants import (
 )
 
 LOOK_S = 0.5
+VOLUME_BYTES = 1 << 20
 END_S = 120.0
 
 
@@ -58,9 +59,12 @@ class Storm:
         instance_ids = [str(uuid.uuid4()) for _ in range(weather.instances)]
         spec = small_spec(backend=daemon.backend)
         spec.guest.admin_password = CANARY
+        for instance_id in instance_ids:
+            for name in (instance_id, f"{instance_id}.new"):  # as the table of verbs names volumes
+                (daemon.sources / name).write_bytes(bytes(VOLUME_BYTES))
         self._controllers = [
             Controller(
-                daemon.address,
+                daemon,
                 instance_ids=instance_ids,
                 spec=spec,
                 seed=f"{weather.seed}-{number}",
