@@ -62,7 +62,7 @@ class Backups:
             if time.monotonic() > end:
                 raise TimedOutError(f"a copy did not end in {_ABORT_S:.0f} s")
             self._ask_to_abort(domain)
-            time.sleep(_LOOK_S)
+            time.sleep(_LOOK_S)  # an undo has no Work to wait with, and may not be cancelled
 
     def _stats(self, domain: libvirt.virDomain) -> Mapping[str, Any]:
         try:

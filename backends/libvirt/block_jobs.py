@@ -56,7 +56,7 @@ class BlockJob:
             if whole and copied == whole:
                 return True
             if work is None:
-                time.sleep(_LOOK_S)
+                time.sleep(_LOOK_S)  # an undo, which may not be cancelled
                 continue
             share = copied / whole if whole else 0
             percent = from_percent + int((_LAST_PERCENT - from_percent) * share)

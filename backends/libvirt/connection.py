@@ -144,4 +144,4 @@ def _run_event_loop() -> None:
             libvirt.virEventRunDefaultImpl()
         except libvirt.libvirtError as error:
             log.error("libvirt's event loop failed", reason=str(error))
-            time.sleep(0.1)
+            time.sleep(0.1)  # what it fails of may last, and a loop that spins would take a core

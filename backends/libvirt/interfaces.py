@@ -162,7 +162,7 @@ class LibvirtInterfaceHost:
         while not self._is_gone(domain, alias):
             if time.monotonic() >= end:
                 return False
-            time.sleep(_LOOK_S / 4)
+            time.sleep(_LOOK_S / 4)  # no event tells of it
         return True
 
     def _is_gone(self, domain: libvirt.virDomain, alias: str) -> bool:

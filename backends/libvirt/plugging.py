@@ -154,7 +154,7 @@ class Plugging:
         while not self._is_gone(domain, device_name):
             if time.monotonic() >= end:
                 return False
-            time.sleep(_LOOK_S / 4)
+            time.sleep(_LOOK_S / 4)  # no event tells of it
         return True
 
     def _is_gone(self, domain: libvirt.virDomain, device_name: str) -> bool:
