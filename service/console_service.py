@@ -10,6 +10,7 @@ from backends.contract import Backend
 from backends.errors import ContractError
 from service.consoles.access import ConsoleAccess
 from service.consoles.connections import ConsoleConnections
+from service.consoles.moves import Moves
 from service.consoles.output import ConsoleLogs
 from service.consoles.recording import Recordings
 from service.consoles.tokens import Tokens
@@ -59,7 +60,8 @@ class ConsoleService:
         self._truth = truth
         self._pools = pools
         self._tokens = Tokens(state_dir.tokens)
-        self.connections = ConsoleConnections(self._tokens)
+        self._moves = Moves(backend.migrations)
+        self.connections = ConsoleConnections(self._tokens, self._moves)
         self._access = ConsoleAccess(consoles=backend.consoles, tokens=self._tokens, pools=pools)
         self._address = WebAddress()
         self._recordings = Recordings(
@@ -77,6 +79,7 @@ class ConsoleService:
             watch=self.watch,
             writers=Writers(self._access.open_serial),
             recordings=self._recordings,
+            moves=self._moves,
             closing=closing,
         )
         self._closing = closing
@@ -85,7 +88,9 @@ class ConsoleService:
     def verbs(self) -> list[object]:
         """What carries out ConsoleService, but for GetConsole."""
         return [
-            ConsoleVerbs(logs=self._logs, watch=self.watch, closing=self._closing),
+            ConsoleVerbs(
+                logs=self._logs, watch=self.watch, moves=self._moves, closing=self._closing
+            ),
             self._attach,
             TunnelVerbs(access=self._access, connections=self.connections, closing=self._closing),
         ]

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
-from virtrpc.v1 import console_pb2, event_pb2, host_pb2
+from virtrpc.v1 import event_pb2, host_pb2
 from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.operation_pb2 import Operation
@@ -123,7 +123,7 @@ class HostObserver:
     def _gone(self, instance_id: str) -> None:
         self._truth.remove(instance_id)
         self._consoles.wake_all()
-        self._connections.end(instance_id, console_pb2.CONSOLE_CLOSE_REASON_INSTANCE_DESTROYED)
+        self._connections.gone(instance_id)
 
     def _event(self, kind: "EventType.ValueType", instance: Instance | None, detail: str) -> None:
         event = event_pb2.Event(type=kind, detail=detail)

@@ -8,9 +8,12 @@ from virtrpc.v1 import console_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import PowerState
 
+from service.consoles.moves import Moves
 from service.consoles.tokens import Tokens
 
 _ON = (PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED)
+_MOVED = pb.CONSOLE_CLOSE_REASON_INSTANCE_MOVED
+_MIGRATED = "migrated"  # Instance.power_state_reason
 _MESSAGES = {
     pb.CONSOLE_CLOSE_REASON_DETACHED: "the client has detached",
     pb.CONSOLE_CLOSE_REASON_INSTANCE_DESTROYED: "the instance was destroyed",
@@ -45,8 +48,9 @@ def closed(reason: "pb.ConsoleCloseReason.ValueType") -> pb.ConsoleClosed:
 class ConsoleConnections:
     """All of them, by instance and start. Event loop only."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, moves: Moves) -> None:
         self._tokens = tokens
+        self._moves = moves
         self._open: dict[str, dict[ConsoleConnection, str]] = {}
 
     @contextmanager
@@ -73,7 +77,8 @@ class ConsoleConnections:
         """Ends what belonged to an earlier start of an instance."""
         instance_id = instance.instance_id
         if instance.power_state not in _ON:
-            self.end(instance_id, pb.CONSOLE_CLOSE_REASON_INSTANCE_STOPPED)
+            moved = instance.power_state_reason == _MIGRATED
+            self.end(instance_id, _MOVED if moved else pb.CONSOLE_CLOSE_REASON_INSTANCE_STOPPED)
             return
         if not instance.HasField("started_at"):
             return
@@ -86,9 +91,14 @@ class ConsoleConnections:
         """Ends what belongs to no instance any more."""
         known = {instance.instance_id for instance in instances}
         for instance_id in {*self._open, *self._tokens.instances()} - known:
-            self.end(instance_id, pb.CONSOLE_CLOSE_REASON_INSTANCE_DESTROYED)
+            self.gone(instance_id)
         for instance in instances:
             self.settle(instance)
+
+    def gone(self, instance_id: str) -> None:
+        """Ends all of an instance that is no longer here."""
+        moved = self._moves.of(instance_id) is not None
+        self.end(instance_id, _MOVED if moved else pb.CONSOLE_CLOSE_REASON_INSTANCE_DESTROYED)
 
     def end(self, instance_id: str, reason: "pb.ConsoleCloseReason.ValueType") -> None:
         """Ends all connections of an instance and voids its tokens."""

@@ -8,6 +8,7 @@ from virtrpc.v1 import console_pb2 as pb
 
 from backends.console_log import ConsoleLog
 from service.consoles.attachment import Attachment, Requests, opening
+from service.consoles.moves import Moves
 from service.consoles.output import ConsoleLogs, next_piece, refuse_past_end
 from service.consoles.recording import Recording, Recordings
 from service.consoles.watch import ConsoleWatch
@@ -26,12 +27,14 @@ class AttachVerbs:
         watch: ConsoleWatch,
         writers: Writers,
         recordings: Recordings,
+        moves: Moves,
         closing: Callable[[], bool],
     ) -> None:
         self._logs = logs
         self._watch = watch
         self._writers = writers
         self._recordings = recordings
+        self._moves = moves
         self._closing = closing
 
     async def attach_console(
@@ -76,8 +79,13 @@ class AttachVerbs:
                 return
             reads_on = self._logs.reads_on(asked.instance_id, log, piece)
             if reads_on is None:
+                moved = self._moves.of(asked.instance_id, offset=offset)
                 reason = pb.CONSOLE_CLOSE_REASON_INSTANCE_DESTROYED
-                yield _closed(reason, "the instance was destroyed")
+                yield (
+                    _closed(reason, "the instance was destroyed")
+                    if moved is None
+                    else pb.AttachConsoleResponse(moved=moved)
+                )
                 return
             if not reads_on:
                 await changed.wait()

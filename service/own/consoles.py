@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from virtrpc.v1 import console_pb2 as pb
 
 from backends.console_log import ConsoleLog
+from service.consoles.moves import Moves
 from service.consoles.output import ConsoleLogs, Piece, happens, next_piece, refuse_past_end
 from service.consoles.watch import ConsoleWatch
 from service.dispatcher import Call
@@ -18,10 +19,16 @@ class ConsoleVerbs:
     """Reads of console logs."""
 
     def __init__(
-        self, *, logs: ConsoleLogs, watch: ConsoleWatch, closing: Callable[[], bool]
+        self,
+        *,
+        logs: ConsoleLogs,
+        watch: ConsoleWatch,
+        moves: Moves,
+        closing: Callable[[], bool],
     ) -> None:
         self._logs = logs
         self._watch = watch
+        self._moves = moves
         self._closing = closing
 
     async def get_console_output(
@@ -67,6 +74,9 @@ class ConsoleVerbs:
                     continue
                 reads_on = self._logs.reads_on(request.instance_id, log, piece)
                 if reads_on is None:
+                    moved = self._moves.of(request.instance_id, offset=offset)
+                    if moved is not None:
+                        yield pb.StreamConsoleOutputResponse(moved=moved)
                     return
                 if not reads_on and not await happens(changed, heartbeat_s):
                     yield _heartbeat(log)

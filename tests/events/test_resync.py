@@ -12,7 +12,9 @@ from virtrpc.v1.event_pb2 import (
 )
 from virtrpc.v1.instance_pb2 import Instance
 
+from backends.migration.book import MigrationBook
 from service.consoles.connections import ConsoleConnections
+from service.consoles.moves import Moves
 from service.consoles.tokens import Tokens
 from service.consoles.watch import ConsoleWatch
 from service.events.hub import Hub
@@ -35,7 +37,7 @@ async def hub(tmp_path: Path) -> AsyncIterator[Hub]:
 class Seen:
     """An observer, and what it has published: the type, and what the truth was by then."""
 
-    def __init__(self, hub: Hub, tokens: Tokens) -> None:
+    def __init__(self, hub: Hub, tokens: Tokens, book: MigrationBook) -> None:
         self.events: list[tuple[int, bool, int]] = []
         self.truth = Truth()
         self.reachable = asyncio.Event()
@@ -47,7 +49,7 @@ class Seen:
             hub=hub,
             daemon=DaemonState(backend="fake", version="", host_id="", node_name="n"),
             consoles=self.consoles,
-            connections=ConsoleConnections(tokens),
+            connections=ConsoleConnections(tokens, Moves(book)),
             reachable=self.reachable,
         )
 
@@ -59,7 +61,7 @@ class Seen:
 @pytest.fixture
 async def seen(hub: Hub, tmp_path: Path) -> AsyncIterator[Seen]:
     tokens = Tokens(tmp_path / "consoles.sqlite")
-    made = Seen(hub, tokens)
+    made = Seen(hub, tokens, MigrationBook(tmp_path))
     yield made
     made.consoles.close()
     tokens.close()
