@@ -54,8 +54,8 @@ protos-check: setup-test ## No stale stubs or docs/api, no breaking change since
 bench: setup-test ## Latencies, as ratios to what they stand on
 	@$(PYTHON) -m tests.bench
 
-lab: setup-test ## Migrations between two real hosts, in network namespaces
-	@$(PYTHON) -m pytest tests/lab $(PYTEST_FLAGS)
+lab: setup-test ## Migrations between two real hosts, in network namespaces, the long ones too
+	@$(PYTHON) -m pytest -n $(WORKERS) --dist loadfile -m "" tests/lab $(PYTEST_FLAGS)
 
 soak: setup-test ## Random verbs and kills for a long while
 	@$(PYTHON) -m tests.soak

@@ -52,6 +52,8 @@ class BackendOptions:
     """At which other hosts' hypervisors reach this one's; empty: they do not."""
     migration_uri: str = ""
     """At which this host's hypervisor receives memory; empty: it chooses."""
+    migration_tls: bool = False
+    """Hypervisors encrypt what they send each other where a migration does not say."""
 
 
 def load_backend(name: str, options: BackendOptions) -> Backend:

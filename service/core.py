@@ -140,5 +140,6 @@ def _backend(settings: Settings, state_dir: StateDir, tls: Tls | None) -> Backen
             peers=GrpcPeers(settings.peer_networks, tls=tls, roles=settings.roles),
             hypervisor_uri=settings.hypervisor_uri,
             migration_uri=settings.migration_uri,
+            migration_tls=settings.migration_tls,
         ),
     )

@@ -17,6 +17,7 @@ MakeDaemon = Callable[..., DaemonProcess]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "libvirt: runs real guests in QEMU")
+    config.addinivalue_line("markers", "long: takes minutes; run by `make lab` alone")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

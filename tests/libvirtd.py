@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -34,6 +34,7 @@ _MOUNTS = {
     "log": "/var/log/libvirt",
     "cache": "/var/cache/libvirt",
 }
+_CERTIFICATES, _CERTIFICATES_AT = "pki", "/etc/pki/qemu"
 _CONFIGURATION = """\
 host_uuid = "{host_uuid}"
 auth_unix_rw = "none"
@@ -54,6 +55,7 @@ stdio_handler = "file"
 remember_owner = 0
 keepalive_interval = 2
 keepalive_count = 3
+default_tls_x509_verify = 1
 """
 
 
@@ -62,16 +64,27 @@ class LibvirtdHost:
 
     `name` becomes its hostname; `network` is the name of an `ip netns` namespace
     in which it is, or empty for the one of the tests; with an `address` there other hosts
-    reach its libvirtd, and consoles are logged by QEMU itself. libvirtd is not started yet.
+    reach its libvirtd, and consoles are logged by QEMU itself. `certificates` are QEMU's, by
+    the names of their files. libvirtd is not started yet.
     """
 
     def __init__(
-        self, folder: Path, *, name: str = "testhost", network: str = "", address: str = ""
+        self,
+        folder: Path,
+        *,
+        name: str = "testhost",
+        network: str = "",
+        address: str = "",
+        certificates: Mapping[str, bytes] | None = None,
     ) -> None:
         self.folder = folder
         self.address = address
         for part in _MOUNTS:
             (folder / part).mkdir(mode=0o755)
+        if certificates:
+            (folder / _CERTIFICATES).mkdir(mode=0o755)
+        for file_name, pem in (certificates or {}).items():
+            (folder / _CERTIFICATES / file_name).write_bytes(pem)
         host_uuid = uuid.uuid5(uuid.NAMESPACE_DNS, f"{name}.{uuid.uuid4()}")
         configuration = _CONFIGURATION.format(host_uuid=host_uuid, folder=folder)
         if address:
@@ -170,7 +183,10 @@ class LibvirtdHost:
 def main(folder: str, name: str) -> None:
     """The host's init."""
     socket.sethostname(name)
-    for part, target in _MOUNTS.items():
+    mounts = {**_MOUNTS, _CERTIFICATES: _CERTIFICATES_AT}
+    for part, target in mounts.items():
+        if not Path(folder, part).exists():
+            continue
         Path(target).mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "--bind", f"{folder}/{part}", target], check=True)
     reaper = Reaper()

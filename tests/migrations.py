@@ -63,6 +63,19 @@ def live_request(
     )
 
 
+def begun(at: Host, request: LiveMigrateInstanceRequest) -> Operation:
+    """The operation of a migration, when its guest goes over."""
+    operation = at.connection.migrations.LiveMigrateInstance(request, timeout=TIMEOUT_S)
+    watch = operation_pb2.WatchOperationRequest(operation_id=operation.operation_id)
+    stream = at.connection.operations.WatchOperation(watch, timeout=TIMEOUT_S)
+    for message in stream:
+        assert not message.operation.done, message.operation
+        if message.operation.phase in ("disks", "memory"):
+            stream.cancel()
+            return operation
+    raise AssertionError("the stream ended")
+
+
 def ended(at: Host, request: LiveMigrateInstanceRequest) -> Operation:
     """The operation of a migration when it has ended, well or not."""
     operation = at.connection.migrations.LiveMigrateInstance(request, timeout=TIMEOUT_S)

@@ -44,6 +44,7 @@ class Parts:
             FakeMigrationDriver(self.host, self.image_store, self._connections()),
             FakeColdDriver(self.host, self.spawning, self.side, self.features),
             peers=options.peers,
+            tls=options.migration_tls,
             book=MigrationBook(folder / "migrations"),
             folder=self.host.folder,
         )

@@ -87,6 +87,7 @@ class Parts:
             driver,
             cold,
             peers=self.options.peers,
+            tls=self.options.migration_tls,
             book=MigrationBook(self.options.state_dir / "migrations"),
             folder=self.folders.folder,
         )

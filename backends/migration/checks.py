@@ -91,8 +91,13 @@ def option_blockers(
         why = "the destination cannot take over by post-copy"
         yield WrongStateError(why, reason="POST_COPY_UNSUPPORTED", field="options.post_copy")
     if options.tls == pb.MIGRATION_TLS_REQUIRED and not check.tls:
-        why = "the destination has no certificates for encrypted transfer"
-        yield WrongStateError(why, reason="TLS_UNAVAILABLE", field="options.tls")
+        yield no_certificates("the destination")
+
+
+def no_certificates(host: str) -> ContractError:
+    """That a hypervisor cannot show who it is."""
+    why = f"{host} has no certificates for encrypted transfer"
+    return WrongStateError(why, reason="TLS_UNAVAILABLE", field="options.tls")
 
 
 def memory_blockers(

@@ -31,13 +31,18 @@ class SourceChecks:
         running = checks.state_blockers(instance)
         bound = checks.bound_blockers(instance)
         able = checks.option_blockers(request.options, request.check)
-        return [*running, *bound, *blockers, *able], data
+        return [*running, *bound, *blockers, *able, *self._tls_blockers(request.options)], data
 
     def check_cold(
         self, request: pb.CheckSourceRequest, source: pb.MigrationSource
     ) -> tuple[list[ContractError], pb.MigrationData]:
         """What of storage and hosts is in the way of a cold one, and the data."""
         return self._check(request, source, pb.MIGRATION_KIND_COLD)
+
+    def _tls_blockers(self, options: pb.LiveMigrationOptions) -> list[ContractError]:
+        if options.tls != pb.MIGRATION_TLS_REQUIRED or self._driver.describe().tls:
+            return []
+        return [checks.no_certificates("this host")]
 
     def pending(self, instance: Instance) -> list[ContractError]:
         """That an earlier migration is neither confirmed nor reverted."""

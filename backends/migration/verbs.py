@@ -64,14 +64,16 @@ class HostMigrations:
         peers: Peers,
         book: MigrationBook,
         folder: Path,
+        tls: bool,
     ) -> None:
+        """`tls`: the hypervisors encrypt what they send, where a migration does not say."""
         self.book = book
         self._mark = StorageMark(folder, book.folder / "mark")
         self._folder = folder
         cold_verbs = ColdMigrations(driver, cold, peers=peers, book=book, mark=self._mark)
         self.receptions = Receptions(book, cold)
         self.facets: tuple[Facet, ...] = (
-            LiveMigrations(driver, peers=peers, book=book, mark=self._mark),
+            LiveMigrations(driver, peers=peers, book=book, mark=self._mark, tls=tls),
             Destination(driver, book, self._mark),
             cold_verbs,
             StorageChecks(folder),
@@ -105,10 +107,17 @@ class LiveMigrations(LiveMigration):
     """What is asked of the host from which an instance goes."""
 
     def __init__(
-        self, driver: MigrationDriver, *, peers: Peers, book: MigrationBook, mark: StorageMark
+        self,
+        driver: MigrationDriver,
+        *,
+        peers: Peers,
+        book: MigrationBook,
+        mark: StorageMark,
+        tls: bool,
     ) -> None:
         self._driver = driver
         self._peers = peers
+        self._tls = tls
         self._book = book
         self._checks = SourceChecks(driver, mark, book)
         self.undo = {"roll_back_destination": self._roll_back}
@@ -130,7 +139,7 @@ class LiveMigrations(LiveMigration):
             return _first_outcome(known)
         with self._peers.at(request.destination_uri) as peer:
             run = LiveRun(
-                request,
+                self._configured(request),
                 work,
                 driver=self._driver,
                 book=self._book,
@@ -213,6 +222,14 @@ class LiveMigrations(LiveMigration):
             complete_source(migration, driver=self._driver, peer=peer)
         self._book.end(migration, Phase.MIGRATION_PHASE_SUCCEEDED)
         return pb.CompleteSourceResponse(data=migration.data)
+
+    def _configured(self, request: pb.LiveMigrateInstanceRequest) -> pb.LiveMigrateInstanceRequest:
+        """The request with what the configuration says of things that it leaves open."""
+        whole = pb.LiveMigrateInstanceRequest()
+        whole.CopyFrom(request)
+        if self._tls and not whole.options.tls:
+            whole.options.tls = pb.MIGRATION_TLS_REQUIRED
+        return whole
 
     def _repeated(
         self, request: pb.LiveMigrateInstanceRequest, migration_id: str

@@ -119,6 +119,10 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
         " the hypervisor chooses.",
     ),
     click.option(
+        "--migration-tls/--no-migration-tls",
+        help="Hypervisors encrypt what they send each other, unless a migration says otherwise.",
+    ),
+    click.option(
         "--libvirt-uri", default="qemu:///embed", show_default=True,
         help="Connection of the libvirt backend.",
     ),

@@ -34,6 +34,7 @@ class Settings:
     instance_dir: Path
     hypervisor_uri: str
     migration_uri: str
+    migration_tls: bool
     libvirt_uri: str
     virt_type: str
     fake_faults: str

@@ -16,6 +16,7 @@ from tests.bench import (
     lifecycle,
     listing,
     memory,
+    migration,
     reads,
     reads_beside_spawns,
 )
@@ -30,6 +31,7 @@ MEASUREMENTS: dict[str, Callable[[], Sequence[Row]]] = {
     "console_stream": console_stream.measure,
     "console_flood": console_flood.measure,
     "memory": memory.measure,
+    "migration": migration.measure,
 }
 
 

@@ -17,6 +17,7 @@ from tests.daemon import DaemonProcess
 from tests.instances import destroyed, small_spec, spawned
 from tests.migrations import (
     Host,
+    begun,
     ended,
     fakes,
     instance_at,
@@ -55,18 +56,6 @@ def slow_guest(hosts: tuple[Host, Host]) -> Iterator[str]:
     with spawned(hosts[0].connection, spec) as instance_id:
         yield instance_id
         destroyed(hosts[1].connection, instance_id)
-
-
-def begun(at: Host, request: pb.LiveMigrateInstanceRequest) -> operation_pb2.Operation:
-    """The operation of a migration, when its guest's memory goes over."""
-    operation = at.connection.migrations.LiveMigrateInstance(request, timeout=TIMEOUT_S)
-    watch = operation_pb2.WatchOperationRequest(operation_id=operation.operation_id)
-    stream = at.connection.operations.WatchOperation(watch, timeout=TIMEOUT_S)
-    for message in stream:
-        if message.operation.phase in ("disks", "memory"):
-            stream.cancel()
-            return operation
-    raise AssertionError("it ended before")
 
 
 def test_instance_goes_there_and_back(hosts: tuple[Host, Host], guest: str) -> None:

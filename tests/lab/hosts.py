@@ -2,13 +2,14 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from tests.authority import CLIENT, SERVER, Authority
 from tests.daemon import DaemonProcess
 from tests.images import place_guest_images
 from tests.lab.network import ADDRESSES, Wire
@@ -71,9 +72,18 @@ def lab(make_folder: Callable[[], Path], *, shared: bool) -> Iterator[Lab]:
         wire = Wire()
         stack.callback(wire.close)
         instances = make_folder() / "instances" if shared else None
-        volumes = make_folder()
+        volumes, authority = make_folder(), Authority()
         hosts = [
-            stack.enter_context(_host(make_folder, wire, number, instances, volumes))
+            stack.enter_context(
+                _host(
+                    make_folder,
+                    wire,
+                    number,
+                    instances,
+                    volumes=volumes,
+                    certificates=_of_qemu(authority, number),
+                )
+            )
             for number in (0, 1)
         ]
         yield Lab(wire, (hosts[0], hosts[1]), volumes)
@@ -85,11 +95,17 @@ def _host(
     wire: Wire,
     number: int,
     instances: Path | None,
+    *,
     volumes: Path,
+    certificates: Mapping[str, bytes],
 ) -> Iterator[LabHost]:
     name, address = f"host-{'ab'[number]}", ADDRESSES[number]
     libvirtd = LibvirtdHost(
-        make_folder(), name=name, network=wire.namespaces[number], address=address
+        make_folder(),
+        name=name,
+        network=wire.namespaces[number],
+        address=address,
+        certificates=certificates,
     )
     try:
         libvirtd.start()
@@ -107,6 +123,14 @@ def _host(
             yield LabHost(daemon, connection, uri, libvirtd, address, gates)
     finally:
         libvirtd.close()
+
+
+def _of_qemu(authority: Authority, number: int) -> Mapping[str, bytes]:
+    """What QEMU shows of itself, at either end of a transfer, and believes."""
+    issued = authority.issue(addresses=[ADDRESSES[number]], usages=[SERVER, CLIENT])
+    ends = {f"{end}-cert.pem": issued.cert for end in ("server", "client")}
+    keys = {f"{end}-key.pem": issued.key for end in ("server", "client")}
+    return {"ca-cert.pem": authority.pem, **ends, **keys}
 
 
 def _arguments(address: str, instances: Path | None) -> list[str]:

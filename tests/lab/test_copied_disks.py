@@ -44,8 +44,9 @@ def begun(at: LabHost, request: pb.LiveMigrateInstanceRequest) -> operation_pb2.
     raise AssertionError("the stream ended")
 
 
-def test_counter_misses_no_number_there_and_back(two_hosts: Lab, guest: str) -> None:
-    for _ in range(4):
+@pytest.mark.parametrize("trips", [1, pytest.param(10, marks=pytest.mark.long)])
+def test_counter_misses_no_number_there_and_back(two_hosts: Lab, guest: str, trips: int) -> None:
+    for _ in range(2 * trips):
         here, there = location(two_hosts, guest)
         result = migrated(here, live_request(guest, there))
         assert result.disks_copied

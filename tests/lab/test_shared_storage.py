@@ -4,10 +4,11 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from virtrpc.v1 import host_pb2
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.migration_pb2 import LiveMigrationOptions
 
-from tests.instances import destroyed
+from tests.instances import destroyed, finished
 from tests.lab.guests import TIMEOUT_S, counting, goes_on, location
 from tests.lab.hosts import Lab
 from tests.migrations import ended, instance_at, live_request, migrated
@@ -22,8 +23,11 @@ def guest(sharing_hosts: Lab) -> Iterator[str]:
         yield instance_id
 
 
-def test_counter_misses_no_number_there_and_back(sharing_hosts: Lab, guest: str) -> None:
-    for _ in range(2):
+@pytest.mark.parametrize("trips", [1, pytest.param(10, marks=pytest.mark.long)])
+def test_counter_misses_no_number_there_and_back(
+    sharing_hosts: Lab, guest: str, trips: int
+) -> None:
+    for _ in range(2 * trips):
         here, there = location(sharing_hosts, guest)
         result = migrated(here, live_request(guest, there))
         assert not result.disks_copied
@@ -51,6 +55,38 @@ def test_mark_of_the_one_host_is_seen_by_the_other(sharing_hosts: Lab, guest: st
     clean = pb.CleanupSharedStorageCheckRequest(instance_id=guest, mark=mark)
     here.connection.migrations.CleanupSharedStorageCheck(clean, timeout=TIMEOUT_S)
     assert not there.connection.migrations.CheckSharedStorageRemote(look, timeout=TIMEOUT_S).shared
+
+
+def test_transfer_is_encrypted_where_it_is_asked_for(sharing_hosts: Lab, guest: str) -> None:
+    here, there = location(sharing_hosts, guest)
+    options = LiveMigrationOptions(tls=pb.MIGRATION_TLS_REQUIRED)
+    migrated(here, live_request(guest, there, options=options))
+    goes_on(there, guest)
+    key = there.libvirtd.folder / "pki" / "client-key.pem"
+    hidden = key.rename(key.with_suffix(".hidden"))
+    broken = ended(there, live_request(guest, here, options=options)).error
+    hidden.rename(key)
+    assert broken.reason == "MIGRATION_FAILED"
+    goes_on(there, guest)
+
+
+def test_maintenance_moves_every_guest_away(sharing_hosts: Lab, guest: str) -> None:
+    here, there = location(sharing_hosts, guest)
+    request = host_pb2.SetMaintenanceModeRequest(
+        maintenance=True, destination_uris=[there.uri], reason="new disks"
+    )
+    operation = here.connection.hosts.SetMaintenanceMode(request, timeout=TIMEOUT_S)
+    reply = host_pb2.SetMaintenanceModeResponse()
+    finished(here.connection, operation).result.Unpack(reply)
+    assert reply.evacuated
+    (outcome,) = reply.instances
+    assert (outcome.instance_id, outcome.destination_uri) == (guest, there.uri)
+    assert outcome.outcome == host_pb2.MAINTENANCE_OUTCOME_MIGRATED
+    goes_on(there, guest)
+    back = ended(there, live_request(guest, here)).error
+    assert back.reason == "PEER_REFUSED"
+    request = host_pb2.SetMaintenanceModeRequest(maintenance=False)
+    finished(here.connection, here.connection.hosts.SetMaintenanceMode(request, timeout=TIMEOUT_S))
 
 
 def test_copy_onto_itself_is_refused(sharing_hosts: Lab, guest: str) -> None:

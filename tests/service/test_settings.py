@@ -34,6 +34,7 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
         "qemu+tcp://h/system",
     ),
     "migration-uri": ("tcp://192.0.2.7", '"tcp://192.0.2.7"', "migration_uri", "tcp://192.0.2.7"),
+    "migration-tls": ("", "true", "migration_tls", True),
     "peer-network": (
         "192.0.2.0/24",
         '["192.0.2.0/24"]',
