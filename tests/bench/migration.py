@@ -20,7 +20,7 @@ from tests.bench.timing import timed
 from tests.lab.hosts import Lab, LabHost, lab
 
 _ROUNDS = 6
-_DOWNTIME = re.compile(r"^Downtime:\s+(\d+)\s+ms", re.MULTILINE)
+_DOWNTIME = re.compile(r"^Total downtime:\s+(\d+)\s+ms", re.MULTILINE)
 
 
 def measure() -> Sequence[Row]:
