@@ -119,7 +119,7 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
         " the hypervisor chooses.",
     ),
     click.option(
-        "--migration-tls/--no-migration-tls",
+        "--migration-tls", is_flag=True,
         help="Hypervisors encrypt what they send each other, unless a migration says otherwise.",
     ),
     click.option(

@@ -34,7 +34,6 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
         "qemu+tcp://h/system",
     ),
     "migration-uri": ("tcp://192.0.2.7", '"tcp://192.0.2.7"', "migration_uri", "tcp://192.0.2.7"),
-    "migration-tls": ("", "true", "migration_tls", True),
     "peer-network": (
         "192.0.2.0/24",
         '["192.0.2.0/24"]',
@@ -102,7 +101,7 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
 # Given together, or none of them.
 TLS_FILES = {"tls-cert": "/tmp/c", "tls-key": "/tmp/k", "tls-ca": "/tmp/a"}
 # Flags without a value.
-SWITCHES = {"--insecure", "--allow-host-power"}
+SWITCHES = {"--insecure", "--allow-host-power", "--migration-tls"}
 
 
 def run(
