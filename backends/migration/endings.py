@@ -88,8 +88,12 @@ def force(
 ) -> None:
     """Makes a transfer end."""
     driver.force(migration.instance_id, post_copy=post_copy)
-    with book.change(migration):
+    with book.change(migration) as progress:
         migration.forced = True
+        if post_copy:  # what is left may be over before anybody looks
+            progress.phase = Phase.MIGRATION_PHASE_POST_COPY
+    if post_copy:
+        driver.tell(migration.instance_id, EventType.EVENT_TYPE_POSTCOPY_STARTED, "")
 
 
 def completion(migration: Migration) -> pb.CompleteDestinationRequest:

@@ -78,6 +78,24 @@ def stays(here: LabHost, there: LabHost, instance_id: str) -> None:
     goes_on(here, instance_id)
 
 
+@pytest.mark.long
+def test_auto_converge_slows_the_guest_down_until_it_is_over(
+    sharing_hosts: Lab, guest: str
+) -> None:
+    here, there = location(sharing_hosts, guest)
+    options = slowly(auto_converge=True)
+    options.ClearField("max_downtime")
+    request = live_request(guest, there, options=options)
+    operation = begun(here, request)
+    seen = progress_of(here, guest)
+    assert seen[-1].phase == MigrationPhase.MIGRATION_PHASE_SUCCEEDED, seen[-1]
+    assert max(progress.throttle_percent for progress in seen) > 0
+    result = pb.LiveMigrationResult()
+    finished(here.connection, operation).result.Unpack(result)
+    assert not result.forced
+    stays(there, here, guest)
+
+
 def test_abort_of_what_does_not_end(sharing_hosts: Lab, guest: str) -> None:
     here, there = location(sharing_hosts, guest)
     with outrun(here, live_request(guest, there, options=slowly())) as operation:
@@ -109,24 +127,6 @@ def test_timeout_forces_by_a_pause(sharing_hosts: Lab, guest: str) -> None:
     stays(there, here, guest)
 
 
-@pytest.mark.long
-def test_auto_converge_slows_the_guest_down_until_it_is_over(
-    sharing_hosts: Lab, guest: str
-) -> None:
-    here, there = location(sharing_hosts, guest)
-    options = slowly(auto_converge=True)
-    options.ClearField("max_downtime")
-    request = live_request(guest, there, options=options)
-    operation = begun(here, request)
-    seen = progress_of(here, guest)
-    assert seen[-1].phase == MigrationPhase.MIGRATION_PHASE_SUCCEEDED, seen[-1]
-    assert max(progress.throttle_percent for progress in seen) > 0
-    result = pb.LiveMigrationResult()
-    finished(here.connection, operation).result.Unpack(result)
-    assert not result.forced
-    stays(there, here, guest)
-
-
 def test_post_copy_ends_it(sharing_hosts: Lab, guest: str) -> None:
     here, there = location(sharing_hosts, guest)
     with (
@@ -137,10 +137,9 @@ def test_post_copy_ends_it(sharing_hosts: Lab, guest: str) -> None:
             pb.ForceCompleteLiveMigrationRequest(instance_id=guest), timeout=TIMEOUT_S
         )
         assert forced.method == pb.FORCE_COMPLETE_METHOD_POST_COPY
-        phases = [progress.phase for progress in progress_of(here, guest)]
-        assert MigrationPhase.MIGRATION_PHASE_POST_COPY in phases
+        ending = finished(here.connection, operation)
     result = pb.LiveMigrationResult()
-    finished(here.connection, operation).result.Unpack(result)
+    ending.result.Unpack(result)
     assert (result.forced, result.post_copy) == (True, True)
     stays(there, here, guest)
 
