@@ -127,6 +127,7 @@ def test_timeout_forces_by_a_pause(sharing_hosts: Lab, guest: str) -> None:
     stays(there, here, guest)
 
 
+@pytest.mark.long
 def test_post_copy_ends_it(sharing_hosts: Lab, guest: str) -> None:
     here, there = location(sharing_hosts, guest)
     with (
