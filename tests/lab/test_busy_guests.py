@@ -29,7 +29,7 @@ def guest(sharing_hosts: Lab) -> Iterator[str]:
     """A busy guest that all tests here share; each finds out where it is."""
     here, there = sharing_hosts.hosts
     spec = counting_spec("busy")
-    spec.flavor.memory_mib = 128
+    spec.flavor.memory_mib = 192  # what it writes is kept in memory
     # A guest that is slowed down must not complain between the counter's digits.
     spec.image.kernel_args += " loglevel=1 rcupdate.rcu_cpu_stall_suppress=1 nowatchdog"
     with spawned(here.connection, spec) as instance_id:
