@@ -8,7 +8,9 @@ UNAVAILABLE, until the hypervisor is in reach.
 """
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Coroutine
 
 import structlog
@@ -33,6 +35,7 @@ from service.tls_files import TlsFilesError
 from service.verbs import service_names
 
 _RETRY_S = 2.0
+_CALLS_S = 2.0
 _CLOSE_S = 5.0
 log = structlog.get_logger()
 
@@ -66,6 +69,9 @@ async def serve(settings: Settings) -> None:
         raise StartError(str(error)) from error
     await stop.wait()
     await daemon.stop()
+    if daemon.calls_left:
+        sys.stderr.flush()
+        os._exit(0)  # gRPC's own end, at that of the process, would wait for them too
 
 
 class Daemon:
@@ -81,6 +87,8 @@ class Daemon:
         self._listeners = Listeners(self._server, insecure=settings.insecure, tls=core.tls)
         self._health = Health(self._server, service_names())
         self._tasks: list[asyncio.Task[None]] = []
+        self.calls_left = False
+        """After the stop: some callers were neither answered nor gone."""
 
     async def start(self) -> None:
         """Serves; the backend is opened beside it."""
@@ -103,7 +111,7 @@ class Daemon:
         await core.operations.drain(self._settings.grace_s)
         await core.hub.close()
         self._health.close()
-        await self._server.stop(grace=2)
+        await self._stop_server()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -112,6 +120,14 @@ class Daemon:
         self._listeners.release()
         core.state_dir.release()
         log.info("stopped")
+
+    async def _stop_server(self) -> None:
+        """Ends what is still called; gRPC would wait for callers who read nothing, without end."""
+        stopped = asyncio.ensure_future(self._server.stop(grace=_CALLS_S))
+        done, _ = await asyncio.wait({stopped}, timeout=_CALLS_S + 1)
+        if not done:
+            self.calls_left = True
+            log.warning("callers who do not read were left")
 
     async def _close_backend(self) -> None:
         """Lets go of the hypervisor; one that hangs does not keep the daemon."""

@@ -36,7 +36,9 @@ from backends.work import Undo, Work
 
 _RUNNING, _PAUSED = PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED
 _OFF = (PowerState.POWER_STATE_SHUTDOWN, PowerState.POWER_STATE_CRASHED)
-_ATTACH_S, _DETACH_S, _RETRY_S, _UNDO_S = 60.0, 160.0, 20.0, 20.0
+_ATTACH_S, _DETACH_S, _RETRY_S = 60.0, 160.0, 20.0
+# A guest that is still booting hears nothing, and QEMU takes a question anew after 5 s.
+_UNDO_S, _UNDO_RETRY_S = 60.0, 5.0
 
 
 class HostInterfaces(Interfaces):
@@ -232,7 +234,7 @@ class HostInterfaces(Interfaces):
         attached = attached_port(instance, port_id) or AttachedInterface(port_id=port_id)
         self._host.forget(instance_id, attached)
         self._host.change_spec(instance_id, lambda spec: _remove(spec.interfaces, port_id))
-        self._host.release(instance_id, attached, None, timeout_s=_UNDO_S, retry_s=_UNDO_S)
+        self._host.release(instance_id, attached, None, timeout_s=_UNDO_S, retry_s=_UNDO_RETRY_S)
         self._side.take_away(instance_id, (), [port_id])
         self._host.tell(instance_id)
 

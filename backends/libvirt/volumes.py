@@ -35,7 +35,9 @@ from backends.work import Undo, Work
 
 _FIELD = "device.volume"
 _ATTACH_TIMEOUT_S = 60.0
-_UNDO_TIMEOUT_S = 20.0
+# A guest that is still booting hears nothing, and QEMU takes a question anew after 5 s.
+_UNDO_TIMEOUT_S = 60.0
+_UNDO_RETRY_S = 5.0
 
 
 class LibvirtVolumes(Volumes):
@@ -107,7 +109,7 @@ class LibvirtVolumes(Volumes):
             disk = self._plugging.attached(domain, LIVE, attachment_id)
             if disk is not None and disk.target is not None and domain.isActive():
                 self._plugging.release(
-                    domain, disk.target, None, timeout_s=_UNDO_TIMEOUT_S, retry_s=_UNDO_TIMEOUT_S
+                    domain, disk.target, None, timeout_s=_UNDO_TIMEOUT_S, retry_s=_UNDO_RETRY_S
                 )
             self._domains.tell(domain)
         self._secrets.forget(instance_id, attachment_id)

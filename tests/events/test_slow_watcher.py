@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,7 @@ from tests.daemon import DaemonProcess
 from tests.events.controllers import contiguous, follow, sequences, spawn, storm
 from tests.events_seen import cursor_now
 
+STOP_S = 15.0
 INSTANCES, ROUNDS = 8, 50  # × 8 events of half a KiB: more than queue and buffers take
 
 
@@ -56,3 +58,20 @@ def test_stopped_watcher_is_cut_off_and_resumes_without_loss(
         resume = EventCursor(epoch=cursor["epoch"], sequence=int(cursor["sequence"]))
         rest = follow(connection, resume, through=now.sequence)
         assert sequences(rest) == list(range(numbers[-1] + 1, now.sequence + 1))
+
+
+def test_daemon_ends_in_time_though_a_watcher_reads_nothing(
+    make_daemon: Callable[..., DaemonProcess],
+) -> None:
+    """gRPC itself would wait for it without end."""
+    with make_daemon("--grace=1").start() as daemon, daemon.connect() as connection:
+        begin = cursor_now(connection)
+        instance_ids = [spawn(connection) for _ in range(INSTANCES)]
+        with watcher(daemon, begin) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.send_signal(signal.SIGSTOP)
+            storm(daemon, instance_ids, rounds=ROUNDS)
+            started = time.monotonic()
+            assert daemon.stop() == 0
+            assert time.monotonic() - started < STOP_S
