@@ -1,6 +1,7 @@
 """What must hold after a daemon that died has been started again."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -223,8 +224,14 @@ def operations(connection: Connection, verb: str) -> list[Operation]:
 def residue(daemon: DaemonProcess, instance_id: str) -> list[str]:
     """Files and processes of an instance."""
     folders = (path for path in daemon.state_dir.iterdir() if path != daemon.image_dir)
-    files = [str(found) for path in folders for found in path.rglob(f"*{instance_id}*")]
-    return files + [f"process {pid}" for pid in machine_pids(instance_id)]
+    files = [found for path in folders for found in _below(path) if instance_id in found.name]
+    return [*map(str, files), *(f"process {pid}" for pid in machine_pids(instance_id))]
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Everything in a folder; other instances' folders may go meanwhile."""
+    for inner, folders, files in os.walk(folder):
+        yield from (Path(inner) / name for name in (*folders, *files))
 
 
 def machine_pids(instance_id: str) -> list[int]:

@@ -95,7 +95,7 @@ def _migrations(arguments: argparse.Namespace) -> Faults:
 
 def _watchers(arguments: argparse.Namespace) -> Faults:
     with _daemon("fake") as daemon:
-        return watchers.run(daemon, rounds=max(round(400 * arguments.scale), 60))
+        return watchers.run(daemon, rounds=max(round(160 * arguments.scale), 60))
 
 
 SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Faults]] = {
