@@ -124,7 +124,7 @@ class LibvirtdHost:
     def guests(self) -> list[psutil.Process]:
         """The QEMUs that run in the host, known to libvirtd or not."""
         started = psutil.Process(self._init.pid).children(recursive=True)
-        return [process for process in started if process.name().startswith("qemu-system")]
+        return [process for process in started if _name(process).startswith("qemu-system")]
 
     def start(self) -> None:
         """Starts libvirtd; it is in reach when this returns."""
@@ -178,6 +178,14 @@ class LibvirtdHost:
         line = output.readline()
         assert line, f"the host ended with {self._init.wait(_TIMEOUT_S)}"
         return int(line)
+
+
+def _name(process: psutil.Process) -> str:
+    """Of a program that runs; empty where it has ended meanwhile."""
+    try:
+        return str(process.name())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def main(folder: str, name: str) -> None:

@@ -1,6 +1,8 @@
 """What stands in the way of a migration: pure functions over what both hosts have said."""
 
+import socket
 from collections.abc import Callable, Iterable, Iterator
+from urllib.parse import urlsplit
 
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
@@ -129,6 +131,19 @@ def name_blockers(
         elif source.instance_name and instance.name == source.instance_name:
             why = f"the name {instance.name} is taken by instance {instance.instance_id}"
             yield WrongStateError(why, reason="NAME_TAKEN", field="source.instance_name")
+
+
+def port_blockers(migration_uri: str) -> Iterator[ContractError]:
+    """That memory can be received here at a port that was named."""
+    split = urlsplit(migration_uri)
+    if split.scheme != "tcp" or not split.port or not split.hostname:
+        return
+    family = socket.AF_INET6 if ":" in split.hostname else socket.AF_INET
+    try:
+        socket.create_server((split.hostname, split.port), family=family).close()
+    except OSError as error:
+        why = f"{split.netloc} cannot be listened at here: {error.strerror}"
+        yield WrongStateError(why, reason="MIGRATION_PORT_TAKEN", field="migration_uri")
 
 
 def cpu_blockers(compare: Callable[[], pb.CompareCpuResponse]) -> list[ContractError]:

@@ -80,7 +80,7 @@ class Destination(MigrationDestination):
         connections, groups = self._driver.connections, request.security_groups
         with connections.claimed(data, request.spec, groups) as unconnected:
             own = self._driver.blockers(request.instance_id, data, request.spec)
-            work.ready([*own, *unconnected])
+            work.ready([*own, *unconnected, *checks.port_blockers(request.migration_uri)])
             undo = Undo("take_back_preparation", {"migration_id": request.migration_id})
             work.step("prepare", undo)
             self._forget_given_up(request)
@@ -159,7 +159,8 @@ class Destination(MigrationDestination):
     def _unprepare(self, migration_id: str) -> None:
         """Undoes a preparation that was interrupted or has failed; the undo action."""
         migration = self._book.find(migration_id)
-        if migration is not None and not migration.ended.is_set():
+        done = migration is None or migration.ended.is_set() or _is_taken_over(migration)
+        if migration is not None and not done:
             self._take_back(migration)
 
     def _take_back(self, migration: Migration, *, keep_disks: bool = False) -> None:
@@ -203,14 +204,15 @@ class Destination(MigrationDestination):
         One that its source, which has one at a time, has given up does not count.
         """
         other = self._book.open_of(instance_id, DESTINATION)
-        expected = other is not None and other.migration_id != migration_id.lower()
-        given_up = other is not None and host_name and host_name == other.data.source.host_name
-        if (expected and not given_up) or self._driver.find(instance_id) is not None:
-            return [checks.instance_exists(instance_id)]
-        return []
+        if other is not None and other.migration_id != migration_id.lower():
+            given_up = host_name and host_name == other.data.source.host_name
+            free = given_up and not _is_taken_over(other)
+        else:
+            free = self._driver.find(instance_id) is None
+        return [] if free else [checks.instance_exists(instance_id)]
 
     def _switched(self, migration: Migration, *, source_has_guest: bool) -> list[ContractError]:
-        waits = source_has_guest and migration.phase not in _TAKEN_OVER
+        waits = source_has_guest and not _is_taken_over(migration)
         if waits or not self._driver.has_arrived(migration):
             return []
         why = "the guest is here now: there is nothing to roll back"
@@ -226,6 +228,11 @@ class Destination(MigrationDestination):
             for image_id in source.boot_image_ids
             if not self._driver.images.exists(image_id)
         ]
+
+
+def _is_taken_over(migration: Migration) -> bool:
+    """Its source has said the word, or it was the last one's to say."""
+    return migration.phase in _TAKEN_OVER or migration.finished
 
 
 def _unknown(*, instance_id: str, migration_id: str) -> Migration:

@@ -50,6 +50,7 @@ _COPYING = (
     Phase.MIGRATION_PHASE_SWITCHING,
 )
 _FORCE = pb.ForceCompleteMethod
+_PATIENCE_S = 60.0
 log = structlog.get_logger()
 
 
@@ -120,6 +121,7 @@ class LiveMigrations(LiveMigration):
         self._tls = tls
         self._book = book
         self._checks = SourceChecks(driver, mark, book)
+        self._asked_since: dict[str, float] = {}
         self.undo = {"roll_back_destination": self._roll_back}
 
     def live_migrate_instance(
@@ -258,10 +260,15 @@ class LiveMigrations(LiveMigration):
         return migration
 
     def _roll_back(self, migration_id: str) -> None:
-        """Undo of the preparation, for a run that could not do it itself."""
+        """Undo of the preparation, for a run that could not do it itself.
+
+        Not for ever: the guest is here, and what has arrived there waits for a word that
+        nobody will say. It is forgotten when this host comes with another migration.
+        """
         migration = self._book.find(migration_id)
         if migration is None or migration.ended.is_set():
             return
+        since = self._asked_since.setdefault(migration_id, time.monotonic())
         with self._peers.at(migration.data.destination_uri) as peer:
             try:
                 has_guest = self._driver.find(migration.instance_id) is not None
@@ -269,10 +276,10 @@ class LiveMigrations(LiveMigration):
             except PeerRefusedError as error:
                 log.warning("destination refuses to roll back", reason=error.peer_reason)
             except PeerUnreachableError:
-                if migration.data.prepared:
-                    raise  # it may have the guest
-                # It takes back a preparation when the same host comes with another one.
+                if time.monotonic() - since < _PATIENCE_S:
+                    raise
                 log.warning("destination not rolled back", uri=migration.data.destination_uri)
+        self._asked_since.pop(migration_id, None)
         end_without(self._book, migration, None)
 
 

@@ -3,6 +3,7 @@
 import socket
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -379,3 +380,33 @@ def test_expected_instance_is_nobody_elses(hosts: tuple[Host, Host], guest: str)
     rollback = pb.RollbackDestinationRequest(source_has_guest=True, **ids)
     there.connection.migrations.RollbackDestination(rollback, timeout=TIMEOUT_S)
     there.connection.instances.SpawnInstance(spawn, timeout=TIMEOUT_S)
+
+
+def test_peer_of_another_contract_is_refused(
+    hosts: tuple[Host, Host], guest: str, short_folder: Callable[[], Path]
+) -> None:
+    here, there = hosts
+    other = grpc.server(ThreadPoolExecutor(1))
+    request = live_request(guest, there)
+    request.destination_uri = f"unix:{short_folder()}/other.sock"
+    other.add_insecure_port(request.destination_uri)
+    other.start()
+    try:
+        assert ended(here, request).error.reason == "PEER_MISMATCH"
+    finally:
+        other.stop(grace=None).wait()
+    assert instance_at(here, guest) is not None
+
+
+def test_port_that_is_taken_is_refused_before_anything_is_made(
+    hosts: tuple[Host, Host], guest: str
+) -> None:
+    here, there = hosts
+    request = live_request(guest, there)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        request.migration_uri = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        error = ended(here, request).error
+    assert (error.reason, error.metadata["peer_reason"]) == ("PEER_REFUSED", "MIGRATION_PORT_TAKEN")
+    assert not (there.daemon.state_dir / "fake" / guest).exists()
+    with refused(grpc.StatusCode.NOT_FOUND, "MIGRATION_NOT_FOUND"):
+        progress_of(there, guest, request.migration_id)

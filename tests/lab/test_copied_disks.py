@@ -1,6 +1,7 @@
 """Guests go from host to host with their disks."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from virtrpc.v1 import migration_pb2 as pb
@@ -99,6 +100,39 @@ def test_taken_name_is_refused_before_anything_changes(two_hosts: Lab, guest: st
     assert error.reason == "NAME_TAKEN"
     is_clean(there, guest)
     goes_on(here, guest)
+
+
+def test_destination_without_room_refuses_before_anything_changes(
+    two_hosts: Lab, guest: str
+) -> None:
+    here, there = location(two_hosts, guest)
+    with small_disk(there):
+        error = ended(here, live_request(guest, there)).error
+    assert error.reason == "NO_ROOM", error
+    is_clean(there, guest)
+    goes_on(here, guest)
+
+
+def test_port_that_is_taken_leaves_the_guest_where_it_was(two_hosts: Lab, guest: str) -> None:
+    here, there = location(two_hosts, guest)
+    request = live_request(guest, there)
+    # Where the other daemon listens.
+    request.migration_uri = f"tcp://{there.uri.removeprefix('grpc://')}"
+    error = ended(here, request).error
+    assert error.metadata["peer_reason"] == "MIGRATION_PORT_TAKEN", error
+    is_clean(there, guest)
+    goes_on(here, guest)
+
+
+@contextmanager
+def small_disk(host: LabHost) -> Iterator[None]:
+    """The host's instances are on a disk of a megabyte."""
+    folder = str(host.daemon.state_dir / "instances")
+    host.run("mount", "-t", "tmpfs", "-o", "size=1m,mode=0711", "tmpfs", folder)
+    try:
+        yield
+    finally:
+        host.run("umount", folder)
 
 
 def define(host: LabHost, name: str) -> None:

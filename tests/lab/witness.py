@@ -8,6 +8,7 @@ aloud (tests/lab/guests.py) prints five times a second.
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from types import TracebackType
@@ -39,10 +40,11 @@ class Witness:
         self._instance_id = instance_id
         self.seen = [Seen() for _ in hosts]
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="witness", daemon=True)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="witness")
+        self._watch: Future[None] | None = None
 
     def __enter__(self) -> "Witness":
-        self._thread.start()
+        self._watch = self._pool.submit(self._run)
         return self
 
     def __exit__(
@@ -52,7 +54,9 @@ class Witness:
         _trace: TracebackType | None,
     ) -> None:
         self._done.set()
-        self._thread.join()
+        self._pool.shutdown()
+        assert self._watch is not None
+        self._watch.result()  # a witness that has looked away has seen nothing
 
     def faults(self) -> list[str]:
         """Everything that says that two copies ran."""

@@ -389,6 +389,7 @@ class MigrationServiceServicer(object):
         FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: `spec` lacks a volume's key or
         password.
         FAILED_PRECONDITION / HOST_DISABLED: SetHostEnabled has switched it off.
+        FAILED_PRECONDITION / MIGRATION_PORT_TAKEN: nobody can listen at `migration_uri`.
         RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

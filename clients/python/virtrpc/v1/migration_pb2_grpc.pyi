@@ -223,6 +223,7 @@ class MigrationServiceStub:
     FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: `spec` lacks a volume's key or
     password.
     FAILED_PRECONDITION / HOST_DISABLED: SetHostEnabled has switched it off.
+    FAILED_PRECONDITION / MIGRATION_PORT_TAKEN: nobody can listen at `migration_uri`.
     RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
     """
 
@@ -576,6 +577,7 @@ class MigrationServiceAsyncStub:
     FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: `spec` lacks a volume's key or
     password.
     FAILED_PRECONDITION / HOST_DISABLED: SetHostEnabled has switched it off.
+    FAILED_PRECONDITION / MIGRATION_PORT_TAKEN: nobody can listen at `migration_uri`.
     RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
     """
 
@@ -951,6 +953,7 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
         FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: `spec` lacks a volume's key or
         password.
         FAILED_PRECONDITION / HOST_DISABLED: SetHostEnabled has switched it off.
+        FAILED_PRECONDITION / MIGRATION_PORT_TAKEN: nobody can listen at `migration_uri`.
         RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
         """
 
