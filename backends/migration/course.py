@@ -57,6 +57,8 @@ class Course:
         self._driver = driver
         self._book = book
         self._peer = peer
+        self._word_ms: int | None = 0
+        """How long the guest waited for the word; None: until long after its transfer."""
 
     def run(self, migration: Migration, transfer: Transfer) -> Counters:
         """Moves the guest, and gives what it came to; raises why it is still here."""
@@ -120,7 +122,7 @@ class Course:
         """What came of the transfer, as destination and hypervisor say."""
         error = moving.exception()
         if error is None:
-            return moving.result()
+            return self._with_the_wait(moving.result())
         if not isinstance(error, ContractError):
             raise error
         if isinstance(error, UnreachableError):
@@ -130,6 +132,13 @@ class Course:
             log.warning("a transfer was told to have failed, and has not", reason=str(error))
             return Counters()
         raise reason_of(migration, error)
+
+    def _with_the_wait(self, counters: Counters) -> Counters:
+        """The hypervisor's downtime ends where the guest could have gone on."""
+        if counters.downtime_ms is not None:
+            waited = self._word_ms
+            counters.downtime_ms = None if waited is None else counters.downtime_ms + waited
+        return counters
 
     def follow(self, migration: Migration) -> Counters:
         """As `run`, of a transfer that an earlier run of the daemon began."""
@@ -171,8 +180,10 @@ class Course:
 
         What is not answered now is found out when the transfer is over.
         """
+        began_ns, self._word_ms = time.monotonic_ns(), None
         with contextlib.suppress(PeerUnreachableError, PeerRefusedError):
             self.start_there(migration)
+            self._word_ms = (time.monotonic_ns() - began_ns) // 1_000_000
 
     def _has_switched(self, migration: Migration) -> bool:
         """Whether the guest is the destination's; asks both hosts until they answer."""

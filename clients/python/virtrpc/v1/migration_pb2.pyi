@@ -910,8 +910,8 @@ class LiveMigrationResult(google.protobuf.message.Message):
 
     @property
     def downtime(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the guest stood still in the switch, as measured by the
-        hypervisor; unset where it did not say.
+        """How long the guest stood still in the switch, as measured by the hypervisor,
+        with the wait for the source's word; unset where one of them is not known.
         """
 
     @property
