@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 import structlog
 from virtrpc.v1 import options_pb2
@@ -83,7 +84,10 @@ class Gate:
         raise UnauthenticatedError("who calls is not known on this listener")
 
     def _certified(self, facts: Mapping[str, Iterable[bytes]]) -> Identity:
-        (pem,) = facts.get("x509_pem_cert", (b"",))
+        pems = [*facts.get("x509_pem_cert", ())]
+        if len(pems) != 1:
+            raise UnauthenticatedError("who calls has not shown one certificate")
+        (pem,) = pems
         try:
             named: Named = self._named(pem)
             require_current(named)
@@ -101,7 +105,7 @@ def _local(peer: str) -> Identity | None:
     kind, _, rest = peer.partition(":")
     if kind == "unix":
         return Identity("local:unix", _EVERYTHING)
-    loopback = rest.startswith("127.") if kind == "ipv4" else rest.startswith(("[::1]", "%5B::1"))
+    loopback = rest.startswith("127.") if kind == "ipv4" else unquote(rest).startswith("[::1]:")
     if kind in ("ipv4", "ipv6") and loopback:
         return Identity("local:tcp", _EVERYTHING)
     return None

@@ -23,13 +23,15 @@ def require_migrator(address: Address, *, tls: Tls, roles: RoleBindings) -> None
     """Raises PeerUnreachableError, or PeerDistrustedError."""
     try:
         name = named_in(_certificate(address, tls), SERVER).name
+    except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+        raise PeerUnreachableError(f"{address} hangs up: {error.reason}") from error
     except ssl.SSLError as error:
         raise PeerDistrustedError(
             f"{address} has no certificate that is good for that name: {error.reason}",
             metadata={"peer_reason": "CERTIFICATE"},
         ) from error
     except OSError as error:
-        raise PeerUnreachableError(f"{address} does not answer: {error.strerror}") from error
+        raise PeerUnreachableError(f"{address} does not answer: {error}") from error
     except NoIdentityError as error:
         raise PeerDistrustedError(
             f"{address} is nobody known: {error}", metadata={"peer_reason": "CERTIFICATE"}

@@ -84,12 +84,12 @@ class Authority:
         certificate = builder.sign(self._key, hashes.SHA256())
         return Issued(_pem(certificate), _private(key), self.pem)
 
-    def host(self, uri: str = "spiffe://test/host/a") -> Issued:
-        """The certificate of a daemon that is reached at loopback."""
+    def host(self, uri: str = "spiffe://test/host/a", *, address: str = "127.0.0.1") -> Issued:
+        """The certificate of a daemon that is reached at an address, or as localhost."""
         return self.issue(
             uris=[uri],
             dns_names=["localhost"],
-            addresses=["127.0.0.1"],
+            addresses=[address],
             usages=[SERVER, CLIENT],
         )
 

@@ -67,7 +67,10 @@ class Lab:
 
 @contextmanager
 def lab(make_folder: Callable[[], Path], *, shared: bool) -> Iterator[Lab]:
-    """Both hosts, running; `shared`: they see the same directory of instances."""
+    """Both hosts, running; `shared`: they see the same directory of instances.
+
+    Their daemons speak by mTLS in that one, and in the other as `--peer-network` lets them.
+    """
     with ExitStack() as stack:
         wire = Wire()
         stack.callback(wire.close)
@@ -77,11 +80,12 @@ def lab(make_folder: Callable[[], Path], *, shared: bool) -> Iterator[Lab]:
             stack.enter_context(
                 _host(
                     make_folder,
-                    wire,
-                    number,
-                    instances,
+                    wire=wire,
+                    number=number,
+                    instances=instances,
                     volumes=volumes,
                     certificates=_of_qemu(authority, number),
+                    authority=authority if shared else None,
                 )
             )
             for number in (0, 1)
@@ -92,12 +96,13 @@ def lab(make_folder: Callable[[], Path], *, shared: bool) -> Iterator[Lab]:
 @contextmanager
 def _host(
     make_folder: Callable[[], Path],
+    *,
     wire: Wire,
     number: int,
     instances: Path | None,
-    *,
     volumes: Path,
     certificates: Mapping[str, bytes],
+    authority: Authority | None,
 ) -> Iterator[LabHost]:
     name, address = f"host-{'ab'[number]}", ADDRESSES[number]
     libvirtd = LibvirtdHost(
@@ -110,16 +115,18 @@ def _host(
     try:
         libvirtd.start()
         gates = make_folder()
+        folder = make_folder()
+        reached = _by_tls(folder, address, authority) if authority else _plainly(address)
         daemon = DaemonProcess(
-            make_folder(),
+            folder,
             backend="libvirt",
             program=(*libvirtd.inside, *_DAEMON, str(gates)),
-            arguments=[*_arguments(address, instances), f"--volume-dir={volumes}"],
+            arguments=[*_arguments(address, instances), f"--volume-dir={volumes}", *reached],
             environment=_ENVIRONMENT,
         )
         place_guest_images(daemon.image_dir)
         with daemon.start(), daemon.connect() as connection:
-            uri = f"grpc://{address}:{PORT}"
+            uri = f"{'grpcs' if authority else 'grpc'}://{address}:{PORT}"
             yield LabHost(daemon, connection, uri, libvirtd, address, gates)
     finally:
         libvirtd.close()
@@ -137,10 +144,21 @@ def _arguments(address: str, instances: Path | None) -> list[str]:
     shared = [f"--instance-dir={instances}"] if instances is not None else []
     return [
         "--libvirt-uri=qemu:///system",
-        f"--listen={address}:{PORT}",
-        "--insecure",
-        "--peer-network=10.71.0.0/24",
         f"--hypervisor-uri=qemu+tcp://{address}/system",
         f"--migration-uri=tcp://{address}",
         *shared,
+    ]
+
+
+def _plainly(address: str) -> list[str]:
+    return [f"--listen={address}:{PORT}", "--insecure", "--peer-network=10.71.0.0/24"]
+
+
+def _by_tls(folder: Path, address: str, authority: Authority) -> list[str]:
+    issued = authority.host(f"spiffe://lab/host/{address}", address=address)
+    cert, key, ca = issued.write(folder)
+    return [
+        f"--listen=grpcs://{address}:{PORT}",
+        *(f"--tls-cert={cert}", f"--tls-key={key}", f"--tls-ca={ca}"),
+        "--role-migrator=spiffe://lab/host/*",
     ]

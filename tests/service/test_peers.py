@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.authority import CLIENT, SERVER, Authority, Issued
+from tests.cold import cold_request, confirm, finish_request, finished_at, released
 from tests.conftest import MakeDaemon
 from tests.daemon import DaemonProcess
 from tests.instances import destroyed, small_spec, spawned
@@ -69,6 +70,19 @@ def test_instance_goes_there_and_back(
     migrated(there, live_request(guest, here))
     destroyed(there.connection, guest)
     assert instance_at(here, guest) is not None
+
+
+def test_instance_goes_cold_with_its_disks(
+    make_host: MakeHost, authority: Authority, here: Host
+) -> None:
+    there = make_host(authority.host(f"{DOMAIN}/host/c"))
+    with spawned(here.connection, small_spec(backend="fake", boot="disk")) as guest:
+        first = released(here.connection, cold_request(guest, to=there.uri))
+        assert first.transferred_bytes
+        finished_at(there.connection, finish_request(first.data))
+        confirm(here.connection, first.data)
+        assert instance_at(here, guest) is None
+        destroyed(there.connection, guest)
 
 
 def test_peer_that_does_not_know_this_host_denies(

@@ -138,7 +138,8 @@ def test_new_certificates_serve_new_connections_while_streams_go_on(
     daemon = make_tls_daemon()
     new = Authority()
     with daemon.connect_as("admin") as before, daemon.connect() as local:
-        stream = before.events.WatchEvents(event_pb2.WatchEventsRequest(), timeout=60)
+        request = event_pb2.WatchEventsRequest(snapshot=True)
+        stream = before.events.WatchEvents(request, timeout=60)
         next(stream)
         new.host().write(daemon.folder)
         with daemon.connect_as("admin") as of_old_authority:
