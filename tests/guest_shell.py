@@ -6,13 +6,15 @@ Commands go to the other end of the pty that QEMU has open; answers come by the 
 import itertools
 import os
 import re
+import time
 from pathlib import Path
 
+import grpc
 import psutil
 from virtrpc.v1 import console_pb2
 
 from tests.daemon import Connection
-from tests.instances import console_until
+from tests.instances import TIMEOUT_S, console_until
 
 _numbers = itertools.count(1)
 _LONGEST_LINE = 4000  # a tty takes 4096 characters at a time
@@ -33,6 +35,7 @@ class GuestShell:
         self._instance_id = instance_id
         path = f"/dev/pts/{_pty_number(instance_id)}"
         self._pty = os.open(path, os.O_WRONLY | os.O_NOCTTY)
+        self._wait_until_it_reads()
 
     def close(self) -> None:
         """Lets go of the console."""
@@ -60,6 +63,23 @@ class GuestShell:
         if found[2] != "0":
             raise GuestCommandError(f"{command!r} ended with {found[2]}: {output}")
         return output
+
+    def _wait_until_it_reads(self) -> None:
+        """A shell that has just begun throws away what was typed before: it is typed again."""
+        end = time.monotonic() + TIMEOUT_S
+        while True:
+            request = console_pb2.GetConsoleOutputRequest(instance_id=self._instance_id)
+            offset = self._connection.consoles.GetConsoleOutput(request, timeout=10).end_offset
+            os.write(self._pty, b"echo 'shell' 'reads'\n")
+            try:
+                console_until(
+                    self._connection, self._instance_id, b"shell reads", offset=offset, timeout_s=3
+                )
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.DEADLINE_EXCEEDED or time.monotonic() > end:
+                    raise
+            else:
+                return
 
     def _until(self, text: bytes, offset: int) -> bytes:
         return console_until(self._connection, self._instance_id, text, offset=offset)

@@ -104,13 +104,18 @@ def agent_answers(connection: Connection, instance_id: str) -> None:
 
 
 def console_until(
-    connection: Connection, instance_id: str, text: bytes, *, offset: int = 0
+    connection: Connection,
+    instance_id: str,
+    text: bytes,
+    *,
+    offset: int = 0,
+    timeout_s: float = TIMEOUT_S,
 ) -> bytes:
     """What the console printed from an offset on, until a text was in it."""
     request = console_pb2.StreamConsoleOutputRequest(
         instance_id=instance_id, offset=offset, follow=True
     )
-    stream = connection.consoles.StreamConsoleOutput(request, timeout=TIMEOUT_S)
+    stream = connection.consoles.StreamConsoleOutput(request, timeout=timeout_s)
     seen = b""
     try:
         for response in stream:

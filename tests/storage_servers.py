@@ -9,6 +9,7 @@ from pathlib import Path
 
 _WAIT_S = 10.0
 _CONTROL_PORTS = 32000  # tgtd takes no higher number
+_UNIT = ["--mode", "logicalunit", "--tid", "1", "--lun", "1"]
 TARGET = "iqn.2026-01.dev.virtrpc.test:volume"
 
 
@@ -49,16 +50,13 @@ def iscsi_server(path: Path, *, user: str = "", password: str = "") -> Iterator[
     tgtd ignores SIGTERM: it is told to end, by its control port, which is of its own.
     """
     port = free_port()
-    control = ["-C", str(port % _CONTROL_PORTS)]
-    portal = f"portal=127.0.0.1:{port}"
-    admin = ["tgtadm", *control, "--lld", "iscsi"]
-    server = subprocess.Popen(["tgtd", "-f", *control, "--iscsi", portal])
+    portal, admin = f"portal=127.0.0.1:{port}", _tgtadm(port)
+    server = subprocess.Popen(["tgtd", "-f", *admin[1:3], "--iscsi", portal])
     try:
         _wait_for(("127.0.0.1", port))
         target = ["--mode", "target", "--tid", "1"]
         _run([*admin, "--op", "new", *target, "-T", TARGET])
-        unit = ["--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", str(path)]
-        _run([*admin, "--op", "new", *unit])
+        _run([*admin, "--op", "new", *_UNIT, "-b", str(path)])
         _run([*admin, "--op", "bind", *target, "-I", "ALL"])
         if user:
             account = ["--mode", "account", "--user", user]
@@ -71,6 +69,16 @@ def iscsi_server(path: Path, *, user: str = "", password: str = "") -> Iterator[
         )
         subprocess.run([*admin, "--op", "delete", "--mode", "system"], check=False)
         server.wait(_WAIT_S)
+
+
+def anew(port: int, path: Path) -> None:
+    """Exports the file anew, which has grown: a target looks at it just once."""
+    _run([*_tgtadm(port), "--op", "delete", *_UNIT])
+    _run([*_tgtadm(port), "--op", "new", *_UNIT, "-b", str(path)])
+
+
+def _tgtadm(port: int) -> list[str]:
+    return ["tgtadm", "-C", str(port % _CONTROL_PORTS), "--lld", "iscsi"]
 
 
 @contextmanager

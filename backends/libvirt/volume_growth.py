@@ -43,7 +43,7 @@ class VolumeGrowth:
         if now + header != size_bytes:
             work.step("extend")
             if running:
-                self.resize(domain, disk.device_name, size_bytes - header)
+                self._resize_storage(domain, disk, size_bytes - header)
             elif _is_file(disk):
                 _grow_file(disk, size_bytes)
         return size_bytes - header
@@ -55,6 +55,18 @@ class VolumeGrowth:
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, domain.UUIDString()) from error
         return capacity
+
+    def _resize_storage(
+        self, domain: libvirt.virDomain, disk: AttachedDisk, size_bytes: int
+    ) -> None:
+        """QEMU asks a server anew, and tells in words only that it has not grown."""
+        try:
+            self.resize(domain, disk.device_name, size_bytes)
+        except HypervisorError as error:
+            if _is_local(disk):
+                raise
+            why = f"the storage has not been extended, it seems: {error}"
+            raise refusals.volume_too_small(why) from error
 
     def resize(self, domain: libvirt.virDomain, device_name: str, size_bytes: int) -> None:
         """Grows what QEMU has open, and tells the guest."""
@@ -79,7 +91,10 @@ def _blockers(
     instance: Instance, disk: AttachedDisk, wanted: int, now: int, *, running: bool
 ) -> list[ContractError]:
     blockers = power_blockers(instance, *ATTACHABLE)
-    if wanted < now:
+    if disk.encrypted and not _is_local(disk):
+        why = "how much of a server's volume is its header is not known: detach and attach it again"
+        blockers.append(UnsupportedError("extend_volume_encrypted", why=why))
+    elif wanted < now:
         blockers.append(refusals.shrink_refused(now))
     elif wanted > now and disk.source.startswith("nbd") and running:
         why = "QEMU does not notice that an NBD export has grown: detach and attach it again"

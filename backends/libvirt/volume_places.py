@@ -19,8 +19,8 @@ class VolumePlaces:
 
     def __init__(self, domains: Domains, policy: VolumePolicy, state_dir: Path) -> None:
         self._domains = domains
-        self.storage = Storage(policy)
         self.initiator = initiator_name(state_dir)
+        self.storage = Storage(policy, initiator=self.initiator)
 
     def of(self, volume: VolumeConnection) -> LocatedVolume:
         """A volume that was checked, by the path where it really is, and what it is based on."""

@@ -47,13 +47,21 @@ class VolumeSecrets:
         except libvirt.libvirtError as error:
             raise self._domains.failed(error) from error
 
+    def are_kept(self, instance_id: str, attachment_id: str) -> bool:
+        """Whether an attachment has any."""
+        try:
+            return any(self._of(f"{_prefix(instance_id)}{attachment_id}/"))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
+                return False
+            raise self._domains.failed(error) from error
+
     def forget(self, instance_id: str, attachment_id: str = "") -> None:
         """Removes those of an attachment, or all of an instance; nothing where there are none."""
         prefix = _prefix(instance_id) + (f"{attachment_id}/" if attachment_id else "")
         try:
-            for secret in self._domains.connection.handles.own.listAllSecrets():
-                if secret.usageType() in _USAGE_TYPES and secret.usageID().startswith(prefix):
-                    secret.undefine()
+            for secret in self._of(prefix):
+                secret.undefine()
         except libvirt.libvirtError as error:
             # A driver without secrets has none of ours; of two who remove it one is late.
             if error.get_error_code() not in (
@@ -61,6 +69,11 @@ class VolumeSecrets:
                 libvirt.VIR_ERR_NO_SECRET,
             ):
                 raise self._domains.failed(error) from error
+
+    def _of(self, prefix: str) -> Iterator[libvirt.virSecret]:
+        for secret in self._domains.connection.handles.own.listAllSecrets():
+            if secret.usageType() in _USAGE_TYPES and secret.usageID().startswith(prefix):
+                yield secret
 
 
 def secrets_of(volume: VolumeConnection) -> Iterator[tuple[str, bytes]]:

@@ -96,8 +96,9 @@ class VolumeSwap:
     ) -> list[ContractError]:
         blockers = [*swap.blockers, *volume_texts(request.new_volume, FIELD)]
         blockers += power_blockers(instance, _RUNNING, _PAUSED)
-        if swap.old.encrypted and swap.old.attachment_id == swap.new.attachment_id:
-            why = "each key is kept by its attachment: another one is needed"
+        same = swap.old.attachment_id == swap.new.attachment_id
+        if same and self._secrets.are_kept(instance.instance_id, swap.old.attachment_id):
+            why = "keys and passwords are kept by attachment: another one is needed"
             blockers.append(InvalidArgumentError(why, field="new_attachment_id"))
         if blockers:
             return blockers
@@ -105,8 +106,10 @@ class VolumeSwap:
         size_bytes, errors = self._places.storage.looked_at(
             request.new_volume, field=FIELD, timeout_s=_TIMEOUT_S
         )
-        if size_bytes and swap.new.encrypted and swap.new.source.startswith("/"):
-            size_bytes -= header_bytes(Path(swap.new.source))
+        if size_bytes and swap.new.encrypted:
+            # How much of a server's volume is header QEMU alone finds out.
+            local = swap.new.source.startswith("/")
+            size_bytes = size_bytes - header_bytes(Path(swap.new.source)) if local else 0
         if not errors and 0 < size_bytes < max(present, request.resize_to_bytes):
             errors.append(refusals.volume_too_small(f"the new volume has {size_bytes} bytes"))
         elif not errors and size_bytes > present and not _can_be_cut(request.new_volume):

@@ -5,7 +5,6 @@ that says nothing, and tells of a failure in words only.
 Source: https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md
 """
 
-import socket
 import struct
 from typing import NoReturn
 
@@ -13,6 +12,7 @@ from virtrpc.v1.spec_pb2 import NbdVolume
 
 from backends.volumes import refusals
 from backends.volumes.attached import NBD_PORT
+from backends.volumes.peer import Peer
 
 _GREETING = struct.Struct(">8s8sH")
 _OPTION = struct.Struct(">8sII")
@@ -24,17 +24,18 @@ _OPT_ABORT, _OPT_INFO = 2, 6
 _ACK, _INFO, _ERROR = 1, 3, 1 << 31
 _UNSUPPORTED, _POLICY, _TLS_REQUIRED, _UNKNOWN = _ERROR + 1, _ERROR + 2, _ERROR + 5, _ERROR + 6
 _MOST_BYTES = 1 << 16
-_FIELD = "device.volume.nbd"
 
 
-def export_size(nbd: NbdVolume, *, timeout_s: float) -> int:
+def export_size(nbd: NbdVolume, *, field: str, timeout_s: float) -> int:
     """Size of an export in bytes; 0 where the server does not tell it without TLS or at all.
 
-    Raises STORAGE_UNREACHABLE, STORAGE_TIMEOUT, STORAGE_REFUSED or VOLUME_NOT_FOUND.
+    `field` is the volume's path in the request. Raises STORAGE_UNREACHABLE, STORAGE_TIMEOUT,
+    STORAGE_REFUSED or VOLUME_NOT_FOUND.
     """
     try:
-        with _connected(nbd, timeout_s) as server:
-            return _negotiated(server, nbd)
+        with Peer(timeout_s) as server:
+            server.connect(nbd.socket_path or (nbd.host, nbd.port or NBD_PORT))
+            return _negotiated(server, nbd, field)
     except TimeoutError as error:
         raise refusals.storage_timeout(timeout_s) from error
     except OSError as error:
@@ -42,63 +43,40 @@ def export_size(nbd: NbdVolume, *, timeout_s: float) -> int:
         raise refusals.storage_unreachable(why) from error
 
 
-def _connected(nbd: NbdVolume, timeout_s: float) -> socket.socket:
-    if not nbd.socket_path:
-        return socket.create_connection((nbd.host, nbd.port or NBD_PORT), timeout_s)
-    server = socket.socket(socket.AF_UNIX)
-    try:
-        server.settimeout(timeout_s)
-        server.connect(nbd.socket_path)
-    except OSError:
-        server.close()
-        raise
-    return server
-
-
-def _negotiated(server: socket.socket, nbd: NbdVolume) -> int:
-    magic, kind, flags = _GREETING.unpack(_received(server, _GREETING.size))
+def _negotiated(server: Peer, nbd: NbdVolume, field: str) -> int:
+    magic, kind, flags = _GREETING.unpack(server.receive(_GREETING.size))
     if magic != _MAGIC or kind != _HAVE_OPTIONS or not flags & _FIXED_NEWSTYLE:
         raise refusals.storage_refused("what listens there is no NBD server of today")
     if nbd.tls:
         return 0
     name = nbd.export.encode()
-    server.sendall(struct.pack(">I", flags & (_FIXED_NEWSTYLE | _NO_ZEROES)))
+    server.send(struct.pack(">I", flags & (_FIXED_NEWSTYLE | _NO_ZEROES)))
     asked = struct.pack(">I", len(name)) + name + struct.pack(">H", 0)
-    server.sendall(_OPTION.pack(_HAVE_OPTIONS, _OPT_INFO, len(asked)) + asked)
-    size_bytes = _size_in_replies(server, nbd.export)
-    server.sendall(_OPTION.pack(_HAVE_OPTIONS, _OPT_ABORT, 0))
+    server.send(_OPTION.pack(_HAVE_OPTIONS, _OPT_INFO, len(asked)) + asked)
+    size_bytes = _size_in_replies(server, nbd.export, field)
+    server.send(_OPTION.pack(_HAVE_OPTIONS, _OPT_ABORT, 0))
     return size_bytes
 
 
-def _size_in_replies(server: socket.socket, export: str) -> int:
+def _size_in_replies(server: Peer, export: str, field: str) -> int:
     size_bytes = 0
     while True:
-        magic, _option, kind, length = _REPLY.unpack(_received(server, _REPLY.size))
+        magic, _option, kind, length = _REPLY.unpack(server.receive(_REPLY.size))
         if magic != _REPLY_MAGIC or length > _MOST_BYTES:
             raise refusals.storage_refused("the NBD server does not keep to its protocol")
-        data = _received(server, length)
+        data = server.receive(length)
         if kind in (_ACK, _UNSUPPORTED):
             return size_bytes
         if kind & _ERROR:
-            _raise_refusal(kind, export)
+            _raise_refusal(kind, export, field)
         if kind == _INFO and length == _EXPORT.size and not data[0] and not data[1]:
             _, size_bytes, _ = _EXPORT.unpack(data)
 
 
-def _raise_refusal(kind: int, export: str) -> NoReturn:
+def _raise_refusal(kind: int, export: str, field: str) -> NoReturn:
     if kind == _UNKNOWN:
-        raise refusals.volume_not_found(f"the NBD server has no export {export!r}", _FIELD)
+        raise refusals.volume_not_found(f"the NBD server has no export {export!r}", field)
     if kind == _TLS_REQUIRED:
         raise refusals.storage_refused("the NBD server wants TLS")
     why = "by its policy" if kind == _POLICY else f"with code {kind & ~_ERROR}"
     raise refusals.storage_refused(f"the NBD server refuses {why}")
-
-
-def _received(server: socket.socket, length: int) -> bytes:
-    data = b""
-    while len(data) < length:
-        chunk = server.recv(length - len(data))
-        if not chunk:
-            raise ConnectionResetError("it closed the connection")
-        data += chunk
-    return data

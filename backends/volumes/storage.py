@@ -23,7 +23,8 @@ from backends.images.policy import SizeLimits
 from backends.images.refusals import ImageRefusedError
 from backends.qcow2 import Qcow2Header, read_header
 from backends.volumes import refusals
-from backends.volumes.attached import ISCSI_PORT, format_of
+from backends.volumes.attached import format_of
+from backends.volumes.iscsi import lun_size
 from backends.volumes.luks import is_luks1
 from backends.volumes.nbd import export_size
 from backends.volumes.nfs import located as located_on_nfs
@@ -47,9 +48,13 @@ class ChainFile:
 class Storage:
     """The storage that this host may attach."""
 
-    def __init__(self, policy: VolumePolicy, *, servers: bool = True) -> None:
-        """Without `servers` those of other hosts are taken to be there."""
+    def __init__(self, policy: VolumePolicy, *, initiator: str = "", servers: bool = True) -> None:
+        """`initiator` is the host's name for iSCSI targets.
+
+        Without `servers` those of other hosts are taken to be there.
+        """
         self._policy = policy
+        self._initiator = initiator
         self._servers = servers
 
     def located(self, volume: VolumeConnection) -> VolumeConnection:
@@ -75,16 +80,22 @@ class Storage:
             return self._check_device(volume, f"{field}.local_block.path")
         if volume.nbd.socket_path:
             self._check_socket(volume.nbd.socket_path, f"{field}.nbd.socket_path")
-        if not self._servers:
-            return 0
+        return self._check_server(volume, field, timeout_s) if self._servers else 0
+
+    def _check_server(self, volume: VolumeConnection, field: str, timeout_s: float) -> int:
+        kind = volume.WhichOneof("source")
         if kind == "nfs":
             return self._check_file(self.located(volume), f"{field}.nfs.file_name", nfs=True)
         if kind == "nbd":
-            return export_size(volume.nbd, timeout_s=timeout_s)
+            return export_size(volume.nbd, field=f"{field}.nbd", timeout_s=timeout_s)
         if kind == "iscsi":
-            portal = (volume.iscsi.host, volume.iscsi.port or ISCSI_PORT)
-            _reach([portal], timeout_s)
-        elif kind == "rbd":
+            return lun_size(
+                volume.iscsi,
+                initiator=self._initiator,
+                field=f"{field}.iscsi",
+                timeout_s=timeout_s,
+            )
+        if kind == "rbd":
             _reach([_monitor(text) for text in volume.rbd.monitors], timeout_s)
         return 0
 

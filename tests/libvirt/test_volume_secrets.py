@@ -13,6 +13,7 @@ from virtrpc.v1 import volume_pb2
 from virtrpc.v1.spec_pb2 import BlockDevice, VolumeConnection
 
 from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_volume
+from tests.conformance.volume.test_change import call
 from tests.conformance.volume.test_guest_data import appears, disappears
 from tests.daemon import DaemonProcess
 from tests.instances import console_until, small_spec, spawned
@@ -170,6 +171,13 @@ def test_iscsi_with_chap(
         disk = guest.attach(device).disk
         appears(guest)
         guest.shell.run("echo by-iscsi | dd of=/dev/vda conv=fsync 2>/dev/null")
+        other = file_volume(path.with_name("other.raw")).volume
+        other.volume_id = disk.volume_id
+        Path(other.local_file.path).write_bytes(bytes(8 * MIB))
+        swap = {"old_volume_id": disk.volume_id, "new_volume": other}
+        with refused(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST") as refusal:
+            call(guest, "SwapVolume", **swap, validate_only=True)
+        assert refusal.fields == ["new_attachment_id"]
         # tgtadm was given it as an argument, by this test.
         assert found_in(PASSWORD, libvirtd, system) == []
         guest.detach(disk.volume_id, retry_interval={"seconds": 1})

@@ -5,8 +5,9 @@ import socket
 import struct
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from backends.volumes import VolumePolicy
 from backends.volumes.nfs import located
 from backends.volumes.storage import ChainFile, Storage
 from tests.images import qcow2_header
-from tests.storage_servers import free_port, nbd_server
+from tests.storage_servers import TARGET, free_port, iscsi_server, nbd_server
 
 MIB = 1 << 20
 UUID = "5d1f8a52-3a6e-4c0f-8a43-000000000001"
@@ -135,8 +136,8 @@ def test_an_nbd_export_tells_its_size(storage: Storage, folder: Path) -> None:
 
 
 @contextmanager
-def server(answer: bytes) -> Iterator[int]:
-    """Says this and then nothing."""
+def server(answer: bytes, again: bytes = b"") -> Iterator[int]:
+    """Says this and then nothing, or something again and again."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         held: list[socket.socket] = []
 
@@ -144,6 +145,10 @@ def server(answer: bytes) -> Iterator[int]:
             peer, _ = listening.accept()
             peer.sendall(answer)
             held.append(peer)
+            with suppress(OSError):
+                while again:
+                    peer.sendall(again)
+                    time.sleep(0.02)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -171,6 +176,68 @@ REPLY_MAGIC = 0x3E889045565A9
 def test_a_server_that_misbehaves(storage: Storage, answer: bytes, expected: str) -> None:
     with server(answer) as port:
         assert reason(storage, nbd_volume(port), timeout_s=0.2) == expected
+
+
+def iscsi_volume(port: int, **fields: object) -> VolumeConnection:
+    volume = VolumeConnection(volume_id=UUID)
+    volume.iscsi.host, volume.iscsi.port = "127.0.0.1", port
+    volume.iscsi.target_iqn, volume.iscsi.lun = TARGET, 1
+    for name, value in fields.items():
+        setattr(volume.iscsi, name, value)
+    return volume
+
+
+def test_an_iscsi_target_tells_the_size_of_a_lun(storage: Storage, folder: Path) -> None:
+    path = folder / "a.raw"
+    path.write_bytes(bytes(3 * MIB))
+    with iscsi_server(path) as port:
+        for _ in range(2):
+            assert storage.check(iscsi_volume(port), field="", timeout_s=5) == 3 * MIB
+        for wrong in ({"lun": 7}, {"lun": 300}, {"target_iqn": f"{TARGET}x"}):
+            _, (error,) = storage.looked_at(
+                iscsi_volume(port, **wrong), field="device.volume", timeout_s=5
+            )
+            assert (error.reason, error.field) == ("VOLUME_NOT_FOUND", "device.volume.iscsi")
+
+
+def test_an_iscsi_target_lets_in_who_knows_the_password(storage: Storage, folder: Path) -> None:
+    path = folder / "a.raw"
+    path.write_bytes(bytes(3 * MIB))
+    with iscsi_server(path, user="joe", password="right.password") as port:  # noqa: S106
+        joe = {"chap_username": "joe", "chap_password": "right.password"}
+        assert storage.check(iscsi_volume(port, **joe), field="", timeout_s=5) == 3 * MIB
+        for wrong in ({}, {**joe, "chap_password": "wrong"}, {**joe, "chap_username": "jim"}):
+            assert reason(storage, iscsi_volume(port, **wrong)) == "STORAGE_REFUSED"
+
+
+_LOGGED_IN = b"\x23\x87" + bytes(46)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (b"", "STORAGE_TIMEOUT"),
+        (_LOGGED_IN, "STORAGE_TIMEOUT"),
+        (_LOGGED_IN[:40], "STORAGE_TIMEOUT"),
+        (b"\x20" + bytes(47), "STORAGE_TIMEOUT"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n" * 5, "STORAGE_REFUSED"),
+        (b"\x23\x87\0\0\0\xff\xff\xff" + bytes(40), "STORAGE_REFUSED"),
+        (b"\x20" * 48 * 70, "STORAGE_REFUSED"),
+        (b"\x23" + bytes(35) + b"\x03\x01" + bytes(10), "STORAGE_UNREACHABLE"),
+        (b"\x23" + bytes(35) + b"\x01\x01" + bytes(10), "STORAGE_REFUSED"),
+    ],
+)
+def test_a_target_that_misbehaves(storage: Storage, answer: bytes, expected: str) -> None:
+    """QEMU would wait for it with its guest standing still."""
+    with server(answer) as port:
+        assert reason(storage, iscsi_volume(port), timeout_s=0.2) == expected
+
+
+def test_a_server_that_says_little_by_little_is_not_waited_for(storage: Storage) -> None:
+    """Each reply would be in time, and there is always one more."""
+    more = struct.pack(">QIII", REPLY_MAGIC, 6, 3, 4) + bytes(4)
+    with server(GREETING, more) as port:
+        assert reason(storage, nbd_volume(port), timeout_s=0.5) == "STORAGE_TIMEOUT"
 
 
 def test_a_server_that_is_not_there(storage: Storage) -> None:

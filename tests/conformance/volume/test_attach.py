@@ -119,6 +119,7 @@ def _at(path: str, value: object) -> Callable[[BlockDevice], object]:
     return lambda device: setattr(reduce(getattr, parents, device), name, value)
 
 
+QOS = "device.volume.qos"
 FILE, DEVICE = "device.volume.local_file.path", "device.volume.local_block.path"
 
 
@@ -147,6 +148,8 @@ FILE, DEVICE = "device.volume.local_file.path", "device.volume.local_block.path"
             _at("device_type", spec_pb2.DISK_DEVICE_TYPE_LUN),
             (INVALID, "INVALID_REQUEST", "device.bus"),
         ),
+        (_at("volume.qos.burst_total_iops", 9), (INVALID, "INVALID_REQUEST", QOS)),
+        (_at("volume.qos.burst_total_bytes_per_s", 9), (INVALID, "INVALID_REQUEST", QOS)),
         (_at("tag", "data"), (grpc.StatusCode.UNIMPLEMENTED, "CAPABILITY_MISSING", "device.tag")),
     ],
 )

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 from virtrpc.v1 import operation_pb2, spec_pb2, volume_pb2
 from virtrpc.v1.operation_pb2 import Operation
@@ -17,8 +18,10 @@ from virtrpc.v1.spec_pb2 import BlockDevice, VolumeConnection
 from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_volume
 from tests.daemon import Connection
 from tests.instances import destroyed, finished, in_phase, small_spec, spawned
+from tests.refusals import refused
 from tests.storage_servers import (
     TARGET,
+    anew,
     iscsi_server,
     loop_device,
     nbd_server,
@@ -98,30 +101,33 @@ def test_the_guest_sees_scsi(empty_guest: VolumeGuest, make_file: MakeFile) -> N
     disappears(empty_guest, disk.device_name)
 
 
-@pytest.mark.parametrize("kind", ["raw", "qcow2", "block"])
+@pytest.mark.parametrize("kind", ["file", "qcow2", "block", "iscsi"])
 def test_the_guest_sees_it_grow(empty_guest: VolumeGuest, make_file: MakeFile, kind: str) -> None:
     path = make_file(format_="qcow2" if kind == "qcow2" else "raw")
-    with storage("block" if kind == "block" else "file", path) as device:
+    with storage("file" if kind == "qcow2" else kind, path) as device:
         empty_guest.attach(device)
         appears(empty_guest)
+        if kind in ("block", "iscsi"):
+            with refused(grpc.StatusCode.FAILED_PRECONDITION, "VOLUME_TOO_SMALL"):
+                extended(empty_guest, device)
+            os.truncate(path, 16 * MIB)
         if kind == "block":
-            with path.open("r+b") as file:
-                file.truncate(16 * MIB)
             subprocess.run(["losetup", "-c", device.volume.local_block.path], check=True)
+        if kind == "iscsi":
+            anew(device.volume.iscsi.port, path)
         for _ in range(2):
-            reply = empty_guest.connection.volumes.ExtendVolume(
-                volume_pb2.ExtendVolumeRequest(
-                    instance_id=empty_guest.instance_id,
-                    volume_id=device.volume.volume_id,
-                    size_bytes=16 * MIB,
-                ),
-                timeout=TIMEOUT_S,
-            )
-            assert reply.guest_size_bytes == 16 * MIB
+            assert extended(empty_guest, device).guest_size_bytes == 16 * MIB
         empty_guest.shell.run(
             f"until [ $(blockdev --getsize64 /dev/vda) = {16 * MIB} ]; do usleep 20000; done"
         )
         empty_guest.detach(device.volume.volume_id)
+
+
+def extended(guest: VolumeGuest, device: BlockDevice) -> volume_pb2.ExtendVolumeResponse:
+    request = volume_pb2.ExtendVolumeRequest(
+        instance_id=guest.instance_id, volume_id=device.volume.volume_id, size_bytes=16 * MIB
+    )
+    return guest.connection.volumes.ExtendVolume(request, timeout=TIMEOUT_S)
 
 
 @contextmanager
@@ -139,7 +145,8 @@ def writing(guest: VolumeGuest) -> Iterator[None]:
 
 def checksum_in_guest(guest: VolumeGuest) -> str:
     guest.shell.run("echo 3 >/proc/sys/vm/drop_caches")
-    return guest.shell.run(f"head -c {8 * MIB} /dev/vda | md5sum").split()[0]
+    # The shell may say before it that its job has ended.
+    return guest.shell.run(f"head -c {8 * MIB} /dev/vda | md5sum").splitlines()[-1].split()[0]
 
 
 def checksum_of(path: Path, *, format_: str = "raw") -> str:

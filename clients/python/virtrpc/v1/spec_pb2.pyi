@@ -594,7 +594,7 @@ global___VolumeEncryption = VolumeEncryption
 @typing.final
 class DiskQos(google.protobuf.message.Message):
     """Limits on a disk's I/O; 0: none. `total` excludes `read` and `write` of the
-    same unit.
+    same unit; a burst needs the `total` that it exceeds.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

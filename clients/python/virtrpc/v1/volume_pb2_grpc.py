@@ -214,7 +214,8 @@ class VolumeServiceServicer(object):
         FAILED_PRECONDITION / VOLUME_TOO_SMALL: the storage has not been extended;
         do that first and repeat.
         UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor does not notice that
-        storage of this kind has grown while it has it open (NBD on QEMU).
+        storage of this kind has grown while it has it open (NBD on QEMU; encrypted
+        volumes of servers).
         RESOURCE_EXHAUSTED / NO_ROOM: the filesystem of the file is full.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

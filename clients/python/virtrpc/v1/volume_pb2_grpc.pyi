@@ -134,7 +134,8 @@ class VolumeServiceStub:
     FAILED_PRECONDITION / VOLUME_TOO_SMALL: the storage has not been extended;
     do that first and repeat.
     UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor does not notice that
-    storage of this kind has grown while it has it open (NBD on QEMU).
+    storage of this kind has grown while it has it open (NBD on QEMU; encrypted
+    volumes of servers).
     RESOURCE_EXHAUSTED / NO_ROOM: the filesystem of the file is full.
     """
 
@@ -331,7 +332,8 @@ class VolumeServiceAsyncStub:
     FAILED_PRECONDITION / VOLUME_TOO_SMALL: the storage has not been extended;
     do that first and repeat.
     UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor does not notice that
-    storage of this kind has grown while it has it open (NBD on QEMU).
+    storage of this kind has grown while it has it open (NBD on QEMU; encrypted
+    volumes of servers).
     RESOURCE_EXHAUSTED / NO_ROOM: the filesystem of the file is full.
     """
 
@@ -536,7 +538,8 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
         FAILED_PRECONDITION / VOLUME_TOO_SMALL: the storage has not been extended;
         do that first and repeat.
         UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor does not notice that
-        storage of this kind has grown while it has it open (NBD on QEMU).
+        storage of this kind has grown while it has it open (NBD on QEMU; encrypted
+        volumes of servers).
         RESOURCE_EXHAUSTED / NO_ROOM: the filesystem of the file is full.
         """
 
