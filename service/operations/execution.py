@@ -56,7 +56,7 @@ class Execution:
             log.info("operation left to the next start", operation_id=live.operation_id)
         except ContractError as error:
             _let_go(error)
-            await self.fail(live, error)
+            await self.fail(live, live.outcome_of(error))
         except Exception as error:  # noqa: BLE001 - the outermost layer of a verb
             defect = _defect(live, error)
             _let_go(error)

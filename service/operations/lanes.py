@@ -65,6 +65,7 @@ class Lanes:
                 await holder.answered.wait()
         except TimeoutError:
             if not holder.verb.options.preempts:
+                holder.broken_off = True
                 await self._break_off(waiting.lane)
             return
         if not holder.ended.is_set():  # it waits for the hypervisor, and so does who comes after

@@ -16,7 +16,13 @@ from concurrent.futures import Future
 from google.protobuf.message import Message
 from virtrpc.v1 import operation_pb2
 
-from backends.errors import BlockedError, CancelledError, ContractError, NoRoomError
+from backends.errors import (
+    BlockedError,
+    CancelledError,
+    ContractError,
+    NoRoomError,
+    UnreachableError,
+)
 from backends.work import Undo, Validated, Work
 from service.errors import record_of
 from service.operations.journal import Journal, JournalError, Step
@@ -27,6 +33,7 @@ _ENDED = (State.OPERATION_STATE_SUCCEEDED, State.OPERATION_STATE_FAILED,
           State.OPERATION_STATE_CANCELLED)  # fmt: skip
 
 
+_ON_REQUEST = "the operation was cancelled on request"
 # What keeps a call out, whatever the verb itself finds. Callable from any thread.
 KeptOut = Callable[[], Sequence[ContractError]]
 
@@ -140,6 +147,8 @@ class LiveOperation:
         self.answered = asyncio.Event()
         """It has ended, or cannot go on for now: whoever waits may be answered."""
         self.ended = asyncio.Event()
+        self.broken_off = False
+        """It was cancelled and hung, so its machine was ended beneath it."""
         self.job: Future[Message] | None = None
         """Its place with the workers."""
         self._journal = journal
@@ -210,12 +219,18 @@ class LiveOperation:
     def cancel(self) -> None:
         """Asks the verb to stop at its next step or checkpoint, or before it has begun."""
         if not self.done and not self.message.cancel_requested:
-            self._stop_for(CancelledError("the operation was cancelled on request"))
+            self._stop_for(CancelledError(_ON_REQUEST))
             self.update(cancel_requested=True)
 
     def abandon(self) -> None:
         """Makes the verb stop because the daemon does; nothing is undone or ended."""
         self._stop_for(AbandonedError("the daemon stops"))
+
+    def outcome_of(self, error: ContractError) -> ContractError:
+        """What it ends with: where it was broken off the hypervisor has not failed."""
+        if self.broken_off and not self.committed and not isinstance(error, UnreachableError):
+            return CancelledError(_ON_REQUEST)
+        return error
 
     def refuse(self, error: ContractError) -> None:
         """It was never accepted: everyone who knows of it already is told so."""
