@@ -23,7 +23,6 @@ from tests.cold import (
     released,
     revert,
 )
-from tests.conformance.conftest import console_end
 from tests.instances import (
     agent_answers,
     console_until,
@@ -82,6 +81,11 @@ def asked(instance_id: str, **more: object) -> pb.MigrateDiskAndPowerOffRequest:
 def begun(at: LabHost, request: pb.MigrateDiskAndPowerOffRequest) -> operation_pb2.Operation:
     """The operation when bytes of the disk have gone over."""
     operation = at.connection.migrations.MigrateDiskAndPowerOff(request, timeout=TIMEOUT_S)
+    phases = operation_pb2.WatchOperationRequest(operation_id=operation.operation_id)
+    for seen in at.connection.operations.WatchOperation(phases, timeout=TIMEOUT_S):
+        assert not seen.operation.done, seen.operation
+        if seen.operation.phase == "disks":
+            break
     watch = pb.WatchMigrationRequest(
         instance_id=request.instance_id, migration_id=request.migration_id
     )
@@ -109,6 +113,12 @@ def root_disk(host: LabHost, instance_id: str) -> Path:
     return host.daemon.state_dir / "instances" / instance_id / "root.qcow2"
 
 
+def virtual_size(host: LabHost, instance_id: str) -> int:
+    with root_disk(host, instance_id).open("rb") as file:
+        header = read_header(file)
+    return 0 if header is None else header.virtual_size_bytes
+
+
 def test_guest_and_its_file_are_there_in_the_new_flavor(two_hosts: Lab, mover: str) -> None:
     here, there = location(two_hosts, mover)
     before = instance_at(here, mover)
@@ -133,9 +143,8 @@ def test_guest_and_its_file_are_there_in_the_new_flavor(two_hosts: Lab, mover: s
 def test_guest_comes_back_as_it_was(two_hosts: Lab, mover: str) -> None:
     here, there = location(two_hosts, mover)
     data = released(here.connection, asked(mover, to=there.uri)).data
-    finished_at(there.connection, finish_request(data))
-    has_booted(there, mover, "first")
-    mark(there, mover, "elsewhere")
+    made = finished_at(there.connection, finish_request(data, power_on=False))
+    assert made.power_state == types_pb2.POWER_STATE_SHUTDOWN
     destroyed(there.connection, mover)
     back = revert(here.connection, data, power_on=True).instance
     assert back.power_state == types_pb2.POWER_STATE_RUNNING
@@ -162,7 +171,7 @@ def test_whole_disk_goes_where_the_image_is_not(two_hosts: Lab, mover: str) -> N
     is_clean(there, mover)
     agent_answers(here.connection, mover)
     request = asked(mover, to=there.uri)
-    request.bandwidth_mib_per_s = 8
+    request.bandwidth_mib_per_s = 16
     operation = begun(here, request)
     there.daemon.kill()
     there.daemon.start()
@@ -184,14 +193,14 @@ def test_resize_on_one_host_is_reverted_with_its_disk(two_hosts: Lab, mover: str
     here, _ = location(two_hosts, mover)
     flavor = Flavor()
     flavor.CopyFrom(LARGE)
-    flavor.root_disk_gib = 3
+    flavor.root_disk_gib, flavor.memory_mib = 3, 128
     data = released(here.connection, asked(mover, flavor=flavor)).data
-    finished_at(here.connection, finish_request(data))
-    mark(here, mover, "resized")
-    end = console_end(here.connection, mover)
+    assert virtual_size(here, mover) == 2 * GIB
+    made = finished_at(here.connection, finish_request(data, power_on=False))
+    assert (made.persistent.memory_kib, virtual_size(here, mover)) == (128 * 1024, 3 * GIB)
     back = revert(here.connection, data, power_on=True).instance
-    assert back.spec.flavor.root_disk_gib == 2
-    has_booted(here, mover, "first", offset=end)
+    assert (back.memory_kib, virtual_size(here, mover)) == (112 * 1024, 2 * GIB)
+    has_booted(here, mover, "first", offset=data.console_offset)
     assert len(here.libvirtd.guests) == 1
 
 
