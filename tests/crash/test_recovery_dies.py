@@ -13,7 +13,7 @@ from tests.crash.verdict import hold
 from tests.daemon import DaemonProcess
 
 Writes = dict[str, list[str]]
-AT_A_TIME = 20
+AT_A_TIME = 24
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from virtrpc.cli import (
     instance_metadata,
     instance_power,
     instance_removal,
+    instance_resize,
     instance_share,
     instance_view,
 )
@@ -43,6 +44,7 @@ for verb in (
     *instance_host.VERBS,
     *instance_import.VERBS,
     *instance_share.VERBS,
+    instance_resize.resize,
     instance_metadata.noun,
     instance_explain.explain,
 ):

@@ -1,4 +1,4 @@
-"""`migration`: instances change their host while their guests go on."""
+"""`migration`: instances change their host; what of it is done off is in migration_cold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from virtrpc.cli import migration_step
+from virtrpc.cli import migration_cold, migration_step
 from virtrpc.cli.change import change, change_at_length, duration
 from virtrpc.cli.command import Noun, mutation_options, no_wait_option
 from virtrpc.cli.naming import instance_argument, instance_id, instances_argument
@@ -34,10 +34,11 @@ _LENGTHS = ("timeout", "force_timeout", "max_downtime")
 
 @click.group(cls=Noun)
 def noun() -> None:
-    """Running instances on their way to other hosts."""
+    """Instances on their way to other hosts, or to another size."""
 
 
-noun.add_command(migration_step.noun)
+for verb in (*migration_cold.VERBS, migration_step.noun):
+    noun.add_command(verb)
 
 
 @noun.command("live")
