@@ -8,7 +8,8 @@ from virtrpc.v1 import host_pb2
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.migration_pb2 import LiveMigrationOptions
 
-from tests.instances import destroyed, finished
+from tests.cold import cold_request, confirm, finish_request, finished_at, released, revert
+from tests.instances import console_until, destroyed, finished
 from tests.lab.guests import TIMEOUT_S, counting, goes_on, location
 from tests.lab.hosts import Lab
 from tests.migrations import ended, instance_at, live_request, migrated
@@ -116,3 +117,21 @@ def test_destination_tells_everything_in_the_way_at_once(sharing_hosts: Lab) -> 
         "NO_ROOM",
     }
     assert answer.check.host_name == "host-b"
+
+
+def test_guest_that_is_off_goes_without_its_files(sharing_hosts: Lab, guest: str) -> None:
+    """A destroy there leaves them, for until it is confirmed they are the source's."""
+    here, there = location(sharing_hosts, guest)
+    data = released(here.connection, cold_request(guest, to=there.uri)).data
+    assert data.storage == pb.MIGRATION_STORAGE_SHARED
+    finished_at(there.connection, finish_request(data))
+    destroyed(there.connection, guest)
+    revert(here.connection, data)
+    result = released(here.connection, cold_request(guest, to=there.uri))
+    assert not result.transferred_bytes
+    finished_at(there.connection, finish_request(result.data))
+    confirm(here.connection, result.data)
+    assert instance_at(here, guest) is None
+    destroyed(here.connection, guest)
+    end = result.data.console_offset
+    console_until(there.connection, guest, b"count 3", offset=end)
