@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 from backends.console_log import ConsoleLog
+from backends.durable_files import write_durably
 from backends.errors import InstanceNotFoundError
 
 _OWNER = ".owner"
+_NOBODY = "nobody's yet"
 
 
 class InstanceFolders:
@@ -39,6 +41,11 @@ class InstanceFolders:
         fresh = self.of(instance_id) / f"{_OWNER}.new"
         fresh.write_text(self._host_id, encoding="ascii")
         fresh.rename(fresh.with_name(_OWNER))
+
+    def hand_over(self, instance_id: str) -> None:
+        """The instance is another host's from now on, which makes it its own; nobody removes it."""
+        if self.of(instance_id).exists():
+            write_durably(self.of(instance_id) / _OWNER, _NOBODY)
 
     def is_foreign(self, instance_id: str) -> bool:
         """Whether the folder belongs to another host's instance."""

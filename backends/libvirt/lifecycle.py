@@ -91,6 +91,8 @@ class LibvirtLifecycle(Lifecycle):
         force_off(self._domains, request.instance_id)
         work.step("undefine")
         undefine(self._domains, request.instance_id)
+        if self._migrations.is_shared(request.instance_id):
+            self._folders.hand_over(request.instance_id)
         self._migrations.destroyed(request.instance_id)
         work.step("network")
         self._side.give_up(request.instance_id)

@@ -219,6 +219,9 @@ class LibvirtMigrationDriver(MigrationDriver):
         if data.kind == pb.MIGRATION_KIND_COLD:
             absent = images.beside_root  # a disk comes whole where its image is not here
         room = self._rooms.room()
+        if data.storage == COPY and self._folders.is_foreign(instance_id):
+            why = "its folder here is another host's: both see the same directory"
+            absent.append(WrongStateError(why, reason="STORAGE_SHARED"))
         return [
             *absent,
             *unsupported(spec),

@@ -32,6 +32,7 @@ from virtrpc.v1.migration_pb2 import (
     MIGRATION_PHASE_FAILED,
     MIGRATION_PHASE_POST_COPY,
     MIGRATION_PHASE_SUCCEEDED,
+    MIGRATION_STORAGE_SHARED,
     LiveMigrationResult,
     MigrateDiskAndPowerOffResponse,
     MigrationData,
@@ -149,6 +150,12 @@ class MigrationBook:
         with self._lock:
             waiting = [m for m in self._migrations.values() if m.pending]
         return next((m for m in waiting if m.instance_id == instance_id.lower()), None)
+
+    def is_shared(self, instance_id: str) -> bool:
+        """Whether an instance's files are those that its destination uses."""
+        kept = self.pending_of(instance_id)
+        shared = kept is not None and kept.data.storage == MIGRATION_STORAGE_SHARED
+        return kept is not None and kept.role == SOURCE and shared and not kept.in_place
 
     def destroyed(self, instance_id: str) -> None:
         """An instance is no more: it is expected here no longer, nor kept."""

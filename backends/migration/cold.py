@@ -33,6 +33,7 @@ from backends.errors import (
 )
 from backends.migration import checks, console, resize
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
+from backends.migration.cold_checks import ColdChecks
 from backends.migration.cold_driver import Arrival, ColdDriver
 from backends.migration.cold_source import ON, ColdRun
 from backends.migration.driver import MigrationDriver
@@ -65,7 +66,8 @@ class ColdMigrations(ColdMigration):
         self._cold = cold
         self._peers = peers
         self._book = book
-        self._checks = SourceChecks(driver, mark, book)
+        self._storage = SourceChecks(driver, mark, book)
+        self._checks = ColdChecks(driver, cold, self._storage)
         self._asked_since: dict[str, float] = {}
         self.undo = {
             "end_cold": self._end,
@@ -142,6 +144,7 @@ class ColdMigrations(ColdMigration):
             raise WrongStateError("the migration was reverted", reason="REVERTED")
         if not migration.pending:
             work.ready()
+            self._tell_there(migration)
             return pb.ConfirmMigrationResponse(already_confirmed=True)
         if migration.in_place:
             work.ready([] if migration.finished else [_not_finished()])
@@ -196,7 +199,7 @@ class ColdMigrations(ColdMigration):
                 source=pb.MigrationSource(),
             )
         )
-        blockers, _ = self._checks.check_cold(
+        blockers, _ = self._storage.check_cold(
             pb.CheckSourceRequest(check=answer.check), pb.MigrationSource()
         )
         return is_same_host(blockers)
@@ -329,6 +332,16 @@ class ColdMigrations(ColdMigration):
             peer.complete_destination(request)
         work.step("forget")
         let_go(migration, self._driver)
+
+    def _tell_there(self, migration: Migration) -> None:
+        """The destination may not know it yet, where the copy was destroyed instead."""
+        if migration.in_place:
+            return
+        try:
+            with self._peers.at(migration.data.destination_uri) as peer:
+                peer.complete_destination(completion(migration))
+        except (PeerRefusedError, PeerUnreachableError) as error:
+            log.info("destination does not take a confirmation", reason=str(error))
 
     def _come_back(self, migration: Migration, work: Work, *, power_on: bool) -> None:
         work.step("put back")

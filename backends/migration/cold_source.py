@@ -9,11 +9,10 @@ may start it again at any moment before.
 """
 
 import time
-from collections.abc import Iterator
 
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
-from virtrpc.v1.spec_pb2 import InstanceSpec
+from virtrpc.v1.spec_pb2 import Flavor, InstanceSpec
 from virtrpc.v1.types_pb2 import Error, PowerState
 
 from backends.contract import Peer
@@ -25,17 +24,16 @@ from backends.errors import (
     NoRoomError,
     PeerRefusedError,
     PeerUnreachableError,
-    WrongStateError,
 )
-from backends.migration import checks, resize
+from backends.migration import checks
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
+from backends.migration.cold_checks import ColdChecks, spec_of
 from backends.migration.cold_driver import ColdDriver
 from backends.migration.driver import MigrationDriver
 from backends.migration.endings import end_without
 from backends.migration.parcels import Sending, is_sent
-from backends.migration.source_checks import SourceChecks, is_same_host
-from backends.migration.volumes import as_they_are, secret_needed
-from backends.plan import InstancePlan
+from backends.migration.source_checks import is_same_host
+from backends.migration.volumes import as_they_are
 from backends.work import Undo, Work
 
 ON = (PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED)
@@ -55,7 +53,7 @@ class ColdRun:
         driver: MigrationDriver,
         cold: ColdDriver,
         book: MigrationBook,
-        checks_here: SourceChecks,
+        checks_here: ColdChecks,
         peer: Peer | None,
     ) -> None:
         """`peer` None: the instance stays on this host."""
@@ -110,21 +108,13 @@ class ColdRun:
     def _check(
         self, migration_id: str, instance: Instance, spec: InstanceSpec
     ) -> tuple[list[ContractError], pb.MigrationData]:
-        source = self._driver.source(instance)
-        source.flavor.CopyFrom(spec.flavor)
-        source.created_at.CopyFrom(instance.created_at)
-        source.metadata.update(instance.metadata)
-        errors = [*self._checks.pending(instance), *checks.off_blockers(instance)]
-        errors += self._resize_blockers(instance, spec, source)
+        source = self._checks.source(instance, spec)
         if self._peer is None:
-            errors += checks.rescue_blockers(instance)
-            plan = InstancePlan(instance.instance_id, spec)
-            found = [*errors, *self._cold.resize_blockers(instance, plan)]
-            return found, self._data_in_place(migration_id, source)
-        errors += [*checks.bound_blockers(instance), *self._cold.unmoved(instance)]
-        errors += _volume_blockers(spec, source)
+            blockers, data = self._checks.in_place(instance, spec, source)
+            data.migration_id = migration_id.lower()
+            return blockers, data
         if self._orchestrated:
-            return errors, self._request.data
+            return self._checks.leaving(instance, spec, source), self._request.data
         answer = self._peer.check_destination(
             pb.CheckDestinationRequest(
                 instance_id=instance.instance_id,
@@ -134,27 +124,12 @@ class ColdRun:
                 options=self._options(),
             )
         )
-        blockers, data = self._checks.check_cold(
-            self._question(migration_id, instance, answer.check), source
+        blockers, data = self._checks.between(
+            self._question(migration_id, instance, answer.check), instance
         )
         if is_same_host(blockers):
             return blockers, data
-        theirs = checks.as_errors(answer.blockers, of="destination")
-        keyless = [
-            secret_needed(disk, f"source.disks[{index}]")
-            for index, disk in enumerate(source.disks)
-            if disk.needs_secret
-        ]
-        return [*errors, *theirs, *blockers, *keyless], data
-
-    def _resize_blockers(
-        self, instance: Instance, spec: InstanceSpec, source: pb.MigrationSource
-    ) -> list[ContractError]:
-        if not self._request.HasField("flavor"):
-            return []
-        sizes = {disk.device_name: disk.virtual_size_bytes for disk in source.disks}
-        old, new = (InstancePlan(instance.instance_id, one) for one in (instance.spec, spec))
-        return list(resize.resize_blockers(old, new, sizes))
+        return [*checks.as_errors(answer.blockers, of="destination"), *blockers], data
 
     def _prepare(self, migration: Migration, spec: InstanceSpec) -> None:
         self._work.phase("prepare", percent=5)
@@ -238,9 +213,11 @@ class ColdRun:
     # What they need.
 
     def _spec(self, instance: Instance) -> InstanceSpec:
-        if self._request.HasField("flavor"):
-            return resize.resized(instance.spec, self._request.flavor)
-        return resize.resized(instance.spec, instance.spec.flavor)
+        return spec_of(instance, self._flavor)
+
+    @property
+    def _flavor(self) -> Flavor | None:
+        return self._request.flavor if self._request.HasField("flavor") else None
 
     def _options(self) -> pb.LiveMigrationOptions:
         return pb.LiveMigrationOptions(storage=self._request.storage)
@@ -254,17 +231,8 @@ class ColdRun:
             destination_uri=self._request.destination_uri,
             check=check,
             options=self._options(),
-        )
-
-    def _data_in_place(self, migration_id: str, source: pb.MigrationSource) -> pb.MigrationData:
-        return pb.MigrationData(
-            migration_id=migration_id.lower(),
-            instance_id=self._request.instance_id.lower(),
             kind=pb.MIGRATION_KIND_COLD,
-            source=source,
-            disks=source.disks,
-            interfaces=source.interfaces,
-            prepared=True,
+            flavor=self._flavor,
         )
 
     def _send(self, migration: Migration, disk: pb.MigrationDisk, peer: Peer) -> None:
@@ -298,16 +266,6 @@ class ColdRun:
             progress.observed_at.GetCurrentTime()
             progress.disk.processed_bytes = processed
             progress.disk.remaining_bytes = max(progress.disk.total_bytes - processed, 0)
-
-
-def _volume_blockers(spec: InstanceSpec, source: pb.MigrationSource) -> Iterator[ContractError]:
-    """That the instance's volumes are those that it is made with there."""
-    told = {device.volume.volume_id for device in spec.block_devices}
-    for index, disk in enumerate(source.disks):
-        if disk.volume_id and disk.volume_id not in told:
-            why = f"volume {disk.volume_id} was attached later: detach it, and attach it there"
-            field = f"source.disks[{index}]"
-            yield WrongStateError(why, reason="VOLUME_NOT_MIGRATED", field=field)
 
 
 def _broken(disk: pb.MigrationDisk, error: ContractError) -> ContractError:

@@ -73,6 +73,7 @@ class Destination(MigrationDestination):
             return pb.PrepareDestinationResponse(data=known.data)
         data = pb.MigrationData()
         data.CopyFrom(request.data)
+        _complete_cold(data)
         host_name = request.data.source.host_name
         blockers = self._presence(request.instance_id, request.migration_id, host_name)
         if blockers:
@@ -240,3 +241,13 @@ def _unknown(*, instance_id: str, migration_id: str) -> Migration:
     return Migration(
         DESTINATION, pb.MigrationData(instance_id=instance_id, migration_id=migration_id.lower())
     )
+
+
+def _complete_cold(data: pb.MigrationData) -> None:
+    """Fills in what a check would have said: without one, disks are copied."""
+    if data.kind != pb.MIGRATION_KIND_COLD or data.disks:
+        return
+    data.storage = data.storage or checks.COPY
+    data.disks.extend(data.source.disks)
+    for disk in data.disks:
+        disk.storage = checks.SHARED if disk.volume_id else data.storage

@@ -21,6 +21,7 @@ from backends.errors import (
 from backends.migration import checks
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
 from backends.migration.cold import ColdMigrations
+from backends.migration.cold_checks import ColdChecks
 from backends.migration.cold_driver import ColdDriver
 from backends.migration.destination import Destination
 from backends.migration.driver import MigrationDriver
@@ -74,7 +75,7 @@ class HostMigrations:
         cold_verbs = ColdMigrations(driver, cold, peers=peers, book=book, mark=self._mark)
         self.receptions = Receptions(book, cold)
         self.facets: tuple[Facet, ...] = (
-            LiveMigrations(driver, peers=peers, book=book, mark=self._mark, tls=tls),
+            LiveMigrations(driver, cold, peers=peers, book=book, mark=self._mark, tls=tls),
             Destination(driver, book, self._mark),
             cold_verbs,
             StorageChecks(folder),
@@ -110,6 +111,7 @@ class LiveMigrations(LiveMigration):
     def __init__(
         self,
         driver: MigrationDriver,
+        cold: ColdDriver,
         *,
         peers: Peers,
         book: MigrationBook,
@@ -122,6 +124,7 @@ class LiveMigrations(LiveMigration):
         self._book = book
         self._checks = SourceChecks(driver, mark, book)
         self._asked_since: dict[str, float] = {}
+        self._cold_checks = ColdChecks(driver, cold, self._checks)
         self.undo = {"roll_back_destination": self._roll_back}
 
     def live_migrate_instance(
@@ -199,8 +202,11 @@ class LiveMigrations(LiveMigration):
     def check_source(self, request: pb.CheckSourceRequest) -> pb.CheckSourceResponse:
         """See LiveMigration."""
         instance = require_managed(self._driver.find(request.instance_id), request.instance_id)
-        source = self._driver.source(instance)
-        blockers, data = self._checks.check(request, instance, source)
+        if request.kind == pb.MIGRATION_KIND_COLD:
+            blockers, data = self._cold_checks.between(request, instance)
+        else:
+            source = self._driver.source(instance)
+            blockers, data = self._checks.check(request, instance, source)
         if blockers:
             return pb.CheckSourceResponse(blockers=checks.as_messages(blockers))
         return pb.CheckSourceResponse(data=data)

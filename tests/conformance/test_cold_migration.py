@@ -244,6 +244,42 @@ def test_source_comes_back_without_a_destination_that_is_fenced(
         grpc.channel_ready_future(there.connection.channel).result(timeout=TIMEOUT_S)
 
 
+def test_controller_takes_the_steps_itself(hosts: tuple[Host, Host], mover: str) -> None:
+    here, there = hosts
+    before = instance_at(here, mover)
+    assert before is not None
+    ids: dict[str, Any] = {"instance_id": mover, "migration_id": str(uuid.uuid4())}
+    kind = pb.MIGRATION_KIND_COLD
+    flavor = Flavor(vcpus=2, memory_mib=128, root_disk_gib=2, ephemeral_disk_gib=2)
+    source = pb.MigrationSource(instance_name=before.name, flavor=flavor)
+    checked = there.connection.migrations.CheckDestination(
+        pb.CheckDestinationRequest(source=source, kind=kind, **ids), timeout=TIMEOUT_S
+    )
+    assert not checked.blockers
+    from_here = here.connection.migrations.CheckSource(
+        pb.CheckSourceRequest(
+            destination_uri=there.uri, check=checked.check, kind=kind, flavor=flavor, **ids
+        ),
+        timeout=TIMEOUT_S,
+    )
+    assert not from_here.blockers
+    assert from_here.data.resize
+    spec = InstanceSpec()
+    spec.CopyFrom(before.spec)
+    spec.flavor.CopyFrom(flavor)
+    prepared = there.connection.migrations.PrepareDestination(
+        pb.PrepareDestinationRequest(data=from_here.data, spec=spec, **ids), timeout=TIMEOUT_S
+    )
+    request = cold_request(mover, to=there.uri, flavor=flavor)
+    request.migration_id = ids["migration_id"]
+    request.data.CopyFrom(prepared.data)
+    data = released(here.connection, request).data
+    made = finished_at(there.connection, finish_request(data))
+    assert (made.vcpus, made.created_at) == (2, before.created_at)
+    confirm(here.connection, data)
+    assert instance_at(here, mover) is None
+
+
 # Disks on their way.
 
 

@@ -130,8 +130,9 @@ def test_guest_that_is_off_goes_without_its_files(sharing_hosts: Lab, guest: str
     result = released(here.connection, cold_request(guest, to=there.uri))
     assert not result.transferred_bytes
     finished_at(there.connection, finish_request(result.data))
-    confirm(here.connection, result.data)
+    destroyed(here.connection, guest)
     assert instance_at(here, guest) is None
+    assert confirm(here.connection, result.data).already_confirmed
     destroyed(here.connection, guest)
     end = result.data.console_offset
     console_until(there.connection, guest, b"count 3", offset=end)

@@ -1357,12 +1357,16 @@ class CheckSourceRequest(google.protobuf.message.Message):
     DESTINATION_URI_FIELD_NUMBER: builtins.int
     CHECK_FIELD_NUMBER: builtins.int
     OPTIONS_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    FLAVOR_FIELD_NUMBER: builtins.int
     instance_id: builtins.str
     """The instance, a UUID."""
     migration_id: builtins.str
     """The migration, a UUID."""
     destination_uri: builtins.str
     """URI of the destination's daemon, as LiveMigrateInstance will be given it."""
+    kind: global___MigrationKind.ValueType
+    """Whether the instance runs meanwhile; unspecified: LIVE."""
     @property
     def check(self) -> global___DestinationCheck:
         """What the destination answered."""
@@ -1370,6 +1374,10 @@ class CheckSourceRequest(google.protobuf.message.Message):
     @property
     def options(self) -> global___LiveMigrationOptions:
         """How it is to go; unset: all defaults."""
+
+    @property
+    def flavor(self) -> virtrpc.v1.spec_pb2.Flavor:
+        """COLD only: size and shape that it will have; unset: as it is."""
 
     def __init__(
         self,
@@ -1379,9 +1387,11 @@ class CheckSourceRequest(google.protobuf.message.Message):
         destination_uri: builtins.str = ...,
         check: global___DestinationCheck | None = ...,
         options: global___LiveMigrationOptions | None = ...,
+        kind: global___MigrationKind.ValueType = ...,
+        flavor: virtrpc.v1.spec_pb2.Flavor | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["check", b"check", "options", b"options"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["check", b"check", "destination_uri", b"destination_uri", "instance_id", b"instance_id", "migration_id", b"migration_id", "options", b"options"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["check", b"check", "flavor", b"flavor", "options", b"options"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["check", b"check", "destination_uri", b"destination_uri", "flavor", b"flavor", "instance_id", b"instance_id", "kind", b"kind", "migration_id", b"migration_id", "options", b"options"]) -> None: ...
 
 global___CheckSourceRequest = CheckSourceRequest
 

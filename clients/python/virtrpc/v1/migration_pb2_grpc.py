@@ -44,7 +44,8 @@ class MigrationServiceStub(object):
 
     Off, with or without another flavor:
 
-    source       MigrateDiskAndPowerOff -> MigrationData
+    source       MigrateDiskAndPowerOff -> MigrationData   (the steps up to
+    PrepareDestination may come before)
     destination  FinishMigration
     source       ConfirmMigration | or DestroyInstance at the destination,
     | then RevertMigration at the source
@@ -205,7 +206,8 @@ class MigrationServiceServicer(object):
 
     Off, with or without another flavor:
 
-    source       MigrateDiskAndPowerOff -> MigrationData
+    source       MigrateDiskAndPowerOff -> MigrationData   (the steps up to
+    PrepareDestination may come before)
     destination  FinishMigration
     source       ConfirmMigration | or DestroyInstance at the destination,
     | then RevertMigration at the source
@@ -671,7 +673,8 @@ class MigrationService(object):
 
     Off, with or without another flavor:
 
-    source       MigrateDiskAndPowerOff -> MigrationData
+    source       MigrateDiskAndPowerOff -> MigrationData   (the steps up to
+    PrepareDestination may come before)
     destination  FinishMigration
     source       ConfirmMigration | or DestroyInstance at the destination,
     | then RevertMigration at the source

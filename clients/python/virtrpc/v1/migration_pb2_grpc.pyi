@@ -36,7 +36,8 @@ class MigrationServiceStub:
 
     Off, with or without another flavor:
 
-        source       MigrateDiskAndPowerOff -> MigrationData
+        source       MigrateDiskAndPowerOff -> MigrationData   (the steps up to
+                                                PrepareDestination may come before)
         destination  FinishMigration
         source       ConfirmMigration | or DestroyInstance at the destination,
                                       | then RevertMigration at the source
@@ -391,7 +392,8 @@ class MigrationServiceAsyncStub:
 
     Off, with or without another flavor:
 
-        source       MigrateDiskAndPowerOff -> MigrationData
+        source       MigrateDiskAndPowerOff -> MigrationData   (the steps up to
+                                                PrepareDestination may come before)
         destination  FinishMigration
         source       ConfirmMigration | or DestroyInstance at the destination,
                                       | then RevertMigration at the source
@@ -745,7 +747,8 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
 
     Off, with or without another flavor:
 
-        source       MigrateDiskAndPowerOff -> MigrationData
+        source       MigrateDiskAndPowerOff -> MigrationData   (the steps up to
+                                                PrepareDestination may come before)
         destination  FinishMigration
         source       ConfirmMigration | or DestroyInstance at the destination,
                                       | then RevertMigration at the source
