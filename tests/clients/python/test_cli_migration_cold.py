@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from virtrpc.v1 import instance_pb2, types_pb2
 from virtrpc.v1 import migration_pb2 as messages
@@ -87,15 +86,12 @@ async def test_finish_without_data_is_told(cli: Cli, tmp_path: Path) -> None:
 
 async def test_confirm_and_revert_take_the_last_migration(daemon: ScriptedDaemon, cli: Cli) -> None:
     describe(daemon)
-    answers: dict[str, Any] = {
-        "ConfirmMigration": messages.ConfirmMigrationResponse(),
-        "RevertMigration": messages.RevertMigrationResponse(instance=web()),
-    }
-    for verb, answer in answers.items():
-        daemon.answer(verb, lambda _, answer=answer: answer)
+    daemon.answer("ConfirmMigration", lambda _: messages.ConfirmMigrationResponse())
+    daemon.answer("RevertMigration", lambda _: messages.RevertMigrationResponse(instance=web()))
     assert "migration confirmed" in (await cli("migration", "confirm", WEB_1)).out
     assert "running" in (await cli("migration", "revert", WEB_1, "--destination-fenced")).out
-    (confirmed,), (reverted,) = (daemon.requests[verb] for verb in answers)
+    (confirmed,) = daemon.requests["ConfirmMigration"]
+    (reverted,) = daemon.requests["RevertMigration"]
     assert (confirmed.migration_id, reverted.migration_id) == (MOVE, MOVE)
     assert reverted.destination_fenced and reverted.power_on
 
