@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Iterator
 
 from virtrpc.v1 import console_pb2 as pb
 
-from backends.errors import ContractError, InvalidArgumentError
+from backends.errors import InvalidArgumentError
+from service.consoles.opening import refuse_opening
 from service.consoles.output import Piece
 from service.consoles.recording import Recording
 from service.consoles.writing import Writer
@@ -80,8 +81,7 @@ class Attachment:
             yield pb.AttachConsoleResponse(data=piece.data)
 
     async def _take(self, request: pb.AttachConsoleRequest) -> None:
-        if request.HasField("open"):
-            raise _open_expected("open comes first and once")
+        refuse_opening(request)
         if self._writer is None:
             raise InvalidArgumentError("a reader does not write", reason="NOT_WRITER")
         if request.HasField("resize"):
@@ -94,15 +94,3 @@ class Attachment:
         if dropped:
             self._dropped_bytes += dropped
             self._changed.set()
-
-
-async def opening(requests: Requests) -> pb.AttachConsoleOpen:
-    """The first message."""
-    first = await anext(requests, None)
-    if first is None or not first.HasField("open"):
-        raise _open_expected("the first message is not open")
-    return first.open
-
-
-def _open_expected(message: str) -> ContractError:
-    return InvalidArgumentError(message, field="open", reason="OPEN_EXPECTED")

@@ -7,8 +7,9 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from virtrpc.v1 import console_pb2 as pb
 
 from backends.console_log import ConsoleLog
-from service.consoles.attachment import Attachment, Requests, opening
+from service.consoles.attachment import Attachment, Requests
 from service.consoles.moves import Moves
+from service.consoles.opening import opening
 from service.consoles.output import ConsoleLogs, next_piece, refuse_past_end
 from service.consoles.recording import Recording, Recordings
 from service.consoles.watch import ConsoleWatch
@@ -41,7 +42,7 @@ class AttachVerbs:
         self, requests: Requests, call: Call
     ) -> AsyncGenerator[pb.AttachConsoleResponse, None]:
         """See ConsoleService.AttachConsole."""
-        asked = await opening(requests)
+        asked = (await opening(requests)).open
         log = self._logs.of(asked.instance_id, asked.log_id)
         offset = log.end()
         if asked.HasField("offset"):

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Callable
 
 from virtrpc.v1 import console_pb2 as pb
 
-from backends.errors import InvalidArgumentError
 from service.consoles.access import ConsoleAccess
 from service.consoles.connections import ConsoleConnection, ConsoleConnections, closed
+from service.consoles.opening import opening, refuse_opening
 from service.consoles.output import happens
 from service.consoles.writing import cancelled
 from service.dispatcher import Call
@@ -40,7 +40,7 @@ class TunnelVerbs:
         self, requests: Requests, _call: Call
     ) -> AsyncIterator[pb.TunnelConsoleResponse]:
         """See ConsoleService.TunnelConsole."""
-        asked = await _opening(requests)
+        asked = (await opening(requests)).open
         if asked.token:
             wanted = (asked.instance_id, asked.type)
             await self._access.spend(
@@ -126,8 +126,7 @@ class Tunnel:
         """The client's messages until it half-closes."""
         try:
             async for request in self._requests:
-                if request.HasField("open"):
-                    raise _open_expected("open comes first and once")
+                refuse_opening(request)
                 self._writer.write(request.data)
                 await self._writer.drain()
         except OSError:
@@ -135,14 +134,3 @@ class Tunnel:
         except Exception as error:  # noqa: BLE001 - told by the stream, whose end it is
             self._failure = error
         self._connection.end(pb.CONSOLE_CLOSE_REASON_DETACHED)
-
-
-async def _opening(requests: Requests) -> pb.TunnelConsoleOpen:
-    first = await anext(requests, None)
-    if first is None or not first.HasField("open"):
-        raise _open_expected("the first message is not open")
-    return first.open
-
-
-def _open_expected(message: str) -> InvalidArgumentError:
-    return InvalidArgumentError(message, field="open", reason="OPEN_EXPECTED")

@@ -16,19 +16,21 @@ from virtrpc.cli.words import when, word
 from virtrpc.v1.console_pb2 import ConsoleType, GetConsoleRequest, GetConsoleResponse
 
 _POOL = ConsoleType.CONSOLE_TYPE_POOL
-_NOT_POOL = [number for number in ConsoleType.values() if number != _POOL]
-
-
-@click.command("access", cls=Verb)
-@click.argument("instance", type=INSTANCE)
-@click.option(
+type_option = click.option(
     "--type",
     "type_",
-    type=EnumChoice(ConsoleType, only=_NOT_POOL),
+    type=EnumChoice(
+        ConsoleType, only=[number for number in ConsoleType.values() if number != _POOL]
+    ),
     default="vnc",
     show_default=True,
     help="Kind of console.",
 )
+
+
+@click.command("access", cls=Verb)
+@click.argument("instance", type=INSTANCE)
+@type_option
 @click.option(
     "--lifetime",
     "lifetime_s",
@@ -69,14 +71,7 @@ def access(
 
 
 @click.command("pool", cls=Verb)
-@click.option(
-    "--type",
-    "type_",
-    type=EnumChoice(ConsoleType, only=_NOT_POOL),
-    default="vnc",
-    show_default=True,
-    help="Kind of consoles.",
-)
+@type_option
 @pass_session
 def pool(session: Session, /, *, type_: ConsoleType.ValueType) -> None:
     """Shows where a console proxy logs in to this host's consoles."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
-from virtrpc.cli.tables import Column, listing, properties, state
+from virtrpc.cli.tables import Column, listing, properties, sections, state
 from virtrpc.cli.words import byte_size, kib, length, mib, pairs, seconds, when, word
 from virtrpc.v1 import diagnostics_pb2 as messages
 from virtrpc.v1.spec_pb2 import DiskFormat
@@ -19,14 +20,12 @@ NOT_COUNTED = "-"
 
 def shown(found: messages.InstanceDiagnostics) -> RenderableType:
     """All counters of an instance."""
-    parts: list[RenderableType] = [properties(_facts(found))]
-    if found.vcpus:
-        parts += ["", _vcpus(found.vcpus)]
-    if found.disks:
-        parts += ["", _disks(found.disks)]
-    if found.interfaces:
-        parts += ["", _interfaces(found.interfaces)]
-    return Group(*parts)
+    return sections(
+        properties(_facts(found)),
+        _vcpus(found.vcpus),
+        _disks(found.disks),
+        _interfaces(found.interfaces),
+    )
 
 
 def block(response: messages.GetBlockStatsResponse) -> RenderableType:
@@ -157,7 +156,7 @@ def _memory(memory: messages.MemoryDiagnostics) -> str:
     return ", ".join(words)
 
 
-def _vcpus(vcpus: Iterable[messages.VcpuDiagnostics]) -> RenderableType:
+def _vcpus(vcpus: Iterable[messages.VcpuDiagnostics]) -> Table:
     columns = (
         Column("VCPU", right=True),
         Column("CPU TIME", right=True),
@@ -180,7 +179,7 @@ def _vcpus(vcpus: Iterable[messages.VcpuDiagnostics]) -> RenderableType:
     )
 
 
-def _disks(disks: Iterable[messages.DiskDiagnostics]) -> RenderableType:
+def _disks(disks: Iterable[messages.DiskDiagnostics]) -> Table:
     columns = (Column("DISK", whole=True), *_COUNTER_COLUMNS, Column("VOLUME", wide=True))
     rows = [(disk.device_name, *_counters(disk.counters), disk.volume_id) for disk in disks]
     return listing(columns, rows)
@@ -196,7 +195,7 @@ def _counters(counters: messages.DiskCounters) -> tuple[str, ...]:
     )
 
 
-def _interfaces(interfaces: Iterable[messages.InterfaceDiagnostics]) -> RenderableType:
+def _interfaces(interfaces: Iterable[messages.InterfaceDiagnostics]) -> Table:
     columns = (
         Column("INTERFACE", whole=True),
         Column("IN", right=True),

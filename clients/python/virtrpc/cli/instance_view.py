@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from virtrpc.cli.session import Session
-from virtrpc.cli.tables import Column, listing, properties, state
+from virtrpc.cli.tables import Column, listing, properties, sections, state
 from virtrpc.cli.words import kib, mib, pairs, seconds, when, word
 from virtrpc.v1.instance_pb2 import (
     AttachedDisk,
@@ -49,14 +50,12 @@ def listed(instances: Iterable[Instance]) -> RenderableType:
 def shown(instance: Instance) -> RenderableType:
     """Everything about an instance: its facts, then its disks and interfaces."""
     machine = instance.effective if instance.HasField("effective") else instance.persistent
-    parts: list[RenderableType] = [properties(_facts(instance, machine))]
-    if machine.disks:
-        parts += ["", _disks(machine.disks)]
-    if machine.interfaces:
-        parts += ["", _interfaces(machine.interfaces)]
-    if instance.shares:
-        parts += ["", _shares(instance.shares)]
-    return Group(*parts)
+    return sections(
+        properties(_facts(instance, machine)),
+        _disks(machine.disks),
+        _interfaces(machine.interfaces),
+        _shares(instance.shares),
+    )
 
 
 def _row(instance: Instance) -> tuple[str | Text, ...]:
@@ -108,7 +107,7 @@ def _notes(instance: Instance) -> Iterator[str]:
         yield f"deleted, destroyed at {when(instance.reclaim_at)}"
 
 
-def _disks(disks: Iterable[AttachedDisk]) -> RenderableType:
+def _disks(disks: Iterable[AttachedDisk]) -> Table:
     columns = (
         Column("DISK", whole=True),
         Column("ROLE"),
@@ -131,7 +130,7 @@ def _disks(disks: Iterable[AttachedDisk]) -> RenderableType:
     )
 
 
-def _shares(shares: Iterable[Share]) -> RenderableType:
+def _shares(shares: Iterable[Share]) -> Table:
     columns = (Column("SHARE", whole=True), Column("TAG"), Column("PATH"), Column("MODE"))
     rows = [
         (share.share_id, share.tag, share.path, "read-only" if share.read_only else "")
@@ -140,7 +139,7 @@ def _shares(shares: Iterable[Share]) -> RenderableType:
     return listing(columns, rows)
 
 
-def _interfaces(interfaces: Iterable[AttachedInterface]) -> RenderableType:
+def _interfaces(interfaces: Iterable[AttachedInterface]) -> Table:
     columns = (
         Column("INTERFACE", whole=True),
         Column("TYPE"),

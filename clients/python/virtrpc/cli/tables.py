@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -75,3 +76,12 @@ def properties(facts: Iterable[tuple[str, str | Text]]) -> Table:
         if len(value):
             table.add_row(name, value)
     return table
+
+
+def sections(*tables: Table) -> Group:
+    """Tables one below the other, but for empty ones, with a blank line between them."""
+    filled = [table for table in tables if table.row_count]
+    lines: list[RenderableType] = []
+    for table in filled:
+        lines += ["", table] if lines else [table]
+    return Group(*lines)
