@@ -73,6 +73,7 @@ class ConsoleService:
             console_log=backend.console_log,
             # While the truth is stale nobody can say that an instance is gone.
             exists=lambda instance_id: truth.stale or instance_id in truth,
+            moves=self._moves,
         )
         self._attach = AttachVerbs(
             logs=self._logs,

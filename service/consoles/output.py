@@ -8,6 +8,7 @@ from virtrpc.v1 import console_pb2 as pb
 
 from backends.console_log import ConsoleLog
 from backends.errors import InstanceNotFoundError, OutOfRangeError
+from service.consoles.moves import Moves
 
 _READ_BYTES = 64 * 1024  # the cost of a stream is per message
 
@@ -33,15 +34,26 @@ class ConsoleLogs:
     """The logs of all instances. Event loop only; the files are small and in the page cache."""
 
     def __init__(
-        self, *, console_log: Callable[[str], ConsoleLog], exists: Callable[[str], bool]
+        self,
+        *,
+        console_log: Callable[[str], ConsoleLog],
+        exists: Callable[[str], bool],
+        moves: Moves,
     ) -> None:
         """`exists`: whether there is an instance of an id, as far as is known."""
         self._console_log = console_log
         self._exists = exists
+        self._moves = moves
 
     def of(self, instance_id: str, log_id: str = "") -> ConsoleLog:
         """The log of an instance; raises OutOfRangeError where it is not the one of that id."""
-        log = self._console_log(instance_id)
+        try:
+            log = self._console_log(instance_id)
+        except InstanceNotFoundError as error:
+            moved = self._moves.of(instance_id)
+            if moved is not None:
+                error.metadata["host_uri"] = moved.host_uri
+            raise
         if log_id and log_id.lower() != log.log_id:
             raise OutOfRangeError(
                 "the instance has another console log",
@@ -87,6 +99,8 @@ def next_piece(log: ConsoleLog, offset: int, until: int | None = None) -> Piece:
 
     Raises OutOfRangeError where somebody has cut the log short, as virtlogd does.
     """
+    if not log.path.exists():  # it is made at the machine's start, and goes with it
+        return Piece(offset)
     if offset > log.end():
         raise OutOfRangeError(
             "the console log was cut short: begin anew",

@@ -50,6 +50,11 @@ def test_follower_is_told_where_the_console_went(hosts: tuple[Host, Host], guest
     assert last.WhichOneof("message") == "moved"
     assert last.moved.host_uri == there.uri
     assert last.moved.migration_id == request.migration_id
+    with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND") as refusal:
+        here.connection.consoles.GetConsoleOutput(
+            pb.GetConsoleOutputRequest(instance_id=guest), timeout=TIMEOUT_S
+        )
+    assert refusal.metadata["host_uri"] == there.uri
     goes_on = there.connection.consoles.GetConsoleOutput(
         pb.GetConsoleOutputRequest(
             instance_id=guest, offset=last.moved.offset, log_id=log_id, max_bytes=1 << 16

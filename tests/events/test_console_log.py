@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from backends.console_log import HEAD_BYTES, TAIL_BYTES, ConsoleLog, Extent
+from service.consoles.output import Piece, next_piece
 
 BLOCK_BYTES = 4096
 LINE_BYTES = 16
@@ -133,3 +134,8 @@ def test_missing_log_is_empty(log: ConsoleLog) -> None:
     assert log.read(0, max_bytes=10).data == b""
     assert (log.end(), log.extents()) == (0, [])
     log.trim()
+
+
+def test_log_that_went_with_its_instance_has_nothing_more(tmp_path: Path) -> None:
+    """Whoever reads it is told that the instance has gone, not that the log is another one."""
+    assert next_piece(ConsoleLog.new(tmp_path), 5) == Piece(5)
