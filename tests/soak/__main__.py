@@ -47,7 +47,7 @@ def _storm_on_the_fake(arguments: argparse.Namespace) -> Faults:
 def _storm_on_qemu(arguments: argparse.Namespace) -> Faults:
     with _daemon("libvirt") as daemon:
         strike = partial(_restart, daemon)
-        return _storm(daemon, arguments, strike, minutes=6, controllers=8, instances=4,
+        return _storm(daemon, arguments, strike, minutes=5, controllers=8, instances=4,
                       kill_every_s=30)  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def _hypervisor(arguments: argparse.Namespace) -> Faults:
     with _libvirtd() as (host, daemon, metrics):
         faults = hypervisor.stop_for(daemon, host, seconds=60 * arguments.scale, metrics=metrics)
         strike = partial(_restart, host)
-        return faults + _storm(daemon, arguments, strike, minutes=3, controllers=8, instances=4,
+        return faults + _storm(daemon, arguments, strike, minutes=2, controllers=8, instances=4,
                                kill_every_s=20)  # fmt: skip
 
 
@@ -80,7 +80,7 @@ def _storm(
 
 def _fleet(arguments: argparse.Namespace) -> Faults:
     with _daemon("libvirt") as daemon:
-        return fleet.run(daemon, seconds=180 * arguments.scale)
+        return fleet.run(daemon, seconds=120 * arguments.scale)
 
 
 def _deaths(_arguments: argparse.Namespace) -> Faults:
