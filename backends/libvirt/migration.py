@@ -1,30 +1,27 @@
 """Live migration between hosts with a libvirtd each."""
 
-import os
 import socket
-import uuid
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import libvirt
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.event_pb2 import EventType
-from virtrpc.v1.instance_pb2 import AttachedDisk, Instance
-from virtrpc.v1.spec_pb2 import DiskFormat, InstanceSpec
+from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.console_log import ConsoleLog
-from backends.disk_files import disk_info
 from backends.errors import (
     ContractError,
     InstanceNotFoundError,
     WrongStateError,
 )
-from backends.images import ImageStore, qemu_img
+from backends.images import ImageStore
 from backends.libvirt import transfer as transfers
-from backends.libvirt.blueprint import disk_path, unsupported
+from backends.libvirt.arrivals import Arrivals, lacks_nothing
+from backends.libvirt.blueprint import unsupported
 from backends.libvirt.cpu_comparison import CpuComparer
-from backends.libvirt.disks import make_overlay
+from backends.libvirt.departures import Departures
 from backends.libvirt.domains import Domains
 from backends.libvirt.errors import is_gone, translating
 from backends.libvirt.folders import InstanceFolders
@@ -33,23 +30,17 @@ from backends.libvirt.host_room import HostRoomBook
 from backends.libvirt.lifecycle import force_off, undefine
 from backends.libvirt.migration_features import post_copy_lacks, tls_lacks
 from backends.libvirt.probe import Probed
-from backends.libvirt.xml.disk import Disk
-from backends.libvirt.xml.element import parse
-from backends.libvirt.xml.migration import guest_cpu
-from backends.migration import console
 from backends.migration.book import Migration
 from backends.migration.checks import COPY, cpu_blockers, name_blockers
 from backends.migration.connections import Connections
 from backends.migration.driver import Counters, Guest, MigrationDriver, Transfer
 from backends.plan import InstancePlan
-from backends.plan.disks import PlannedDisk
 from backends.specification import SpecImages
 
 _ARRIVING = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
 # After the last of its memory, or as libvirtd finds it when it was killed then.
 _STUCK = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_UNKNOWN)
 _OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
-_OVERLAY_BYTES = 1 << 30
 
 
 class LibvirtMigrationDriver(MigrationDriver):
@@ -70,6 +61,8 @@ class LibvirtMigrationDriver(MigrationDriver):
         self._folders = folders
         self._probed = probed
         self._rooms = HostRoomBook(domains, folders, probed)
+        self._departures = Departures(domains)
+        self._arrivals = Arrivals(folders, images)
         self._cpus = CpuComparer(domains, probed)
         self._hypervisor_uri = hypervisor_uri
         self._migration_uri = migration_uri
@@ -118,28 +111,7 @@ class LibvirtMigrationDriver(MigrationDriver):
 
     def source(self, instance: Instance) -> pb.MigrationSource:
         """See MigrationDriver."""
-        spec, check = instance.spec, self.describe()
-        running = instance.HasField("effective")
-        machine = instance.effective if running else instance.persistent
-        boot = (spec.image.kernel_image_id, spec.image.ramdisk_image_id)
-        keyed = self._keyed_disks(instance.instance_id)
-        source = pb.MigrationSource(
-            host_name=check.host_name,
-            hypervisor_type=check.hypervisor_type,
-            hypervisor_version=check.hypervisor_version,
-            instance_name=instance.name,
-            flavor=spec.flavor,
-            machine=spec.machine,
-            machine_type=machine.machine_type,
-            host_cpu=check.host_cpu,
-            interfaces=spec.interfaces,
-            boot_image_ids=filter(None, boot),
-            disks=[self._disk(disk, spec, keyed) for disk in machine.disks],
-        )
-        cpu = self._guest_cpu(instance.instance_id)
-        if cpu is not None:
-            source.guest_cpu.CopyFrom(cpu)
-        return source
+        return self._departures.describe(instance, self.describe())
 
     def transfer(self, transfer: Transfer) -> Counters:
         """See MigrationDriver."""
@@ -242,22 +214,7 @@ class LibvirtMigrationDriver(MigrationDriver):
 
     def prepare(self, data: pb.MigrationData, spec: InstanceSpec) -> None:
         """See MigrationDriver."""
-        copies = data.storage == COPY
-        if copies:
-            self._folders.remove(data.instance_id)  # what an instance of that id once left
-        folder = self._folders.make(data.instance_id)
-        plan = {disk.device_name: disk for disk in InstancePlan(data.instance_id, spec).disks}
-        images = SpecImages(spec, self.images)
-        cold = data.kind == pb.MIGRATION_KIND_COLD
-        for disk in data.disks:
-            if disk.device_name in plan and not disk.volume_id:
-                path = disk_path(folder, plan[disk.device_name])
-                if cold and not _stays(disk, plan[disk.device_name]):
-                    continue
-                disk.destination_source = str(path)
-                if copies and not cold:
-                    self._make_disk(disk, path, images, whole=transfers.lacks_base(data))
-        self._add_files(data, folder, images)
+        self._arrivals.prepare(data, spec)
         data.hypervisor_uri, data.migration_uri = self._hypervisor_uri, self._migration_uri
 
     def unprepare(self, migration: Migration) -> None:
@@ -312,43 +269,6 @@ class LibvirtMigrationDriver(MigrationDriver):
         except InstanceNotFoundError:
             return ""
 
-    def _disk(
-        self, disk: AttachedDisk, spec: InstanceSpec, keyed: Collection[str]
-    ) -> pb.MigrationDisk:
-        info = disk_info(disk)
-        overlay = disk.role == "root" and bool(info.backing_path)
-        return pb.MigrationDisk(
-            device_name=disk.device_name,
-            role=disk.role or "data",
-            volume_id=disk.volume_id,
-            format=disk.format or DiskFormat.DISK_FORMAT_RAW,
-            virtual_size_bytes=info.virtual_size_bytes,
-            allocated_bytes=info.allocated_bytes,
-            base_image_id=spec.image.image_id if overlay else "",
-            read_only=disk.read_only,
-            destination_source=disk.source if disk.volume_id else "",
-            attachment_id=disk.attachment_id,
-            needs_secret=bool(disk.volume_id) and disk.device_name in keyed,
-            multi_attach=disk.multi_attach,
-        )
-
-    def _keyed_disks(self, instance_id: str) -> set[str]:
-        """Names of the disks that are opened with a key or password."""
-        domain = self._domains.find(instance_id)
-        if domain is None:
-            return set()
-        with translating(instance_id):
-            nodes = parse(domain.XMLDesc(0)).iterfind("devices/disk")
-        disks = [Disk.from_xml(node) for node in nodes]
-        return {disk.target or "" for disk in disks if disk.auth or disk.encryption}
-
-    def _guest_cpu(self, instance_id: str) -> pb.ComparedCpu | None:
-        domain = self._domains.find(instance_id)
-        if domain is None:
-            return None
-        with translating(instance_id):
-            return guest_cpu(domain.XMLDesc(0), "x86_64")
-
     def _machine_blockers(self, source: pb.MigrationSource) -> list[ContractError]:
         if not source.machine_type or source.machine_type in self._probed.machine_types:
             return []
@@ -364,57 +284,6 @@ class LibvirtMigrationDriver(MigrationDriver):
             return []
         cpu = source.guest_cpu if guest else source.host_cpu
         return cpu_blockers(lambda: self._cpus.compare(cpu, guest=guest))
-
-    def _make_disk(
-        self, disk: pb.MigrationDisk, path: Path, images: SpecImages, *, whole: bool
-    ) -> None:
-        """An empty disk that is written over: an overlay, where it need not be whole."""
-        if disk.format != DiskFormat.DISK_FORMAT_QCOW2:
-            _make_sparse(path, disk.virtual_size_bytes)
-        elif disk.base_image_id and not whole and images.root is not None:
-            make_overlay(path, images.root, size_bytes=disk.virtual_size_bytes)
-        else:
-            qemu_img.make_output(path)
-            qemu_img.run(
-                "create", "-q", "-f", "qcow2", "--", str(path), str(disk.virtual_size_bytes),
-                max_file_bytes=_OVERLAY_BYTES,
-            )  # fmt: skip
-            qemu_img.take_output(path)
-        path.chmod(0o600)
-
-    def _add_files(self, data: pb.MigrationData, folder: Path, images: SpecImages) -> None:
-        """Where the machine finds what it uses beside its disks."""
-        log = ConsoleLog.found_in(folder)
-        if log is None:
-            log_id = data.console_log_id or str(uuid.uuid4())
-            log = ConsoleLog.of(folder, log_id=log_id)
-            console.expect(log.path, data.console_offset)
-            data.console_log_id = log.log_id
-        data.files.add(role="console", path=str(log.path))
-        data.files.add(role="nvram", path=str(folder / "nvram.fd"))
-        for role, image in (("kernel", images.kernel), ("ramdisk", images.ramdisk)):
-            if image is not None:
-                data.files.add(role=role, path=str(image.path))
-
-
-def lacks_nothing(data: pb.MigrationData) -> bool:
-    """Whether all disks come as they are, whatever they were made from."""
-    return not data.source.boot_image_ids and not any(d.base_image_id for d in data.disks)
-
-
-def _stays(disk: pb.MigrationDisk, planned: PlannedDisk) -> bool:
-    """Whether what is on a disk is wanted; a swap disk of another size is made anew."""
-    same_size = disk.virtual_size_bytes == planned.size_bytes
-    return disk.role == planned.role and (disk.role != "swap" or same_size)
-
-
-def _make_sparse(path: Path, size_bytes: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        os.ftruncate(descriptor, size_bytes)
-    finally:
-        os.close(descriptor)
 
 
 def _dotted(version: int) -> str:
