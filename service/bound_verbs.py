@@ -96,6 +96,6 @@ def _own_verbs(core: Core) -> list[object]:
             sample_one=core.backend.sample_one,
         ),
         *core.consoles.verbs(),
-        MigrationVerbs(core.backend.migrations, closing=core.closing),
+        MigrationVerbs(core.backend.migrations, core.operations),
         DiskArrivals(core.backend.receptions, pools=core.pools, closing=core.closing),
     ]

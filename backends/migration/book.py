@@ -186,9 +186,11 @@ class MigrationBook:
             progress.phase = phase
         return migration
 
-    def enter(self, migration: Migration, phase: "MigrationPhase.ValueType") -> None:
-        """Its phase changes; that is on disk when this returns."""
-        with self.change(migration) as progress:
+    def enter(
+        self, migration: Migration, phase: "MigrationPhase.ValueType", *, durable: bool = True
+    ) -> None:
+        """Its phase changes; that is on disk when this returns, where it has to be."""
+        with self.change(migration, durable=durable) as progress:
             progress.phase = phase
 
     def await_confirmation(self, migration: Migration) -> None:

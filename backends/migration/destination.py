@@ -123,18 +123,27 @@ class Destination(MigrationDestination):
             raise WrongStateError("the guest is not here", reason="NOT_SWITCHED")
         work.ready()
         if not migration.ended.is_set():
-            work.step("adopt")
+            if not request.start_only:
+                work.step("adopt")
             self._take_over(migration, request)
         if request.start_only:
             return pb.CompleteDestinationResponse()
         return pb.CompleteDestinationResponse(instance=self._adopt(migration, request))
 
     def _take_over(self, migration: Migration, request: pb.CompleteDestinationRequest) -> None:
-        """From now on it is this host's, and nothing is rolled back."""
-        if migration.phase != Phase.MIGRATION_PHASE_COMPLETING:
+        """From now on it is this host's, and nothing is rolled back.
+
+        The guest stands still until it is started: what is written is written after. One that
+        was started by a daemon that died then is taken over again, as its operation is resumed.
+        """
+        taken_over = migration.phase == Phase.MIGRATION_PHASE_COMPLETING
+        self._book.enter(migration, Phase.MIGRATION_PHASE_COMPLETING, durable=False)
+        if not (request.data.paused or migration.cold):
+            self._start(migration)
+        if not taken_over:
             self._book.enter(migration, Phase.MIGRATION_PHASE_COMPLETING)
-        if request.data.paused or migration.cold:
-            return
+
+    def _start(self, migration: Migration) -> None:
         try:
             self._driver.start(migration.instance_id)
         except UnreachableError:

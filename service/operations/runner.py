@@ -147,6 +147,12 @@ class Operations:
         """How many have not ended."""
         return len(self._live)
 
+    def live_of(self, instance_id: str) -> list[Operation]:
+        """Those of an instance that have not ended."""
+        wanted = instance_id.lower()
+        every = (live.message for live in self._live.values())
+        return [operation for operation in every if operation.instance_id.lower() == wanted]
+
     def cancel(self, operation_id: str) -> Operation:
         """Asks an operation to stop; raises NotFoundError."""
         operation = self.book.get(operation_id)

@@ -1,7 +1,7 @@
 """MigrationService.WatchMigration: how a migration stands, as the book has it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from virtrpc.v1 import migration_pb2 as pb
 
@@ -9,16 +9,18 @@ from backends.errors import NotFoundError
 from backends.migration.book import Migration, MigrationBook
 from service.dispatcher import Call
 from service.errors import ShuttingDownError
+from service.operations.runner import Operations
 
 _DEFAULT_INTERVAL_S = 1.0
+_BEGIN = ("LiveMigrateInstance", "MigrateDiskAndPowerOff")
 
 
 class MigrationVerbs:
     """The stream; all else of migrations is the backend's."""
 
-    def __init__(self, book: MigrationBook, *, closing: Callable[[], bool]) -> None:
+    def __init__(self, book: MigrationBook, operations: Operations) -> None:
         self._book = book
-        self._closing = closing
+        self._operations = operations
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._loop = asyncio.get_running_loop()
         book.changed = self._changed
@@ -27,7 +29,7 @@ class MigrationVerbs:
         self, request: pb.WatchMigrationRequest, _call: Call
     ) -> AsyncIterator[pb.WatchMigrationResponse]:
         """See MigrationService.WatchMigration."""
-        migration = self._find(request)
+        migration = await self._find(request)
         interval_s = _DEFAULT_INTERVAL_S
         if request.HasField("interval"):
             interval_s = request.interval.ToNanoseconds() / 1e9
@@ -36,7 +38,7 @@ class MigrationVerbs:
         watchers.add(changed)
         try:
             while True:
-                if self._closing():
+                if self._operations.closing:
                     raise ShuttingDownError("the daemon stops; the migration goes on")
                 progress = self._book.progress(migration)
                 yield pb.WatchMigrationResponse(progress=progress)
@@ -56,26 +58,42 @@ class MigrationVerbs:
         """Returns when the phase is another one, or the interval is over."""
         try:
             async with asyncio.timeout(interval_s):
-                while migration.phase == phase and not self._closing():
+                while migration.phase == phase and not self._operations.closing:
                     await changed.wait()
                     changed.clear()
         except TimeoutError:
             pass
 
-    def _find(self, request: pb.WatchMigrationRequest) -> Migration:
+    async def _find(self, request: pb.WatchMigrationRequest) -> Migration:
         """The migration that is meant; raises NotFoundError."""
-        instance_id = request.instance_id.lower()
-        if request.migration_id:
-            found = self._book.find(request.migration_id)
-        else:
-            found = self._book.last_of(instance_id)
-        if found is None or found.instance_id != instance_id:
+        await self._entered(request)
+        found = self._known(request)
+        if found is None or found.instance_id != request.instance_id.lower():
             raise NotFoundError(
                 "no such migration of the instance is known",
                 reason="MIGRATION_NOT_FOUND",
                 metadata={"instance_id": request.instance_id},
             )
         return found
+
+    def _known(self, request: pb.WatchMigrationRequest) -> Migration | None:
+        if request.migration_id:
+            return self._book.find(request.migration_id)
+        return self._book.last_of(request.instance_id.lower())
+
+    async def _entered(self, request: pb.WatchMigrationRequest) -> None:
+        """Returns when a migration that has only just been accepted is in the book too."""
+        live = self._operations.live_of(request.instance_id)
+        begins = next((operation for operation in live if operation.verb in _BEGIN), None)
+        if begins is None or self._goes_on(request):
+            return
+        async for _ in self._operations.book.watch(begins.operation_id):
+            if self._goes_on(request):
+                return
+
+    def _goes_on(self, request: pb.WatchMigrationRequest) -> bool:
+        known = self._known(request)
+        return known is not None and not known.ended.is_set()
 
     def _changed(self, migration_id: str) -> None:
         """Called on any thread."""

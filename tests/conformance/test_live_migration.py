@@ -101,6 +101,15 @@ def test_watcher_sees_the_phases_to_the_end(hosts: tuple[Host, Host], guest: str
     assert arrived.phase == MigrationPhase.MIGRATION_PHASE_SUCCEEDED
 
 
+def test_watcher_may_come_before_the_first_phase(hosts: tuple[Host, Host], guest: str) -> None:
+    here, there = hosts
+    request = live_request(guest, there)
+    here.connection.migrations.LiveMigrateInstance(request, timeout=TIMEOUT_S)
+    last = progress_of(here, guest, "")[-1]
+    assert last.migration_id == request.migration_id
+    assert last.done
+
+
 def test_abort_leaves_the_instance_where_it_is(hosts: tuple[Host, Host], slow_guest: str) -> None:
     here, there = hosts
     request = live_request(slow_guest, there)

@@ -274,7 +274,8 @@ class MigrationServiceServicer(object):
     def WatchMigration(self, request, context):
         """At either end: streams how a migration stands: at once, then whenever its
         phase changes and every `interval`; ends after the message with `done`. The
-        destination knows phases, only the source knows the counters.
+        destination knows phases, only the source knows the counters. One that was
+        accepted at the source and has not begun is waited for.
 
         NOT_FOUND / MIGRATION_NOT_FOUND: no such migration, or the instance has none
         that runs or is remembered (retention of operations). UNAVAILABLE /

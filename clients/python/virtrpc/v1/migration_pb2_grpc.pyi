@@ -108,7 +108,8 @@ class MigrationServiceStub:
     ]
     """At either end: streams how a migration stands: at once, then whenever its
     phase changes and every `interval`; ends after the message with `done`. The
-    destination knows phases, only the source knows the counters.
+    destination knows phases, only the source knows the counters. One that was
+    accepted at the source and has not begun is waited for.
 
     NOT_FOUND / MIGRATION_NOT_FOUND: no such migration, or the instance has none
     that runs or is remembered (retention of operations). UNAVAILABLE /
@@ -463,7 +464,8 @@ class MigrationServiceAsyncStub:
     ]
     """At either end: streams how a migration stands: at once, then whenever its
     phase changes and every `interval`; ends after the message with `done`. The
-    destination knows phases, only the source knows the counters.
+    destination knows phases, only the source knows the counters. One that was
+    accepted at the source and has not begun is waited for.
 
     NOT_FOUND / MIGRATION_NOT_FOUND: no such migration, or the instance has none
     that runs or is remembered (retention of operations). UNAVAILABLE /
@@ -822,7 +824,8 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[virtrpc.v1.migration_pb2.WatchMigrationResponse], collections.abc.AsyncIterator[virtrpc.v1.migration_pb2.WatchMigrationResponse]]:
         """At either end: streams how a migration stands: at once, then whenever its
         phase changes and every `interval`; ends after the message with `done`. The
-        destination knows phases, only the source knows the counters.
+        destination knows phases, only the source knows the counters. One that was
+        accepted at the source and has not begun is waited for.
 
         NOT_FOUND / MIGRATION_NOT_FOUND: no such migration, or the instance has none
         that runs or is remembered (retention of operations). UNAVAILABLE /
