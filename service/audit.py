@@ -4,11 +4,12 @@ Written when the call has been let in and is whole, before anything is done. Wha
 stands in a line at its operation's end.
 """
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, SerializeToJsonError
 from google.protobuf.message import Message
 from virtrpc.v1 import options_pb2
 from virtrpc.v1.operation_pb2 import Operation, OperationState
@@ -47,9 +48,9 @@ def ended(operation: Operation) -> None:
 
 
 def _facts(request: Message) -> Mapping[str, Any]:
-    """The request; of a large one what it is about."""
-    size = request.ByteSize()
-    if size <= _MOST_BYTES:
-        facts: Mapping[str, Any] = MessageToDict(request, preserving_proto_field_name=True)
-        return facts
-    return {"instance_id": getattr(request, "instance_id", ""), "bytes": size}
+    """The request; of a large one, or one that is not well formed, what it is about."""
+    if request.ByteSize() <= _MOST_BYTES:
+        with contextlib.suppress(SerializeToJsonError):  # e.g. a time that is none
+            facts: Mapping[str, Any] = MessageToDict(request, preserving_proto_field_name=True)
+            return facts
+    return {"instance_id": getattr(request, "instance_id", ""), "bytes": request.ByteSize()}

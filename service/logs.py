@@ -1,7 +1,9 @@
 """The daemon's log: structured, on standard error."""
 
+import contextlib
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
 
@@ -24,6 +26,20 @@ def configure_logs(log_format: str, level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _StandardError())),
         cache_logger_on_first_use=True,
     )
+
+
+class _StandardError:
+    """A log that cannot be written, as on a full disk, ends no call and no operation."""
+
+    def write(self, text: str) -> None:
+        """Writes it, if that can be."""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """As write."""
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()

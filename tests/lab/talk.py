@@ -7,13 +7,26 @@ same connection, until its standard input ends. What is lost or late ends it.
 import select
 import socket
 import sys
+import time
 
 _PAUSE_S, _PATIENCE_S = 0.05, 30.0
 
 
+def connected(host: str, port: int) -> socket.socket:
+    """A connection, as soon as somebody listens there."""
+    until = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return socket.create_connection((host, port), _PATIENCE_S)
+        except ConnectionRefusedError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE_S)
+
+
 def main(host: str, port: str) -> None:
     """Talks until nobody listens any more."""
-    with socket.create_connection((host, int(port)), _PATIENCE_S) as connection:
+    with connected(host, int(port)) as connection:
         answers = connection.makefile("r", encoding="ascii")
         number = 0
         while not select.select([sys.stdin], [], [], _PAUSE_S)[0]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from virtrpc.client import Client
+from virtrpc.v1.host_pb2 import GetHostRequest
 
 from tests.daemon import DaemonProcess
 from tests.instances import small_spec
@@ -107,6 +108,8 @@ class Storm:
     def _end(self, before: Usage) -> list[str]:
         """Lets everything end, compares, and takes it away."""
         with Client(self._daemon.address, timeout_s=END_S) as client:
+            # gRPC may still be waiting to try again after the last kill.
+            client.hosts.GetHost(GetHostRequest(), wait_for_ready=True)
             ends_at = time.monotonic() + END_S
             while (pending := unfinished(client)) and time.monotonic() < ends_at:
                 time.sleep(LOOK_S)

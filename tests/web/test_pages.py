@@ -114,6 +114,7 @@ async def test_serial_page_copies_and_pastes(host: WebHost, browser: Browser) ->
     await page.until("document.getElementById('paste-text').value.startsWith('echo 36')")
     await page.evaluate("document.querySelector('button[value=type]').click()")
     await page.until("!document.querySelector('dialog').open")
+    await page.until(f"{ROWS}.includes('# echo 36-pasted')")
     await page.press("Enter", code="Enter", number=13, text="\r")
     await page.until(f"{ROWS}.includes('\\n36-pasted')")
 
