@@ -19,7 +19,7 @@ from tests.bench.report import Row
 from tests.bench.timing import timed
 from tests.lab.hosts import Lab, LabHost, lab
 
-_ROUNDS = 6
+_ROUNDS = 12
 _DOWNTIME = re.compile(r"^Total downtime:\s+(\d+)\s+ms", re.MULTILINE)
 
 
