@@ -70,7 +70,9 @@ def test_guest_reads_and_writes_a_share(
         instance_id=inside, share_id=SHARE_ID, tag="docs", path=str(folder)
     )
     connection.instances.MountShare(mount)
+    end = console_end(connection, inside)
     boot_anew(connection, inside)
+    console_until(connection, inside, b":~# ", offset=end)  # what is typed before is lost
     script = "mount -t virtiofs docs /mnt && cat /mnt/from-host; echo hi >/mnt/from-guest; sync"
     with keyboard(daemon, NAME) as type_:
         seen = answer(connection, inside, type_, f"{script}; echo e''nd", b"end\r\n")
