@@ -1,7 +1,6 @@
 """The web console by TLS: the daemon's certificate, no plaintext, and the same refusals."""
 
 import asyncio
-import gc
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -20,8 +19,6 @@ from tests.daemon import Connection, DaemonProcess
 from tests.instances import TIMEOUT_S, small_spec, spawned
 from tests.service.test_start import assert_refused, ended
 from tests.tls import TlsDaemon
-
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
 
 
 @dataclass(frozen=True)
@@ -58,13 +55,6 @@ def host(
             spawned(connection, spec) as instance_id,
         ):
             yield SecureHost(daemon, connection, instance_id, base)
-
-
-@pytest.fixture(autouse=True)
-def closed_late() -> Iterator[None]:
-    """asyncio lets go of TLS transports after their loop has ended: here, not in another test."""
-    yield
-    gc.collect()
 
 
 def trusting(authority: Authority) -> ssl.SSLContext:
