@@ -10,7 +10,6 @@ destination has given it up for good: a rollback there that is on disk before th
 """
 
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -39,7 +38,7 @@ from backends.migration.cold_source import ON, ColdRun
 from backends.migration.driver import MigrationDriver
 from backends.migration.endings import completion, let_go, roll_back_destination
 from backends.migration.receiving import missing, not_prepared
-from backends.migration.source_checks import SourceChecks, is_same_host
+from backends.migration.source_checks import SourceChecks, chosen_id, is_same_host
 from backends.migration.storage import StorageMark
 from backends.plan import InstancePlan
 from backends.specification import require_managed
@@ -83,12 +82,7 @@ class ColdMigrations(ColdMigration):
     ) -> pb.MigrateDiskAndPowerOffResponse:
         """See ColdMigration. The operation's id serves where the caller chose none."""
         work = self._driver.work(work, "migrate_disk_and_power_off", request.instance_id)
-        migration_id = (
-            request.migration_id
-            or request.data.migration_id
-            or work.operation_id
-            or str(uuid.uuid4())
-        )
+        migration_id = chosen_id(request, work)
         known = self._repeated(request, migration_id)
         if known is not None and known.cold_result.HasField("data"):
             work.ready()

@@ -1,5 +1,6 @@
 """Can an instance leave this host, and how do its files come to the other?"""
 
+import uuid
 from collections.abc import Sequence
 
 from virtrpc.v1 import migration_pb2 as pb
@@ -11,6 +12,7 @@ from backends.migration.book import MigrationBook
 from backends.migration.driver import MigrationDriver
 from backends.migration.storage import StorageMark
 from backends.power_states import pending
+from backends.work import Work
 
 
 class SourceChecks:
@@ -86,3 +88,11 @@ class SourceChecks:
 def is_same_host(blockers: Sequence[ContractError]) -> bool:
     """Whether what is in the way is that source and destination are one."""
     return bool(blockers) and blockers[0].reason == "SAME_HOST"
+
+
+def chosen_id(
+    request: pb.LiveMigrateInstanceRequest | pb.MigrateDiskAndPowerOffRequest, work: Work
+) -> str:
+    """By which a migration is known: the caller's, else its operation's, else a new one."""
+    given = request.migration_id or request.data.migration_id
+    return given or work.operation_id or str(uuid.uuid4())

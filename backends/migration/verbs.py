@@ -1,7 +1,6 @@
 """The verbs of live migration, alike on every backend: the source's, and what both need."""
 
 import time
-import uuid
 from pathlib import Path
 
 import structlog
@@ -34,7 +33,7 @@ from backends.migration.endings import (
 )
 from backends.migration.receiving import Receptions, remove_partial
 from backends.migration.source import LiveRun
-from backends.migration.source_checks import SourceChecks
+from backends.migration.source_checks import SourceChecks, chosen_id
 from backends.migration.storage import StorageChecks, StorageMark, remove_old_marks
 from backends.specification import require_managed
 from backends.work import Work
@@ -132,12 +131,7 @@ class LiveMigrations(LiveMigration):
     ) -> pb.LiveMigrationResult:
         """See LiveMigration. The operation's id serves where the caller chose none."""
         work = self._driver.work(work, "live_migrate_instance", request.instance_id)
-        migration_id = (
-            request.migration_id
-            or request.data.migration_id
-            or work.operation_id
-            or str(uuid.uuid4())
-        )
+        migration_id = chosen_id(request, work)
         known = self._repeated(request, migration_id)
         if known is not None and known.ended.is_set() and not _came_to_nothing(known):
             work.ready()

@@ -1,7 +1,7 @@
 """A guest that tests share, and a look after each test at what it has left behind."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from tests.daemon import Connection, DaemonProcess
 from tests.instances import TIMEOUT_S, console_until, small_spec, spawned, with_interface
+from tests.migrations import Host, fakes
 
 # The daemon's own files, and those that libvirt keeps for all guests.
 _NOT_OF_INSTANCES = (
@@ -158,3 +159,12 @@ def _make_run(connection: Connection, instance_id: str) -> None:
     elif state != types_pb2.POWER_STATE_RUNNING:
         power_on = pb.PowerOnInstanceRequest(instance_id=instance_id)
         connection.instances.PowerOnInstance(power_on, timeout=TIMEOUT_S)
+
+
+@pytest.fixture(scope="module")
+def hosts(
+    short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]
+) -> Iterator[tuple[Host, Host]]:
+    """Two fakes, to migrate between."""
+    with fakes(short_folder, guest_images) as pair:
+        yield pair

@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from tests.cold import (
     released,
     revert,
 )
-from tests.daemon import DaemonProcess
 from tests.instances import TIMEOUT_S, destroyed, finished, small_spec, spawned
 from tests.migrations import Host, ended, instance_at, live_request, progress_of
 from tests.refusals import refused
@@ -31,23 +30,6 @@ from tests.refusals import refused
 MIB = 1 << 20
 RAW, QCOW2 = DiskFormat.DISK_FORMAT_RAW, DiskFormat.DISK_FORMAT_QCOW2
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
-
-
-@pytest.fixture(scope="module")
-def hosts(
-    short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]
-) -> Iterator[tuple[Host, Host]]:
-    """Two fakes."""
-    daemons = [DaemonProcess(short_folder(), backend="fake") for _ in range(2)]
-    for daemon in daemons:
-        guest_images(daemon)
-    with (
-        daemons[0].start() as one,
-        daemons[1].start() as other,
-        one.connect() as to_one,
-        other.connect() as to_other,
-    ):
-        yield Host(one, to_one, one.address), Host(other, to_other, other.address)
 
 
 def disk_spec() -> InstanceSpec:

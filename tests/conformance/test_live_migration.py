@@ -14,13 +14,11 @@ from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.migration_pb2 import LiveMigrationOptions, MigrationPhase
 
 from tests.attached import Tunnelled
-from tests.daemon import DaemonProcess
 from tests.instances import destroyed, small_spec, spawned
 from tests.migrations import (
     Host,
     begun,
     ended,
-    fakes,
     instance_at,
     live_request,
     migrated,
@@ -30,15 +28,6 @@ from tests.refusals import refused
 
 TIMEOUT_S = 20.0
 SLOW = {"fake/live_migrate_instance.pass": "delay:20"}
-
-
-@pytest.fixture(scope="module")
-def hosts(
-    short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]
-) -> Iterator[tuple[Host, Host]]:
-    """Two fakes."""
-    with fakes(short_folder, guest_images) as pair:
-        yield pair
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """What a guest is connected to goes with it: volumes, interfaces, security groups."""
 
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import grpc
@@ -19,22 +17,12 @@ from virtrpc.v1.spec_pb2 import (
     VolumeConnection,
 )
 
-from tests.daemon import DaemonProcess
 from tests.instances import destroyed, small_spec, spawned
-from tests.migrations import Host, ended, fakes, instance_at, live_request, migrated
+from tests.migrations import Host, ended, instance_at, live_request, migrated
 from tests.refusals import refused
 
 TIMEOUT_S = 20.0
 GROUP, REMOTE = (f"11111111-0000-4000-8000-00000000000{n}" for n in (1, 2))
-
-
-@pytest.fixture(scope="module")
-def hosts(
-    short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]
-) -> Iterator[tuple[Host, Host]]:
-    """Two fakes."""
-    with fakes(short_folder, guest_images) as pair:
-        yield pair
 
 
 def bridged() -> InterfaceSpec:

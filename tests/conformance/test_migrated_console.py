@@ -1,7 +1,6 @@
 """Consoles of an instance that moves: each stream says where it went, tokens are void."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import grpc
 import pytest
@@ -9,21 +8,11 @@ from virtrpc.v1 import console_pb2 as pb
 from virtrpc.v1 import spec_pb2
 
 from tests.attached import Attached
-from tests.daemon import DaemonProcess
 from tests.instances import console_until, destroyed, small_spec, spawned
-from tests.migrations import Host, fakes, live_request, migrated
+from tests.migrations import Host, live_request, migrated
 from tests.refusals import refused
 
 TIMEOUT_S = 20.0
-
-
-@pytest.fixture(scope="module")
-def hosts(
-    short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]
-) -> Iterator[tuple[Host, Host]]:
-    """Two fakes."""
-    with fakes(short_folder, guest_images) as pair:
-        yield pair
 
 
 @pytest.fixture
