@@ -52,6 +52,8 @@ class BackendOptions:
     """At which other hosts' hypervisors reach this one's; empty: they do not."""
     migration_uri: str = ""
     """At which this host's hypervisor receives memory; empty: it chooses."""
+    rollback_patience_s: float = 60.0
+    """How long a migration's operation waits for its destination to roll back."""
     migration_tls: bool = False
     """Hypervisors encrypt what they send each other where a migration does not say."""
 

@@ -14,6 +14,7 @@ from service.image_cache import age_images
 from service.reclaim import reclaim
 
 _HEALTH_S = 0.2
+_SETTLE_S = 5.0
 log = structlog.get_logger()
 
 
@@ -31,6 +32,7 @@ class Chores:
         core, bound = self._core, self._bound
         yield self._report_health()
         yield self._sample()
+        yield self._settle()
         yield core.consoles.trim()
         yield core.consoles.age()
         destroy = bound.verb("InstanceService", "DestroyInstance")
@@ -52,6 +54,13 @@ class Chores:
                 connected = self._core.reachable.is_set()
                 await self._health.report(connected=connected)
             await asyncio.sleep(_HEALTH_S)
+
+    async def _settle(self) -> None:
+        """Tells other hosts of migrations that have come to nothing while they were silent."""
+        core, loop = self._core, asyncio.get_running_loop()
+        while True:
+            await loop.run_in_executor(core.pools.jobs, core.backend.settle)
+            await asyncio.sleep(_SETTLE_S)
 
     async def _sample(self) -> None:
         core, loop = self._core, asyncio.get_running_loop()

@@ -141,5 +141,6 @@ def _backend(settings: Settings, state_dir: StateDir, tls: Tls | None) -> Backen
             hypervisor_uri=settings.hypervisor_uri,
             migration_uri=settings.migration_uri,
             migration_tls=settings.migration_tls,
+            rollback_patience_s=settings.rollback_patience_s,
         ),
     )

@@ -146,6 +146,10 @@ class Backend(ABC):
         """Undoes a step of a failed, cancelled or interrupted verb; idempotent."""
 
     @abstractmethod
+    def settle(self) -> None:
+        """Asks other hosts once for what they are still owed; called again and again."""
+
+    @abstractmethod
     def break_off(self, instance_id: str) -> None:
         """Makes calls return that hang about an instance's machine, by ending it.
 

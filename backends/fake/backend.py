@@ -76,6 +76,10 @@ class FakeBackend(Backend):
         (subject,) = undo.arguments.values()
         self._undo[undo.action](subject)
 
+    def settle(self) -> None:
+        """See Backend."""
+        self._parts.migrations.rollbacks.settle()
+
     def break_off(self, instance_id: str) -> None:
         """See Backend; what waits here notices every cancel."""
 

@@ -45,6 +45,7 @@ class Parts:
             FakeColdDriver(self.host, self.spawning, self.side, self.features),
             peers=options.peers,
             tls=options.migration_tls,
+            patience_s=options.rollback_patience_s,
             book=MigrationBook(folder / "migrations"),
             folder=self.host.folder,
         )

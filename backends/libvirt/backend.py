@@ -105,6 +105,10 @@ class LibvirtBackend(Backend):
         (subject,) = undo.arguments.values()
         self._undo[undo.action](subject)
 
+    def settle(self) -> None:
+        """See Backend."""
+        self._parts.migrations.rollbacks.settle()
+
     def break_off(self, instance_id: str) -> None:
         """See Backend."""
         force_off(self._domains, instance_id)

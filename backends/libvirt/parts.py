@@ -88,6 +88,7 @@ class Parts:
             cold,
             peers=self.options.peers,
             tls=self.options.migration_tls,
+            patience_s=self.options.rollback_patience_s,
             book=MigrationBook(self.options.state_dir / "migrations"),
             folder=self.folders.folder,
         )

@@ -38,6 +38,7 @@ from virtrpc.v1.migration_pb2 import (
     MigrationData,
     MigrationPhase,
     MigrationProgress,
+    RollbackDestinationRequest,
 )
 from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import Error
@@ -67,6 +68,8 @@ class Migration:
     """What a cold one has come to, at the source; it has `data` when it was released."""
     spec: InstanceSpec = field(default_factory=InstanceSpec)
     """What the destination was told that the instance is; without secrets."""
+    owed: RollbackDestinationRequest | None = None
+    """What the destination is still to be asked, of a migration that has come to nothing."""
     finished: bool = False
     """FinishMigration has made the instance here."""
     began_ns: int = field(default_factory=time.monotonic_ns)
@@ -150,6 +153,16 @@ class MigrationBook:
         with self._lock:
             waiting = [m for m in self._migrations.values() if m.pending]
         return next((m for m in waiting if m.instance_id == instance_id.lower()), None)
+
+    def owing(self) -> list[Migration]:
+        """Those whose destinations do not know yet that they have come to nothing."""
+        with self._lock:
+            return [m for m in self._migrations.values() if m.owed is not None]
+
+    def owe(self, migration: Migration, request: RollbackDestinationRequest | None) -> None:
+        """Keeps what its destination is still to be asked; None: nothing any more."""
+        with self.change(migration):
+            migration.owed = request
 
     def is_shared(self, instance_id: str) -> bool:
         """Whether an instance's files are those that its destination uses."""
@@ -242,14 +255,15 @@ class MigrationBook:
         fresh.rename(path)
 
     def _forget_oldest(self) -> None:
-        ended = [key for key, m in self._migrations.items() if m.ended.is_set()]
+        known = self._migrations.items()
+        ended = [key for key, m in known if m.ended.is_set() and m.owed is None]
         for key in ended[: max(len(ended) - _RETAINED, 0)]:
             del self._migrations[key]
             (self.folder / f"{key}.json").unlink(missing_ok=True)
 
 
 def _written(migration: Migration) -> dict[str, Any]:
-    result = migration.result
+    result, owed = migration.result, migration.owed
     return {
         "role": migration.role,
         "data": json_format.MessageToDict(migration.data),
@@ -259,6 +273,7 @@ def _written(migration: Migration) -> dict[str, Any]:
         "cold_result": json_format.MessageToDict(migration.cold_result),
         "spec": json_format.MessageToDict(migration.spec),
         "finished": migration.finished,
+        "owed": None if owed is None else json_format.MessageToDict(owed),
     }
 
 
@@ -271,6 +286,10 @@ def _read(document: dict[str, Any]) -> Migration:
     if document.get("result"):
         migration.result = json_format.ParseDict(
             document["result"], LiveMigrationResult(), ignore_unknown_fields=True
+        )
+    if document.get("owed"):
+        migration.owed = json_format.ParseDict(
+            document["owed"], RollbackDestinationRequest(), ignore_unknown_fields=True
         )
     for name in ("cold_result", "spec"):
         told = document.get(name) or {}

@@ -9,7 +9,6 @@ from the moment at which the source has answered, and at the source again only w
 destination has given it up for good: a rollback there that is on disk before the start here.
 """
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,7 +21,6 @@ from virtrpc.v1.spec_pb2 import InstanceSpec
 from backends.contract import ColdMigration, Peer, Peers
 from backends.errors import (
     AlreadyExistsError,
-    CancelledError,
     ContractError,
     InvalidArgumentError,
     NotFoundError,
@@ -36,8 +34,9 @@ from backends.migration.cold_checks import ColdChecks
 from backends.migration.cold_driver import Arrival, ColdDriver
 from backends.migration.cold_source import ON, ColdRun
 from backends.migration.driver import MigrationDriver
-from backends.migration.endings import completion, let_go, roll_back_destination
+from backends.migration.endings import completion, end_rolled_back, let_go
 from backends.migration.receiving import missing, not_prepared
+from backends.migration.rollbacks import Rollbacks, give_up_there
 from backends.migration.source_checks import SourceChecks, chosen_id, is_same_host
 from backends.migration.storage import StorageMark
 from backends.plan import InstancePlan
@@ -45,7 +44,6 @@ from backends.specification import require_managed
 from backends.work import Undo, Work
 
 _HAS_NOT = ("NOT_SWITCHED", "INSTANCE_NOT_FOUND")
-_PATIENCE_S = 60.0
 log = structlog.get_logger()
 
 
@@ -60,6 +58,7 @@ class ColdMigrations(ColdMigration):
         peers: Peers,
         book: MigrationBook,
         mark: StorageMark,
+        rollbacks: Rollbacks,
     ) -> None:
         self._driver = driver
         self._cold = cold
@@ -67,7 +66,7 @@ class ColdMigrations(ColdMigration):
         self._book = book
         self._storage = SourceChecks(driver, mark, book)
         self._checks = ColdChecks(driver, cold, self._storage)
-        self._asked_since: dict[str, float] = {}
+        self._rollbacks = rollbacks
         self.undo = {
             "end_cold": self._end,
             "forget_cold": self._forget,
@@ -272,37 +271,20 @@ class ColdMigrations(ColdMigration):
                 progress.phase, progress.done = Phase.MIGRATION_PHASE_PREPARING, False
 
     def _forget(self, migration_id: str) -> None:
-        """Undo of a preparation there; raises PeerUnreachableError where it may be tried again.
-
-        Not for ever: the guest is where it was, the destination keeps disks that nobody may
-        start, and forgets them when the same host comes with another migration.
-        """
+        """Undo of a preparation there; raises PeerUnreachableError where it may be tried again."""
         migration = self._book.find(migration_id)
         if migration is None or migration.ended.is_set():
             return
-        since = self._asked_since.setdefault(migration_id, time.monotonic())
-        uri = migration.data.destination_uri
-        try:
-            with self._peers.at(uri) as peer:
-                roll_back_destination(migration, peer)
-        except PeerRefusedError as error:
-            log.warning("destination refuses to roll back", uri=uri, reason=error.peer_reason)
-        except PeerUnreachableError:
-            if time.monotonic() - since < _PATIENCE_S:
-                raise
-            log.warning("destination not rolled back", uri=uri)
+        self._rollbacks.ask(migration, source_has_guest=False)
         self._end(migration_id)
 
     def _end(self, migration_id: str) -> None:
         """Undo: it has come to nothing."""
-        self._asked_since.pop(migration_id, None)
         migration = self._book.find(migration_id)
         if migration is None or migration.ended.is_set():
             return
         migration.cold_result.ClearField("data")
-        cancelled = migration.progress.error.reason == CancelledError.reason
-        phase = Phase.MIGRATION_PHASE_CANCELLED if cancelled else Phase.MIGRATION_PHASE_FAILED
-        self._book.end(migration, phase)
+        end_rolled_back(self._book, migration)
 
     def _bring_back(self, migration_id: str) -> None:
         """Undo of a stop: the instance runs where it did; nobody else was told it may."""
@@ -370,7 +352,7 @@ def _still_there(migration: Migration, peer: Peer) -> list[ContractError]:
 def _give_up_there(migration: Migration, peer: Peer) -> None:
     """From here on the destination cannot make the instance of this migration."""
     try:
-        roll_back_destination(migration, peer)
+        give_up_there(migration, peer)
     except PeerRefusedError as error:
         if error.peer_reason == "SWITCHED":
             raise _there() from error

@@ -10,50 +10,33 @@ from backends.errors import (
     ContractError,
     MigrationFailedError,
     PeerRefusedError,
-    PeerUnreachableError,
     WrongStateError,
 )
 from backends.migration.book import Migration, MigrationBook, Phase
 from backends.migration.driver import MigrationDriver
 
 CANCELLED = "MIGRATION_CANCELLED"
-# Codes of a daemon that is busy with the instance, or altogether.
-_LATER = ("ABORTED", "RESOURCE_EXHAUSTED")
-
-
-def roll_back_destination(
-    migration: Migration, peer: Peer, *, source_has_guest: bool = False
-) -> None:
-    """Asks the destination to forget the migration.
-
-    `source_has_guest`: a copy that has arrived and was never started is one too many. Raises
-    PeerUnreachableError where it cannot do so now, PeerRefusedError where it will not.
-    """
-    request = pb.RollbackDestinationRequest(
-        instance_id=migration.instance_id,
-        migration_id=migration.migration_id,
-        source_has_guest=source_has_guest,
-    )
-    try:
-        peer.rollback_destination(request)
-    except PeerRefusedError as error:
-        if error.metadata["peer_code"] not in _LATER:
-            raise
-        raise PeerUnreachableError(f"not rolled back yet: {error}") from error
 
 
 def end_without(
-    book: MigrationBook,
-    migration: Migration,
-    error: ContractError | None,
-    *,
-    durable: bool = True,
+    book: MigrationBook, migration: Migration, error: ContractError, *, durable: bool = True
 ) -> None:
     """The migration has come to nothing: the instance is here as before."""
-    cancelled = error is not None and isinstance(error, CancelledError)
+    cancelled = isinstance(error, CancelledError)
     phase = Phase.MIGRATION_PHASE_CANCELLED if cancelled else Phase.MIGRATION_PHASE_FAILED
-    record = Error(reason=error.reason, message=str(error)[:1024]) if error else None
-    book.end(migration, phase, record, durable=durable)
+    book.end(migration, phase, record_of(error), durable=durable)
+
+
+def end_rolled_back(book: MigrationBook, migration: Migration) -> None:
+    """As `end_without`, by the error that the book has."""
+    cancelled = migration.progress.error.reason in (CANCELLED, CancelledError.reason)
+    phase = Phase.MIGRATION_PHASE_CANCELLED if cancelled else Phase.MIGRATION_PHASE_FAILED
+    book.end(migration, phase)
+
+
+def record_of(error: ContractError) -> Error:
+    """An error as the book keeps it."""
+    return Error(reason=error.reason, message=str(error)[:1024])
 
 
 def complete_source(

@@ -8,14 +8,14 @@ migration's id.
 """
 
 import time
+from contextlib import suppress
 
-import structlog
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Peer
-from backends.errors import CancelledError, ContractError, PeerRefusedError, UnreachableError
+from backends.errors import CancelledError, ContractError, PeerUnreachableError
 from backends.migration import checks, console
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
 from backends.migration.course import Course
@@ -25,14 +25,13 @@ from backends.migration.endings import (
     completion,
     end_without,
     let_go,
-    roll_back_destination,
+    record_of,
 )
 from backends.migration.progress import result_of
+from backends.migration.rollbacks import Rollbacks
 from backends.migration.source_checks import SourceChecks, is_same_host
 from backends.migration.volumes import as_they_are, secret_needed
 from backends.work import Undo, Work
-
-log = structlog.get_logger()
 
 
 class LiveRun:
@@ -47,6 +46,7 @@ class LiveRun:
         book: MigrationBook,
         checks_here: SourceChecks,
         peer: Peer,
+        rollbacks: Rollbacks,
     ) -> None:
         self._request = request
         self._work = work
@@ -54,6 +54,9 @@ class LiveRun:
         self._book = book
         self._checks = checks_here
         self._peer = peer
+        self._rollbacks = rollbacks
+        self._asked_there = False
+        """The destination was asked to make ready."""
         self._orchestrated = request.HasField("data")
         self._course = Course(work, driver=driver, book=book, peer=peer)
 
@@ -72,6 +75,7 @@ class LiveRun:
     def resume(self, migration: Migration) -> pb.LiveMigrationResult:
         """Goes on where an earlier run of the daemon, or of this verb, was ended."""
         self._work.ready()
+        self._asked_there = True
         migration.post_copy_allowed = self._request.options.post_copy
         if migration.phase != Phase.MIGRATION_PHASE_COMPLETING:
             try:
@@ -153,6 +157,7 @@ class LiveRun:
         self._work.phase("prepare", percent=5)
         undo = Undo("roll_back_destination", {"migration_id": migration.migration_id})
         self._work.step("prepare", undo)
+        self._asked_there = True
         answer = self._peer.prepare_destination(
             pb.PrepareDestinationRequest(
                 instance_id=migration.instance_id,
@@ -215,15 +220,14 @@ class LiveRun:
         )
         if abandoned:
             return
-        self._book.enter(migration, Phase.MIGRATION_PHASE_ROLLING_BACK)
-        if not self._orchestrated:
-            try:
-                has_guest = self._driver.find(migration.instance_id) is not None
-                roll_back_destination(migration, self._peer, source_has_guest=has_guest)
-            except UnreachableError:
-                # The operation's rollback asks again and again, and this run is over.
-                log.warning("destination not rolled back yet", uri=migration.data.destination_uri)
-                return
-            except PeerRefusedError:
-                log.exception("the destination says that it has the guest, and is not believed")
-        end_without(self._book, migration, error)
+        if self._orchestrated or not self._asked_there:
+            end_without(self._book, migration, error)
+            return
+        with self._book.change(migration) as progress:
+            progress.phase = Phase.MIGRATION_PHASE_ROLLING_BACK
+            progress.error.CopyFrom(record_of(error))
+        # Where it stays silent the operation's rollback asks again, and this run is over.
+        with suppress(PeerUnreachableError):
+            has_guest = self._driver.find(migration.instance_id) is not None
+            self._rollbacks.ask(migration, source_has_guest=has_guest)
+            end_without(self._book, migration, error)

@@ -3,7 +3,6 @@
 import time
 from pathlib import Path
 
-import structlog
 from virtrpc.v1 import migration_pb2 as pb
 
 from backends.contract import CpuCompatibility, Facet, LiveMigration, Peers
@@ -13,8 +12,6 @@ from backends.errors import (
     ContractError,
     InstanceNotFoundError,
     MigrationFailedError,
-    PeerRefusedError,
-    PeerUnreachableError,
     WrongStateError,
 )
 from backends.migration import checks
@@ -27,11 +24,11 @@ from backends.migration.driver import MigrationDriver
 from backends.migration.endings import (
     CANCELLED,
     complete_source,
-    end_without,
+    end_rolled_back,
     force,
-    roll_back_destination,
 )
 from backends.migration.receiving import Receptions, remove_partial
+from backends.migration.rollbacks import Rollbacks
 from backends.migration.source import LiveRun
 from backends.migration.source_checks import SourceChecks, chosen_id
 from backends.migration.storage import StorageChecks, StorageMark, remove_old_marks
@@ -50,8 +47,6 @@ _COPYING = (
     Phase.MIGRATION_PHASE_SWITCHING,
 )
 _FORCE = pb.ForceCompleteMethod
-_PATIENCE_S = 60.0
-log = structlog.get_logger()
 
 
 class HostMigrations:
@@ -66,15 +61,30 @@ class HostMigrations:
         book: MigrationBook,
         folder: Path,
         tls: bool,
+        patience_s: float,
     ) -> None:
-        """`tls`: the hypervisors encrypt what they send, where a migration does not say."""
+        """`tls`: the hypervisors encrypt what they send, where a migration does not say.
+
+        `patience_s`: how long an operation waits for a destination to roll back.
+        """
         self.book = book
         self._mark = StorageMark(folder, book.folder / "mark")
         self._folder = folder
-        cold_verbs = ColdMigrations(driver, cold, peers=peers, book=book, mark=self._mark)
+        self.rollbacks = Rollbacks(peers, book, patience_s=patience_s)
+        cold_verbs = ColdMigrations(
+            driver, cold, peers=peers, book=book, mark=self._mark, rollbacks=self.rollbacks
+        )
         self.receptions = Receptions(book, cold)
         self.facets: tuple[Facet, ...] = (
-            LiveMigrations(driver, cold, peers=peers, book=book, mark=self._mark, tls=tls),
+            LiveMigrations(
+                driver,
+                cold,
+                peers=peers,
+                book=book,
+                mark=self._mark,
+                tls=tls,
+                rollbacks=self.rollbacks,
+            ),
             Destination(driver, book, self._mark),
             cold_verbs,
             StorageChecks(folder),
@@ -116,13 +126,14 @@ class LiveMigrations(LiveMigration):
         book: MigrationBook,
         mark: StorageMark,
         tls: bool,
+        rollbacks: Rollbacks,
     ) -> None:
         self._driver = driver
         self._peers = peers
         self._tls = tls
         self._book = book
         self._checks = SourceChecks(driver, mark, book)
-        self._asked_since: dict[str, float] = {}
+        self._rollbacks = rollbacks
         self._cold_checks = ColdChecks(driver, cold, self._checks)
         self.undo = {"roll_back_destination": self._roll_back}
 
@@ -136,6 +147,9 @@ class LiveMigrations(LiveMigration):
         if known is not None and known.ended.is_set() and not _came_to_nothing(known):
             work.ready()
             return _first_outcome(known)
+        if known is not None and known.phase == Phase.MIGRATION_PHASE_ROLLING_BACK:
+            work.ready()
+            raise _failure(known)
         with self._peers.at(request.destination_uri) as peer:
             run = LiveRun(
                 self._configured(request),
@@ -144,6 +158,7 @@ class LiveMigrations(LiveMigration):
                 book=self._book,
                 checks_here=self._checks,
                 peer=peer,
+                rollbacks=self._rollbacks,
             )
             if known is not None and known.phase in (*_COPYING, *_TOO_LATE):
                 return run.resume(known)
@@ -260,27 +275,13 @@ class LiveMigrations(LiveMigration):
         return migration
 
     def _roll_back(self, migration_id: str) -> None:
-        """Undo of the preparation, for a run that could not do it itself.
-
-        Not for ever: the guest is here, and what has arrived there waits for a word that
-        nobody will say. It is forgotten when this host comes with another migration.
-        """
+        """Undo of the preparation, for a run that could not do it itself."""
         migration = self._book.find(migration_id)
         if migration is None or migration.ended.is_set():
             return
-        since = self._asked_since.setdefault(migration_id, time.monotonic())
-        with self._peers.at(migration.data.destination_uri) as peer:
-            try:
-                has_guest = self._driver.find(migration.instance_id) is not None
-                roll_back_destination(migration, peer, source_has_guest=has_guest)
-            except PeerRefusedError as error:
-                log.warning("destination refuses to roll back", reason=error.peer_reason)
-            except PeerUnreachableError:
-                if time.monotonic() - since < _PATIENCE_S:
-                    raise
-                log.warning("destination not rolled back", uri=migration.data.destination_uri)
-        self._asked_since.pop(migration_id, None)
-        end_without(self._book, migration, None)
+        has_guest = self._driver.find(migration.instance_id) is not None
+        self._rollbacks.ask(migration, source_has_guest=has_guest)
+        end_rolled_back(self._book, migration)
 
 
 def _came_to_nothing(migration: Migration) -> bool:
@@ -313,7 +314,12 @@ def _first_outcome(migration: Migration) -> pb.LiveMigrationResult:
     """What a migration that has ended came to; raises what it failed with."""
     if migration.result is not None:
         return migration.result
+    raise _failure(migration)
+
+
+def _failure(migration: Migration) -> ContractError:
+    """What a migration has failed with, as the book has it."""
     error = migration.progress.error
-    if migration.phase == Phase.MIGRATION_PHASE_CANCELLED:
-        raise CancelledError("the migration was aborted on request", reason=CANCELLED)
-    raise MigrationFailedError(error.message or "the migration broke", reason=error.reason or None)
+    if migration.phase == Phase.MIGRATION_PHASE_CANCELLED or error.reason == CANCELLED:
+        return CancelledError("the migration was aborted on request", reason=CANCELLED)
+    return MigrationFailedError(error.message or "the migration broke", reason=error.reason or None)

@@ -123,6 +123,11 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
         help="Hypervisors encrypt what they send each other, unless a migration says otherwise.",
     ),
     click.option(
+        "--rollback-patience", type=click.FloatRange(0, 3600), default=60.0, show_default=True,
+        help="Seconds that a failed migration holds its instance for a destination that is silent;"
+        " after them the destination is asked beside it, until it answers.",
+    ),
+    click.option(
         "--libvirt-uri", default="qemu:///embed", show_default=True,
         help="Connection of the libvirt backend.",
     ),

@@ -22,6 +22,7 @@ _UNITS = {
     "reclaim_after": "reclaim_after_s",
     "recording_max_age": "recording_max_age_s",
     "recording_max_size": "recording_max_bytes",
+    "rollback_patience": "rollback_patience_s",
     "rescue_timeout": "rescue_timeout_s",
     "image_cache_interval": "image_cache_interval_s",
     "grace": "grace_s",

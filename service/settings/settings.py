@@ -35,6 +35,7 @@ class Settings:
     hypervisor_uri: str
     migration_uri: str
     migration_tls: bool
+    rollback_patience_s: float
     libvirt_uri: str
     virt_type: str
     fake_faults: str

@@ -79,6 +79,7 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
     "image-max-virtual-size": ("2000", "2000", "images.max_virtual_size_bytes", 2000),
     "image-max-unused-age": ("60", "60", "images.max_unused_age_s", 60.0),
     "image-cache-interval": ("5", "5", "image_cache_interval_s", 5.0),
+    "rollback-patience": ("60", "60.0", "rollback_patience_s", 60.0),
     "rescue-timeout": ("60", "60.0", "rescue_timeout_s", 60.0),
     "volume-dir": ("/tmp/v", '["/tmp/v"]', "volumes.dirs", (Path("/tmp/v"),)),
     "reclaim-after": ("60", "60.0", "reclaim_after_s", 60.0),
