@@ -34,9 +34,14 @@ class Host:
 def fakes(
     make_folder: Callable[[], Path], add_images: Callable[[DaemonProcess], None]
 ) -> Iterator[tuple[Host, Host]]:
-    """Two fakes."""
-    daemons = [DaemonProcess(make_folder(), backend="fake") for _ in range(2)]
+    """Two fakes, each with a directory of volumes of its own."""
+    folders = [make_folder() for _ in range(2)]
+    daemons = [
+        DaemonProcess(folder, backend="fake", arguments=[f"--volume-dir={folder}/volumes"])
+        for folder in folders
+    ]
     for daemon in daemons:
+        daemon.volume_dir.mkdir()
         add_images(daemon)
     with (
         daemons[0].start() as one,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
-from virtrpc.v1.spec_pb2 import DiskFormat
+from virtrpc.v1.spec_pb2 import BlockDevice, DiskFormat
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.errors import ContractError
@@ -22,6 +22,7 @@ from backends.migration.cold_driver import Arrival, ColdDriver, Parcel
 from backends.plan import InstancePlan
 from backends.qcow2 import empty_disk
 from backends.rebuild import name_blockers
+from backends.volumes.devices import device_of
 from backends.work import Undo, Work
 
 _DISK_BYTES = 1 << 20
@@ -42,6 +43,12 @@ class FakeColdDriver(ColdDriver):
         self._side = side
         self._features = features
         self._kept: dict[str, Instance] = {}
+
+    def volumes(self, instance_id: str) -> Sequence[BlockDevice]:
+        """See ColdDriver."""
+        disks = self._host.get(instance_id).persistent.disks
+        found = (device_of(disk) for disk in disks if disk.volume_id)
+        return [device for device in found if device is not None]
 
     def unmoved(self, instance: Instance) -> Sequence[ContractError]:  # noqa: ARG002 - all goes
         """See ColdDriver."""

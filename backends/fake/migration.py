@@ -201,7 +201,8 @@ class FakeMigrationDriver(MigrationDriver):
             console.expect(log.path, data.console_offset)
         if data.kind == pb.MIGRATION_KIND_COLD and data.storage == COPY:
             for disk in data.disks:
-                disk.destination_source = "" if disk.volume_id else str(disk_file(folder, disk))
+                if not disk.volume_id:
+                    disk.destination_source = str(disk_file(folder, disk))
         arrivals = self._host.folder / _ARRIVALS
         data.migration_uri = f"unix:{arrivals / data.migration_id}.guest"
         data.hypervisor_uri = "fake://destination/system"

@@ -13,7 +13,7 @@ from pathlib import Path
 import libvirt
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
-from virtrpc.v1.spec_pb2 import DiskFormat
+from virtrpc.v1.spec_pb2 import BlockDevice, DiskFormat
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.errors import ContractError, NoRoomError, WrongStateError
@@ -35,6 +35,7 @@ from backends.libvirt.placement import Placement
 from backends.libvirt.power import shut_down
 from backends.libvirt.probe import Probed
 from backends.libvirt.spawning import Settling, Spawning
+from backends.libvirt.volume_devices import volume_devices
 from backends.libvirt.xml.element import parse, to_text
 from backends.libvirt.xml.metadata import InstanceMetadata
 from backends.migration.cold_driver import Arrival, ColdDriver, Parcel
@@ -74,6 +75,11 @@ class LibvirtColdDriver(ColdDriver):
         self._rooms = HostRoomBook(domains, folders, probed)
 
     # The source.
+
+    def volumes(self, instance_id: str) -> Sequence[BlockDevice]:
+        """See ColdDriver."""
+        domain, _ = self._domains.managed(instance_id)
+        return volume_devices(persistent(self._domains, domain))
 
     def unmoved(self, instance: Instance) -> Sequence[ContractError]:
         """See ColdDriver."""

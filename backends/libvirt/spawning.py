@@ -195,8 +195,10 @@ class Spawning:
         if not volumes:
             return []
         texts = (volume_texts(d.volume, d.field) for d in volumes if d.volume is not None)
+        ids = (disk.attachment_id for disk in volumes)
+        keyed = [one for one in ids if self._secrets.are_kept(plan.instance_id, one)]
         return [
-            *spawn_errors(plan, self._places.storage, self._domains.read_all()),
+            *spawn_errors(plan, self._places.storage, self._domains.read_all(), keyed=keyed),
             *(error for errors in texts for error in errors),
         ]
 

@@ -6,9 +6,10 @@ from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.spec_pb2 import Flavor, InstanceSpec
 
-from backends.errors import ContractError, WrongStateError
+from backends.errors import ContractError
 from backends.migration import checks, resize
 from backends.migration.cold_driver import ColdDriver
+from backends.migration.cold_volumes import untold, with_volumes
 from backends.migration.driver import MigrationDriver
 from backends.migration.source_checks import SourceChecks, is_same_host
 from backends.migration.volumes import secret_needed
@@ -53,27 +54,34 @@ class ColdChecks:
         )
         return errors, data
 
+    def leaving_spec(self, instance: Instance, flavor: Flavor) -> InstanceSpec:
+        """As what it is made anew on another host: with the volumes that it has by now."""
+        devices = self._cold.volumes(instance.instance_id)
+        return resize.resized(with_volumes(instance.instance_id, instance.spec, devices), flavor)
+
     def leaving(
         self, instance: Instance, spec: InstanceSpec, source: pb.MigrationSource
     ) -> list[ContractError]:
         """What of the instance itself is in the way of its going."""
+        return [
+            *self._of_instance(instance, spec, source),
+            *checks.bound_blockers(instance),
+            *self._cold.unmoved(instance),
+        ]
+
+    def unprepared(self, spec: InstanceSpec, source: pb.MigrationSource) -> list[ContractError]:
+        """What is in the way as long as nobody else has prepared the destination for it."""
         keyless = [
             secret_needed(disk, f"source.disks[{index}]")
             for index, disk in enumerate(source.disks)
             if disk.needs_secret
         ]
-        return [
-            *self._of_instance(instance, spec, source),
-            *checks.bound_blockers(instance),
-            *self._cold.unmoved(instance),
-            *_volume_blockers(spec, source),
-            *keyless,
-        ]
+        return [*untold(source.disks, spec, "source.disks"), *keyless]
 
     def between(self, request: pb.CheckSourceRequest, instance: Instance) -> Found:
         """See MigrationService.CheckSource, of a cold one."""
         flavor = request.flavor if request.HasField("flavor") else instance.spec.flavor
-        spec = resize.resized(instance.spec, flavor)
+        spec = self.leaving_spec(instance, flavor)
         source = self.source(instance, spec)
         blockers, data = self._checks.check_cold(request, source)
         data.resize = flavor != instance.spec.flavor
@@ -86,22 +94,9 @@ class ColdChecks:
     ) -> Iterator[ContractError]:
         yield from self._checks.pending(instance)
         yield from checks.off_blockers(instance)
+        old, new = (InstancePlan(instance.instance_id, one) for one in (instance.spec, spec))
         if spec.flavor != instance.spec.flavor:
             sizes = {disk.device_name: disk.virtual_size_bytes for disk in source.disks}
-            old, new = (InstancePlan(instance.instance_id, one) for one in (instance.spec, spec))
             yield from resize.resize_blockers(old, new, sizes)
-
-
-def spec_of(instance: Instance, flavor: Flavor | None) -> InstanceSpec:
-    """The instance's specification, in another flavor where there is one."""
-    return resize.resized(instance.spec, flavor or instance.spec.flavor)
-
-
-def _volume_blockers(spec: InstanceSpec, source: pb.MigrationSource) -> Iterator[ContractError]:
-    """That the instance's volumes are those that it is made with there."""
-    told = {device.volume.volume_id for device in spec.block_devices}
-    for index, disk in enumerate(source.disks):
-        if disk.volume_id and disk.volume_id not in told:
-            why = f"volume {disk.volume_id} was attached later: detach it, and attach it there"
-            field = f"source.disks[{index}]"
-            yield WrongStateError(why, reason="VOLUME_NOT_MIGRATED", field=field)
+        else:
+            yield from resize.name_blockers(old, new)

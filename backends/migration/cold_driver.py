@@ -8,7 +8,7 @@ from pathlib import Path
 
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
-from virtrpc.v1.spec_pb2 import InstanceSpec
+from virtrpc.v1.spec_pb2 import BlockDevice, InstanceSpec
 
 from backends.errors import ContractError
 from backends.migration.book import Migration
@@ -48,6 +48,10 @@ class ColdDriver(ABC):
     """A hypervisor and its host, as they move instances that are off."""
 
     # The source.
+
+    @abstractmethod
+    def volumes(self, instance_id: str) -> Sequence[BlockDevice]:
+        """The volumes that an instance has, without secrets; those of which enough is known."""
 
     @abstractmethod
     def unmoved(self, instance: Instance) -> Sequence[ContractError]:

@@ -27,13 +27,14 @@ from backends.errors import (
 )
 from backends.migration import checks
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
-from backends.migration.cold_checks import ColdChecks, spec_of
+from backends.migration.cold_checks import ColdChecks
 from backends.migration.cold_driver import ColdDriver
 from backends.migration.driver import MigrationDriver
 from backends.migration.endings import end_without
 from backends.migration.parcels import Sending, is_sent
+from backends.migration.resize import resized
 from backends.migration.source_checks import is_same_host
-from backends.migration.volumes import as_they_are
+from backends.redaction import redacted
 from backends.work import Undo, Work
 
 ON = (PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED)
@@ -129,7 +130,8 @@ class ColdRun:
         )
         if is_same_host(blockers):
             return blockers, data
-        return [*checks.as_errors(answer.blockers, of="destination"), *blockers], data
+        theirs = checks.as_errors(answer.blockers, of="destination")
+        return [*theirs, *blockers, *self._checks.unprepared(spec, source)], data
 
     def _prepare(self, migration: Migration, spec: InstanceSpec) -> None:
         self._work.phase("prepare", percent=5)
@@ -146,7 +148,7 @@ class ColdRun:
                 instance_id=migration.instance_id,
                 migration_id=migration.migration_id,
                 data=migration.data,
-                spec=as_they_are(spec, migration.data.disks),
+                spec=redacted(spec),
                 options=self._options(),
                 security_groups=self._driver.connections.groups_of(spec.interfaces),
             )
@@ -213,7 +215,10 @@ class ColdRun:
     # What they need.
 
     def _spec(self, instance: Instance) -> InstanceSpec:
-        return spec_of(instance, self._flavor)
+        flavor = self._flavor or instance.spec.flavor
+        if self._peer is None:
+            return resized(instance.spec, flavor)
+        return self._checks.leaving_spec(instance, flavor)
 
     @property
     def _flavor(self) -> Flavor | None:

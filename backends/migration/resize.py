@@ -39,7 +39,7 @@ def resize_blockers(
 ) -> Iterator[ContractError]:
     """What no host can make good; `sizes` are those of the disks as they are, by name."""
     yield from _shrink_blockers(old, new, sizes)
-    yield from _name_blockers(old, new)
+    yield from name_blockers(old, new)
     for one in fields(old.extra):
         changed = getattr(old.extra, one.name) != getattr(new.extra, one.name)
         if changed and one.name in _OF_THE_MACHINE:
@@ -69,7 +69,8 @@ def _shrink(name: str, why: str) -> ContractError:
     )
 
 
-def _name_blockers(old: InstancePlan, new: InstancePlan) -> Iterator[ContractError]:
+def name_blockers(old: InstancePlan, new: InstancePlan) -> Iterator[ContractError]:
+    """That what the guest knows by a name keeps it."""
     kept = {_key(disk) for disk in new.disks}
     for disk in old.disks:
         if disk.role in _KEPT_ROLES and disk.volume is None and _key(disk) not in kept:

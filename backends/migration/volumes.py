@@ -15,6 +15,7 @@ from virtrpc.v1.instance_pb2 import AttachedDisk, Instance
 from virtrpc.v1.spec_pb2 import InstanceSpec, VolumeConnection
 
 from backends.errors import ContractError, WrongStateError
+from backends.migration.cold_volumes import untold
 from backends.plan.needs import unmet, volume_needs
 from backends.redaction import redacted
 from backends.volumes.attached import source_of
@@ -65,12 +66,15 @@ class ArrivingVolumes:
             if volume is not None and _means_one_host(volume):
                 why = f"{disk.destination_source} is something else on each host"
                 yield _not_shared(why, field)
-            elif volume is not None:
+            elif volume is not None and not (disk.needs_secret and volume.HasField("iscsi")):
+                # Of a server that wants a password nothing is known before there is one.
                 yield from self._errors(disk, volume, instance_id, field, live=live)
 
     def errors(self, data: pb.MigrationData, spec: InstanceSpec) -> Iterator[ContractError]:
         """What keeps them from being connected as a specification, or else the source, says."""
         given, live = _volumes_of(spec), data.kind == pb.MIGRATION_KIND_LIVE
+        if not live:
+            yield from untold(data.disks, spec, "data.disks")
         for index, disk in enumerate(data.disks):
             if not disk.volume_id:
                 continue

@@ -1,6 +1,6 @@
 """Volumes of an instance that is to be made: what stands in their way."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from virtrpc.v1.instance_pb2 import Instance
 
@@ -14,15 +14,19 @@ _TIMEOUT_S = 30.0
 
 
 def spawn_errors(
-    plan: InstancePlan, storage: Storage, others: Iterable[Instance]
+    plan: InstancePlan, storage: Storage, others: Iterable[Instance], *, keyed: Container[str] = ()
 ) -> Iterator[ContractError]:
-    """Of all volumes of a plan; raises nothing."""
+    """Of all volumes of a plan; raises nothing.
+
+    `keyed` are attachments whose keys were handed over before, with which they were looked at.
+    """
     instances = list(others)
     for disk in plan.disks:
         if disk.volume is None:
             continue
-        _, errors = storage.looked_at(disk.volume, field=disk.field, timeout_s=_TIMEOUT_S)
-        yield from errors
+        if disk.attachment_id not in keyed:
+            _, errors = storage.looked_at(disk.volume, field=disk.field, timeout_s=_TIMEOUT_S)
+            yield from errors
         yield from users_errors(attached(disk), instances, but=plan.instance_id)
     for index, device in enumerate(plan.spec.block_devices):
         if device.HasField("volume"):
