@@ -68,12 +68,16 @@ def iscsi_server(path: Path, *, user: str = "", password: str = "") -> Iterator[
             [*admin, "--op", "delete", "--mode", "target", "--tid", "1", "--force"], check=False
         )
         subprocess.run([*admin, "--op", "delete", "--mode", "system"], check=False)
-        server.wait(_WAIT_S)
+        _reap(server)
 
 
 def anew(port: int, path: Path) -> None:
     """Exports the file anew, which has grown: a target looks at it just once."""
-    _run([*_tgtadm(port), "--op", "delete", *_UNIT])
+    delete = [*_tgtadm(port), "--op", "delete", *_UNIT]
+    end = time.monotonic() + _WAIT_S
+    while subprocess.run(delete, check=False).returncode:  # not while it serves a request
+        assert time.monotonic() < end, "it serves requests all the time"
+        time.sleep(0.05)
     _run([*_tgtadm(port), "--op", "new", *_UNIT, "-b", str(path)])
 
 
@@ -102,7 +106,17 @@ def _running(command: Sequence[str], address: tuple[str, int] | Path | None) -> 
         yield
     finally:
         server.terminate()
+        _reap(server)
+
+
+def _reap(server: "subprocess.Popen[bytes]") -> None:
+    """Waits for its end; one that does not end fails the test, and is not left to others."""
+    try:
         server.wait(_WAIT_S)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+        raise
 
 
 def _wait_for(address: tuple[str, int] | Path | None) -> None:

@@ -157,8 +157,11 @@ class LibvirtMigrationDriver(MigrationDriver):
         domain = self._domains.find(instance_id)
         if domain is None:
             return Guest.GONE
-        with translating(instance_id):
-            state, reason = domain.state()
+        try:
+            with translating(instance_id):
+                state, reason = domain.state()
+        except InstanceNotFoundError:
+            return Guest.GONE
         if state in _OFF:
             return Guest.OFF
         stuck = state == libvirt.VIR_DOMAIN_PAUSED and reason in _STUCK
@@ -233,8 +236,11 @@ class LibvirtMigrationDriver(MigrationDriver):
         domain = self._domains.find(migration.instance_id)
         if domain is None:
             return False
-        with translating(migration.instance_id):
-            state, reason = domain.state()
+        try:
+            with translating(migration.instance_id):
+                state, reason = domain.state()
+        except InstanceNotFoundError:
+            return False
         if state == libvirt.VIR_DOMAIN_PAUSED and reason in _ARRIVING:
             return False
         if alive and state in _OFF:

@@ -64,6 +64,7 @@ def running_counters(domain: libvirt.virDomain) -> Counters | None:
     """How a domain's transfer stands; None where none runs. Raises libvirt.libvirtError."""
     try:
         stats = domain.jobStats()
+        state, reason = domain.state()  # a domain that moves may be gone after any call
     except libvirt.libvirtError as error:
         if error.get_error_code() in _NOT_RUNNING:
             return None
@@ -73,7 +74,6 @@ def running_counters(domain: libvirt.virDomain) -> Counters | None:
     if not (outgoing and running):
         return None
     counters = counters_of(stats)
-    state, reason = domain.state()
     counters.post_copy = state == libvirt.VIR_DOMAIN_PAUSED and reason in (
         libvirt.VIR_DOMAIN_PAUSED_POSTCOPY,
         libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,

@@ -100,13 +100,13 @@ class Course:
         if due == "abort":
             migration.abort = migration.abort or "timeout"
         elif due == "force":
-            force(self._driver, self._book, migration, post_copy=migration.post_copy_allowed)
+            try:
+                force(self._driver, self._book, migration, post_copy=migration.post_copy_allowed)
+            except ContractError as error:  # due again at the next look, unless it is over
+                log.warning("a transfer cannot be forced now", reason=str(error))
 
     def _count(self, migration: Migration) -> None:
-        try:
-            counters = self._driver.counters(migration.instance_id)
-        except UnreachableError:
-            return  # the transfer goes on without anybody who looks
+        counters = self._looked_at(migration)
         if counters is None:
             return
         entered = phase_of(counters, migration.phase)
@@ -117,6 +117,18 @@ class Course:
                 self._driver.tell(migration.instance_id, EventType.EVENT_TYPE_POSTCOPY_STARTED, "")
         with self._book.change(migration, durable=False) as progress:
             fill(progress, counters)
+
+    def _looked_at(self, migration: Migration) -> Counters | None:
+        """How the transfer stands; None where it is not known, or none runs.
+
+        Whatever a look runs into is no end of the transfer, which goes on without anybody
+        who looks: to act on it would be to roll back a guest that may just be arriving.
+        """
+        try:
+            return self._driver.counters(migration.instance_id)
+        except ContractError as error:
+            log.info("a transfer cannot be looked at now", reason=str(error))
+            return None
 
     def _outcome(self, migration: Migration, moving: "Future[Counters]") -> Counters:
         """What came of the transfer, as destination and hypervisor say."""
@@ -150,15 +162,17 @@ class Course:
 
     def _settle(self, migration: Migration) -> None:
         """Returns when no transfer runs any more, with a hypervisor that comes and goes."""
-        while True:
-            try:
-                if self._driver.counters(migration.instance_id) is None:
-                    return
-                self._heed(migration)
-                self._count(migration)
-            except UnreachableError:
-                log.info("waiting for the hypervisor to know what became of a transfer")
+        while self._may_run(migration):
+            self._heed(migration)
+            self._count(migration)
             self._pause(_COUNT_S)
+
+    def _may_run(self, migration: Migration) -> bool:
+        try:
+            return self._driver.counters(migration.instance_id) is not None
+        except ContractError as error:
+            log.info("it is not known yet what became of a transfer", reason=str(error))
+            return True
 
     def _pause(self, seconds: float) -> None:
         """Sleeps; a cancel has been heeded already, only the stop of the daemon ends it."""
