@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import pytest
 from virtrpc.v1 import console_pb2, types_pb2
 from virtrpc.v1 import instance_pb2 as pb
@@ -14,6 +13,7 @@ from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from tests.daemon import Connection, DaemonProcess
 from tests.instances import TIMEOUT_S, console_until, small_spec, spawned, with_interface
+from tests.machines import qemu_pids
 from tests.migrations import Host, fakes
 
 # The daemon's own files, and those that libvirt keeps for all guests.
@@ -68,7 +68,7 @@ def belongings(daemon: DaemonProcess, connection: Connection) -> Belongings:
     return Belongings(
         listed=frozenset(instance.instance_id for instance in listed),
         paths=frozenset(_paths(daemon.state_dir)),
-        processes=frozenset(_hypervisor_processes(daemon.state_dir)),
+        processes=frozenset(qemu_pids(str(daemon.state_dir), program="qemu")),
     )
 
 
@@ -79,15 +79,6 @@ def _paths(state_dir: Path) -> Iterator[str]:
             name = re.sub(pattern, lasting, name)
         if name not in _LASTING_FOLDERS and not name.startswith(_NOT_OF_INSTANCES):
             yield name
-
-
-def _hypervisor_processes(state_dir: Path) -> Iterator[int]:
-    for process in psutil.process_iter(["name", "cmdline", "status"]):
-        facts = process.info
-        alive = facts["status"] != psutil.STATUS_ZOMBIE
-        ours = any(str(state_dir) in word for word in facts["cmdline"] or ())
-        if (facts["name"] or "").startswith("qemu") and alive and ours:
-            yield process.pid
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from tests.conformance.conftest import state_of
 from tests.conformance.test_snapshot import SUCCEEDED, begin, images, incoming, power, snapshot
-from tests.crash.verdict import machine_pids
 from tests.daemon import DaemonProcess
 from tests.instances import destroyed, finished, small_spec, succeeded
+from tests.machines import qemu_pids
 
 pytestmark = pytest.mark.libvirt
 DISK_MIB, STORE_MIB, LEFT_MIB = 192, 400, 32
@@ -132,13 +132,13 @@ def test_a_copy_is_cancelled(host: Host, instance_id: str) -> None:
 
 
 def test_a_copy_whose_daemon_was_killed_is_undone(host: Host, instance_id: str) -> None:
-    (pid,) = machine_pids(instance_id)
+    (pid,) = qemu_pids(instance_id)
     operation = host.copying(instance_id)
     host.daemon.kill()
     host.daemon.start()
     host.connection = host.daemon.connect()
     host.was_cut_short(operation, "DAEMON_RESTARTED")
-    assert machine_pids(instance_id) == [pid]
+    assert qemu_pids(instance_id) == [pid]
     with snapshot(host.connection, instance_id) as response:
         assert response.live
 
@@ -148,7 +148,7 @@ def test_a_destroy_pre_empts_a_copy(host: Host) -> None:
     operation = host.copying(instance_id)
     destroyed(host.connection, instance_id)
     host.was_cut_short(operation, "CANCELLED")
-    assert machine_pids(instance_id) == []
+    assert qemu_pids(instance_id) == []
 
 
 @pytest.mark.parametrize("live", [True, False], ids=["live", "off"])

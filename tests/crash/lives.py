@@ -2,10 +2,12 @@
 
 import sys
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import grpc
@@ -13,7 +15,7 @@ from virtrpc.v1 import instance_pb2
 from virtrpc.v1.event_pb2 import EventCursor
 
 from service.verbs import host_verb_names
-from tests.crash.caller import Caller
+from tests.crash.caller import VERBS, Caller
 from tests.crash.cases import EMPTY, SOURCE, Case
 from tests.crash.dying_daemon import AFTER, BEFORE, DIED, Point, counted, counting, dying
 from tests.daemon import DaemonProcess
@@ -31,7 +33,7 @@ _HARMLESS_POWER = (
 )
 _CALLS_AT_A_TIME = 8
 # Each that stops in a step keeps one of the daemon's threads, and most have a guest of their own.
-_CALLS_IN_A_LIFE = {"fake": 30, "libvirt": 12}
+_CALLS_IN_A_LIFE = {"fake": 24, "libvirt": 12}
 Place = tuple[int, str]
 
 
@@ -251,19 +253,25 @@ def steps(kinds: Sequence[str]) -> list[Place]:
 
 
 def rounds(calls: Sequence[Sequence[Call]], *, backend: str) -> Iterator[list[Call]]:
-    """From each of several lists one call in every round, of not too many at a time."""
-    most = _CALLS_IN_A_LIFE[backend]
-    for number in range(max(map(len, calls))):
-        this_round = [its[number] for its in calls if number < len(its)]
-        for begin in range(0, len(this_round), most):
-            yield this_round[begin : begin + most]
+    """As few rounds as can be, each of not too many calls and of one from a list at most."""
+    left = [deque(its) for its in calls]
+    while left := sorted(filter(None, left), key=len, reverse=True):
+        yield [its.popleft() for its in left[: _CALLS_IN_A_LIFE[backend]]]
 
 
 def in_turn(calls: Sequence[Sequence[Call]]) -> list[list[Call]]:
-    """The same, where calls that exclude each other, as they change the host, are in one list."""
+    """The same calls, those that may exclude each other in one list: of no instance of their own.
+
+    Verbs that change the host exclude all others that do.
+    """
     host = host_verb_names()
-    alone = [list(its) for its in calls if its[0].case.verb not in host]
-    return [*alone, [call for its in calls for call in its if call.case.verb in host]]
+    lists: dict[str, list[Call]] = {}
+    for call in chain.from_iterable(calls):
+        verb = VERBS[call.case.verb]
+        own = "instance_id" in verb.request_class.DESCRIPTOR.fields_by_name
+        key = "host" if verb.name in host else call.instance_id if own else str(call.case)
+        lists.setdefault(key, []).append(call)
+    return list(lists.values())
 
 
 def points(calls: Sequence[Call]) -> list[Point]:

@@ -15,9 +15,10 @@ from virtrpc.v1.event_pb2 import Event, EventCursor
 from virtrpc.v1.instance_pb2 import GetInstanceRequest, Instance, PauseInstanceRequest
 
 from tests.crash.caller import TIMEOUT_S, Caller
-from tests.crash.verdict import events_until_quiet, machine_pids, residue
+from tests.crash.verdict import events_until_quiet, residue
 from tests.daemon import Connection, DaemonProcess
 from tests.events_seen import cursor_now, events_after
+from tests.machines import qemu_pids
 
 pytestmark = pytest.mark.libvirt
 RUNNING = types_pb2.POWER_STATE_RUNNING
@@ -63,7 +64,7 @@ def guests(connection: Connection) -> tuple[Guest, Guest]:
         call = caller(connection, instance_id).call
         call("SpawnInstance")
         call("PowerOnInstance")
-    pids = [machine_pids(instance_id) for instance_id in IDS]
+    pids = [qemu_pids(instance_id) for instance_id in IDS]
     return Guest(IDS[0], *pids[0]), Guest(IDS[1], *pids[1])
 
 
@@ -112,7 +113,7 @@ def anew(connection: Connection, guest: Guest) -> Guest:
     call = caller(connection, guest.instance_id).call
     call("DestroyInstance", destroy_disks=True)
     call("SpawnInstance")
-    return Guest(guest.instance_id, *machine_pids(guest.instance_id))
+    return Guest(guest.instance_id, *qemu_pids(guest.instance_id))
 
 
 def until_off(connection: Connection, guest: Guest) -> None:
@@ -148,10 +149,10 @@ def test_guests_of_a_killed_daemon_run_on_and_are_adopted(
         consoles = [console_end(connection, guest) for guest in guests]
         caller(connection, guests[1].instance_id).call("PauseInstance")
     daemon.kill()
-    assert [machine_pids(guest.instance_id) for guest in guests] == [[g.pid] for g in guests]
+    assert [qemu_pids(guest.instance_id) for guest in guests] == [[g.pid] for g in guests]
     log = flooded_log(daemon, guests[1])
     with daemon.start().connect() as connection:
-        assert [machine_pids(guest.instance_id) for guest in guests] == [[g.pid] for g in guests]
+        assert [qemu_pids(guest.instance_id) for guest in guests] == [[g.pid] for g in guests]
         states = [caller(connection, guest.instance_id).instance() for guest in guests]
         assert [s.power_state for s in states if s is not None] == [
             RUNNING, types_pb2.POWER_STATE_PAUSED,
@@ -177,7 +178,7 @@ def test_killed_machine_is_told_within_two_seconds_and_can_be_destroyed(
     event = ended(connection, victim, cursor)
     assert event.time.ToNanoseconds() / 1e9 - killed_at < 2
     assert event.type == event_pb2.EVENT_TYPE_CRASHED
-    assert machine_pids(victim.instance_id) == []
+    assert qemu_pids(victim.instance_id) == []
     instance = caller(connection, victim.instance_id).instance()
     assert instance is not None
     assert instance.power_state in OFF
@@ -221,5 +222,5 @@ def test_stopped_machine_holds_up_nobody_else_and_can_be_destroyed(
         error = pausing.exception()
         assert isinstance(error, grpc.RpcError)
     finally:
-        for pid in machine_pids(victim.instance_id):
+        for pid in qemu_pids(victim.instance_id):
             os.kill(pid, signal.SIGKILL)

@@ -1,19 +1,27 @@
 """The daemon is killed once more, while it recovers from having been killed."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from tests.crash.cases import CASES, Case
 from tests.crash.dying_daemon import AFTER, DIED, Point
-from tests.crash.lives import Call, Death, Deaths, Lives, Place, places, points
+from tests.crash.lives import Call, Deaths, Lives, Place, in_turn, places, points, rounds
 from tests.crash.verdict import hold
 from tests.daemon import DaemonProcess
 
 Writes = dict[str, list[str]]
-AT_A_TIME = 24
+
+
+@dataclass(frozen=True)
+class Again:
+    """Where a daemon dies in the recovery of a call."""
+
+    place: Place
+    ended: bool
+    """The recovery's end is on disk then."""
 
 
 @pytest.fixture(scope="module")
@@ -33,53 +41,50 @@ def first_deaths(writes: Writes) -> list[tuple[Case, Place]]:
     return made
 
 
-@pytest.mark.timeout(600)  # hundreds of daemons
+@pytest.mark.timeout(600)  # many daemons
 def test_death_around_every_write_of_a_recovery_is_recovered_from(lives: Lives) -> None:
     writes = lives.count(CASES)
-    firsts = first_deaths(writes)
-    # Each call that stops in a step keeps a worker; neighbours may exclude each other.
-    batches = -(-len(firsts) // AT_A_TIME)
-    for number in range(batches):
-        die_and_recover(lives, firsts[number::batches], writes)
-
-
-def die_and_recover(lives: Lives, firsts: Sequence[tuple[Case, Place]], writes: Writes) -> None:
-    """Dies in each, and at every write of each recovery."""
-    recoveries = recovery_writes(lives, firsts, writes)
+    again: dict[str, Again] = {}
+    calls = []
+    for case, place, kinds in recoveries(lives, writes):
+        calls.append([Call.of(case, *place) for _ in places(kinds)])
+        for call, second in zip(calls[-1], places(kinds), strict=True):
+            again[call.request_id] = Again(second, ended=second == (len(kinds), AFTER))
     died = None
-    for number in range(max(len(places(kinds)) for kinds in recoveries)):
-        chosen = [i for i, kinds in enumerate(recoveries) if number < len(places(kinds))]
-        calls = [Call.of(firsts[i][0], *firsts[i][1]) for i in chosen]
-        with lives.mortal_life(points(calls)) as daemon:
+    for together in rounds(in_turn(calls), backend=lives.backend):
+        with lives.mortal_life(points(together)) as daemon:
             if died is not None:
                 hold(lives, daemon, died)
-            died = lives.die(daemon, calls, writes)
-        again = [places(recoveries[i])[number] for i in chosen]
-        died = die_again(lives, died, again, [len(recoveries[i]) for i in chosen])
+            died = lives.die(daemon, together, writes)
+        died = die_again(lives, died, again)
     with lives.life() as daemon:
         assert died is not None
         hold(lives, daemon, died)
 
 
-def recovery_writes(
-    lives: Lives, firsts: Sequence[tuple[Case, Place]], writes: Writes
-) -> list[list[str]]:
-    """What each recovery writes when nobody dies in it."""
-    calls = [Call.of(case, *place) for case, place in firsts]
-    with lives.mortal_life(points(calls)) as daemon:
-        died = lives.die(daemon, calls, writes)
-    recoveries = lives.count_recovery(died)
-    assert all(kinds[-1] == "end" for kinds in recoveries)
-    return recoveries
+def recoveries(lives: Lives, writes: Writes) -> Iterator[tuple[Case, Place, list[str]]]:
+    """Of each first death what its recovery writes when nobody dies in it."""
+    firsts = [[Call.of(case, *place)] for case, place in first_deaths(writes)]
+    for together in rounds(in_turn(firsts), backend=lives.backend):
+        with lives.mortal_life(points(together)) as daemon:
+            died = lives.die(daemon, together, writes)
+        for call, kinds in zip(together, lives.count_recovery(died), strict=True):
+            assert call.point is not None
+            assert kinds[-1] == "end"
+            yield call.case, (call.point.number, call.point.side), kinds
 
 
-def die_again(lives: Lives, died: Deaths, again: Sequence[Place], lengths: Sequence[int]) -> Deaths:
-    """Dies in each recovery at a place of it, of so many writes."""
-    deaths: list[Death] = []
-    stops: list[Point] = []
-    for death, (number, side), length in zip(died.deaths, again, lengths, strict=True):
-        stops.append(Point(death.call.request_id, number, side))
-        deaths.append(replace(death, ended=(number, side) == (length, AFTER)))
+def die_again(lives: Lives, died: Deaths, again: Mapping[str, Again]) -> Deaths:
+    """Dies in each recovery."""
+    seconds = [again[death.call.request_id] for death in died.deaths]
+    stops = [
+        Point(death.call.request_id, *second.place)
+        for death, second in zip(died.deaths, seconds, strict=True)
+    ]
     with lives.mortal_life(stops, wait=False) as daemon:
         assert daemon.wait() == DIED, daemon.log()
+    deaths = [
+        replace(death, ended=second.ended)
+        for death, second in zip(died.deaths, seconds, strict=True)
+    ]
     return replace(died, deaths=deaths)

@@ -1,13 +1,14 @@
 """What must hold after a daemon that died has been started again."""
 
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import grpc
-import psutil
 from virtrpc.v1 import event_pb2, instance_pb2, operation_pb2, types_pb2
 from virtrpc.v1.event_pb2 import Event, EventCursor
 from virtrpc.v1.instance_pb2 import Instance
@@ -17,6 +18,7 @@ from tests.crash.caller import TIMEOUT_S, VERBS, Caller
 from tests.crash.cases import FAILING_CASES
 from tests.crash.lives import Call, Death, Deaths, Lives, in_turn, points, rounds
 from tests.daemon import Connection, DaemonProcess
+from tests.machines import qemu_pids
 from tests.refusals import refusal_of
 
 SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
@@ -225,7 +227,7 @@ def residue(daemon: DaemonProcess, instance_id: str) -> list[str]:
     """Files and processes of an instance."""
     folders = (path for path in daemon.state_dir.iterdir() if path != daemon.image_dir)
     files = [found for path in folders for found in _below(path) if instance_id in found.name]
-    return [*map(str, files), *(f"process {pid}" for pid in machine_pids(instance_id))]
+    return [*map(str, files), *(f"process {pid}" for pid in qemu_pids(instance_id))]
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -234,20 +236,8 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (Path(inner) / name for name in (*folders, *files))
 
 
-def machine_pids(instance_id: str) -> list[int]:
-    """QEMU processes of an instance."""
-    return [
-        process.pid
-        for process in psutil.process_iter(["cmdline", "status"])
-        if instance_id in " ".join(process.info["cmdline"] or ())
-        and Path((process.info["cmdline"] or [""])[0]).name.startswith("qemu-system")
-        and process.info["status"] != psutil.STATUS_ZOMBIE
-    ]
-
-
 def end_machines(folder: Path) -> None:
     """Ends the QEMUs whose files are below a folder: a test that fails leaves none running."""
-    for process in psutil.process_iter(["name", "cmdline"]):
-        ours = any(f"{folder}/" in word for word in process.info["cmdline"] or ())
-        if ours and process.info["name"].startswith("qemu-system"):
-            process.kill()
+    for pid in qemu_pids(f"{folder}/"):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

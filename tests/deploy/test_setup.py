@@ -1,6 +1,7 @@
 """The set-up: what it asks for, what it says where it cannot have it, and that it is done once."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,11 @@ SETUP = ROOT / "deploy" / "setup"
 # Parts of every Debian system.
 ESSENTIAL = {"apt", "dpkg"}
 INSTALL = f"""
-here={SETUP} profile=run
+here={shlex.quote(str(SETUP))} profile=run
 say() {{ echo "setup: $*"; }}
 python_packages() {{ :; }}
 logged() {{ echo "would run $*"; }}
-. {SETUP}/packages.sh
+. "$here/packages.sh"
 install_packages
 """
 

@@ -11,12 +11,6 @@ from virtrpc.v1.operation_pb2 import Operation
 from tests.daemon import Connection, DaemonProcess
 
 TIMEOUT_S = 60.0
-STREAM_ITSELF = (
-    event_pb2.EVENT_TYPE_GAP,
-    event_pb2.EVENT_TYPE_HEARTBEAT,
-    event_pb2.EVENT_TYPE_SNAPSHOT,
-    event_pb2.EVENT_TYPE_SNAPSHOT_END,
-)
 
 
 def spawn_request(

@@ -9,9 +9,7 @@ import pytest
 from backends.console_log import HEAD_BYTES, TAIL_BYTES, ConsoleLog, Extent
 from service.consoles.output import Piece, next_piece
 
-BLOCK_BYTES = 4096
 LINE_BYTES = 16
-LINES = BLOCK_BYTES // LINE_BYTES
 
 
 def text(start: int, end: int) -> bytes:

@@ -98,7 +98,7 @@ def _add_agent(debs: Path, root: Path) -> None:
     agent, loader = debs / "usr/sbin/qemu-ga", debs / "lib64/ld-linux-x86-64.so.2"
     folders = [debs / prefix / "x86_64-linux-gnu" for prefix in ("lib", "usr/lib")]
     listing = run(loader, "--library-path", ":".join(map(str, folders)), "--list", agent)
-    for name, found in re.findall(r"^\t(lib\S+) => (\S+)", listing, re.M):
+    for name, found in re.findall(r"^\t(lib\S+) => (.+?)(?: \(0x\w+\))?$", listing, re.M):
         if Path(found).parent not in folders:
             raise BuildError(f"no package provides {name} for qemu-ga")
         _copy(Path(found), root / "lib/x86_64-linux-gnu" / name)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from virtrpc.v1 import console_pb2
 
-from tests.crash.verdict import machine_pids
 from tests.daemon import Connection
 from tests.instances import TIMEOUT_S, console_until
+from tests.machines import qemu_pids
 
 _numbers = itertools.count(1)
 
@@ -20,7 +20,7 @@ class Shell:
     def __init__(self, connection: Connection, instance_id: str) -> None:
         self._connection = connection
         self.instance_id = instance_id
-        (pid,) = machine_pids(instance_id)
+        (pid,) = qemu_pids(instance_id)
         self._terminal = os.open(_terminal(pid), os.O_WRONLY | os.O_NOCTTY)
 
     def run(self, command: str) -> bool:

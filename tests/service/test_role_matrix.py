@@ -24,7 +24,6 @@ from tests.tls import DOMAIN, TlsDaemon
 
 TIMEOUT_S = 10
 NO_PROTOBUF = b"\xff\xff\xff"
-DENIED = {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}
 BESIDE_THE_CONTRACT = [
     *health_pb2.DESCRIPTOR.services_by_name["Health"].methods,
     *reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"].methods,

@@ -7,10 +7,11 @@ from virtrpc.v1 import instance_pb2
 from virtrpc.v1.event_pb2 import EVENT_TYPE_GAP, EVENT_TYPE_RESYNC, EventCursor
 from virtrpc.v1.types_pb2 import POWER_STATE_RUNNING
 
-from tests.crash.verdict import events_until_quiet, machine_pids
+from tests.crash.verdict import events_until_quiet
 from tests.daemon import Connection, DaemonProcess
 from tests.events_seen import cursor_now
 from tests.instances import TIMEOUT_S, console_until, destroyed, finished, small_spec
+from tests.machines import qemu_pids
 from tests.soak.invariants import residue, two_of_one
 
 GUESTS = 20
@@ -24,7 +25,7 @@ def run(daemon: DaemonProcess, *, seconds: float) -> list[str]:
     with daemon.connect() as connection:
         faults = _spawn(connection, instance_ids)
         cursor = cursor_now(connection)
-    machines = {instance_id: machine_pids(instance_id) for instance_id in instance_ids}
+    machines = {instance_id: qemu_pids(instance_id) for instance_id in instance_ids}
     ends_at, kills = time.monotonic() + seconds, 0
     while not faults and (not kills or time.monotonic() < ends_at):
         daemon.kill()
@@ -32,9 +33,9 @@ def run(daemon: DaemonProcess, *, seconds: float) -> list[str]:
         kills += 1
         faults += two_of_one(daemon)
         faults += [
-            f"{instance_id} ran as {pids}, and now as {machine_pids(instance_id)}"
+            f"{instance_id} ran as {pids}, and now as {qemu_pids(instance_id)}"
             for instance_id, pids in machines.items()
-            if machine_pids(instance_id) != pids
+            if qemu_pids(instance_id) != pids
         ]
         with daemon.connect() as connection:
             faults += _adopted(connection, instance_ids)
