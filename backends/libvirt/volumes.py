@@ -114,10 +114,6 @@ class LibvirtVolumes(Volumes):
             self._domains.tell(domain)
         self._secrets.forget(instance_id, attachment_id)
 
-    def keep_secrets(self, instance_id: str, attachment_id: str, volume: VolumeConnection) -> None:
-        """Hands the keys of a volume to libvirt."""
-        self._secrets.keep(instance_id, attachment_id, volume)
-
     def _located(self, device: BlockDevice) -> BlockDevice:
         located = BlockDevice()
         located.CopyFrom(device)
