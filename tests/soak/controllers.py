@@ -2,6 +2,7 @@
 
 import random
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -10,10 +11,11 @@ from virtrpc.client import Client
 from virtrpc.errors import OperationError, RpcError
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.event_pb2 import Event, EventCursor, EventType
+from virtrpc.v1.operation_pb2 import Operation
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from tests.crash.caller import Caller
-from tests.crash.cases import CASES, Case
+from tests.crash.cases import CASES, READS, Case
 from tests.daemon import DaemonProcess
 
 CALL_S = 60.0
@@ -37,24 +39,54 @@ VERBS = (
 # Others, each as the table of all verbs calls it; what they begin may go on by itself.
 OTHERS = tuple(
     case
-    for case in CASES
+    for case in (*CASES, *READS)
     if case.verb
     in {
-        "SuspendInstance", "ResumeInstance", "SoftDeleteInstance", "RestoreInstance",
-        "UpdateInstanceMetadata", "AttachVolume", "DetachVolume", "ExtendVolume", "SwapVolume",
-        "CreateVolumeSnapshot", "DeleteVolumeSnapshot", "AttachInterface", "DetachInterface",
-        "RefreshInstanceSecurityRules", "EnsureFilteringRules", "GetConsole",
+        "SuspendInstance", "ResumeInstance", "ResumeInstanceOnHostBoot", "SoftDeleteInstance",
+        "RestoreInstance", "UpdateInstanceMetadata", "RescueInstance", "UnrescueInstance",
+        "PollRescuedInstances", "RebuildInstance", "SnapshotInstance", "DeleteImage",
+        "AttachVolume", "DetachVolume", "ExtendVolume", "SwapVolume", "CreateVolumeSnapshot",
+        "DeleteVolumeSnapshot", "AttachInterface", "DetachInterface", "PlugInterfaces",
+        "UnplugInterfaces", "RefreshSecurityGroup", "RefreshInstanceSecurityRules",
+        "EnsureFilteringRules", "UnfilterInstance", "GetConsole", "CleanupInstance",
+        "DeleteInstanceFiles", "MigrateDiskAndPowerOff", "FinishMigration", "ConfirmMigration",
+        "RevertMigration", "GetInstanceDiagnostics", "GetInstanceDiskInfo", "CancelOperation",
     }
 )  # fmt: skip
-OTHERS_SHARE = 0.4
+OTHERS_SHARE = 0.7
 RELEASE_S = 5
+WAITS_SHARE = 0.7
+RESIZES = (
+    "MigrateDiskAndPowerOff", "FinishMigration", "ConfirmMigration", "RevertMigration",
+)  # fmt: skip
+
+
+class Turns:
+    """Which resize of an instance is under way, known to all controllers: its number."""
+
+    def __init__(self) -> None:
+        self._ended: Counter[str] = Counter()
+
+    def of(self, instance_id: str) -> int:
+        """The number of the present one, or of the next."""
+        return self._ended[instance_id]
+
+    def over(self, instance_id: str, turn: int) -> None:
+        """It was confirmed or reverted, or its instance is gone: the next has another number."""
+        self._ended[instance_id] = max(self._ended[instance_id], turn + 1)
 
 
 class Controller(threading.Thread):
     """Calls random verbs on random instances until `stop` is set; `faults` says what was wrong."""
 
     def __init__(
-        self, daemon: DaemonProcess, *, instance_ids: Sequence[str], spec: InstanceSpec, seed: str
+        self,
+        daemon: DaemonProcess,
+        *,
+        instance_ids: Sequence[str],
+        spec: InstanceSpec,
+        turns: Turns,
+        seed: str,
     ) -> None:
         super().__init__(name=f"controller-{seed}")
         self.stop = threading.Event()
@@ -65,6 +97,7 @@ class Controller(threading.Thread):
         self._connection = daemon.connect()
         self._instance_ids = instance_ids
         self._spec = spec
+        self._turns = turns
         self._random = random.Random(seed)
 
     def run(self) -> None:
@@ -100,9 +133,22 @@ class Controller(threading.Thread):
             instance_id=instance_id,
             sources=self._daemon.sources,
         )
-        # A guest that is still booting does not release a device; nobody waits for that here.
-        releases = case.verb.startswith("Detach")
-        caller.answer(case, **({"timeout": {"seconds": RELEASE_S}} if releases else {}))
+        caller.turn = self._turns.of(instance_id)
+        answer = caller.answer(case, **self._more(case, caller.turn))
+        if isinstance(answer, Operation) and self._random.random() < WAITS_SHARE:
+            self._client.wait(answer, timeout_s=CALL_S)
+        if case.verb in ("ConfirmMigration", "RevertMigration"):
+            self._turns.over(instance_id, caller.turn)
+
+    def _more(self, case: Case, turn: int) -> dict[str, object]:
+        if case.verb in RESIZES:  # an operation does not say of which migration it is
+            return {"request_id": f"{turn}/{uuid.UUID(int=self._random.getrandbits(128))}"}
+        if case.verb == "RebuildInstance":
+            return {"image": self._spec.image}
+        if case.verb.startswith("Detach"):
+            # A guest that is still booting does not release a device; nobody waits for that here.
+            return {"timeout": {"seconds": RELEASE_S}}
+        return {}
 
     def _call(self, verb: str, instance_id: str) -> None:
         instances = self._client.instances
@@ -112,9 +158,11 @@ class Controller(threading.Thread):
             if verb == "spawn":
                 self._client.wait(operation, timeout_s=CALL_S)
         elif verb == "destroy":
+            turn = self._turns.of(instance_id)
             instances.DestroyInstance(
                 pb.DestroyInstanceRequest(instance_id=instance_id, destroy_disks=True)
             )
+            self._turns.over(instance_id, turn)
         else:
             method: Callable[[object], object] = getattr(instances, verb)
             method(getattr(pb, f"{verb}Request")(instance_id=instance_id))

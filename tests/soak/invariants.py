@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import psutil
 from virtrpc.client import Client
+from virtrpc.v1.image_pb2 import DeleteImageRequest, ListImagesRequest
 from virtrpc.v1.instance_pb2 import DestroyInstanceRequest, ListInstancesRequest
 from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, ListOperationsRequest, Operation
 
@@ -64,6 +65,13 @@ def destroy_all(client: Client) -> None:
     for instance in client.instances.ListInstances(request).instances:
         destroy = DestroyInstanceRequest(instance_id=instance.instance_id, destroy_disks=True)
         client.instances.DestroyInstance(destroy)
+
+
+def delete_snapshots(client: Client) -> None:
+    """Deletes the images that were made of instances: they outlive them."""
+    for image in client.images.ListImages(ListImagesRequest()).images:
+        if _UUID.search(image.image_id):
+            client.images.DeleteImage(DeleteImageRequest(image_id=image.image_id))
 
 
 def residue(daemon: DaemonProcess) -> list[str]:

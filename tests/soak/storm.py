@@ -13,13 +13,16 @@ from dataclasses import dataclass
 
 from virtrpc.client import Client
 from virtrpc.v1.host_pb2 import GetHostRequest
+from virtrpc.v1.spec_pb2 import GRAPHICS_TYPE_VNC, InstanceSpec
 
+from tests.crash.cases import EMPTY
 from tests.daemon import DaemonProcess
 from tests.instances import small_spec
-from tests.soak.controllers import Controller, Listener
+from tests.soak.controllers import Controller, Listener, Turns
 from tests.soak.invariants import (
     CANARY,
     Usage,
+    delete_snapshots,
     destroy_all,
     residue,
     told_secrets,
@@ -58,16 +61,17 @@ class Storm:
         self._ends_at = time.monotonic() + weather.seconds
         self._random = random.Random(weather.seed)
         instance_ids = [str(uuid.uuid4()) for _ in range(weather.instances)]
-        spec = small_spec(backend=daemon.backend)
-        spec.guest.admin_password = CANARY
+        spec = _spec(daemon)
         for instance_id in instance_ids:
             for name in (instance_id, f"{instance_id}.new"):  # as the table of verbs names volumes
                 (daemon.sources / name).write_bytes(bytes(VOLUME_BYTES))
+        turns = Turns()
         self._controllers = [
             Controller(
                 daemon,
                 instance_ids=instance_ids,
                 spec=spec,
+                turns=turns,
                 seed=f"{weather.seed}-{number}",
             )
             for number in range(weather.controllers)
@@ -117,6 +121,7 @@ class Storm:
             forgets = self._daemon.backend == "fake" and self._weather.kill_every_s
             wrong = [] if forgets else unlike_its_operations(client)
             destroy_all(client)
+            delete_snapshots(client)
         return [
             *pending,
             *wrong,
@@ -133,3 +138,14 @@ class Storm:
             print(f"{count:8} {answer}")
         print(f"{self._strikes:8} kills")
         print(f"{listener.count:8} events, none missing" if not listener.faults else "")
+
+
+def _spec(daemon: DaemonProcess) -> InstanceSpec:
+    """A guest that boots its kernel, beside a root disk that can be copied and made anew."""
+    (daemon.image_dir / f"{EMPTY}.raw").write_bytes(bytes(VOLUME_BYTES))
+    spec = small_spec(backend=daemon.backend)
+    spec.image.image_id = EMPTY
+    spec.flavor.swap_mib = 1
+    spec.machine.graphics = GRAPHICS_TYPE_VNC
+    spec.guest.admin_password = CANARY
+    return spec
