@@ -38,6 +38,11 @@ def backend(request: pytest.FixtureRequest) -> str:
     return name
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What the tests can be told."""
+    parser.addoption("--seed", default="", help="by which chance the models wander (tests/model)")
+
+
 @pytest.fixture(scope="session")
 def guest_images() -> Callable[[DaemonProcess], None]:
     """Puts the images `kernel`, `ramdisk` and `guest` into a daemon's store."""

@@ -24,6 +24,7 @@ from backends.fake.counters import fake_sample
 from backends.fake.faults import FaultyWork
 from backends.fake.lines import Lines
 from backends.fake.machines import new_instance
+from backends.fake.volume_chains import VolumeChains
 from backends.plan import InstancePlan
 from backends.specification import existing, require_managed
 from backends.work import Work
@@ -38,6 +39,8 @@ class FakeHost:
         self.observer: Observer | None = None
         self.lines = Lines()
         """Open connections to consoles."""
+        self.chains = VolumeChains()
+        """Files of volumes."""
         self._lock = threading.RLock()
         self._instances: dict[str, Instance] = {}
         self._started_ns: dict[str, int] = {}
@@ -104,6 +107,7 @@ class FakeHost:
         with self._lock:
             instance = self._instances.pop(instance_id, None)
             self._foreign.pop(instance_id, None)
+        self.chains.forget(instance_id)
         if instance is not None and self.observer is not None:
             self.observer.instance_gone(instance_id)
             self.observer.event(EventType.EVENT_TYPE_DELETED, instance=instance)

@@ -6,13 +6,13 @@ What begins with "missing" the host has not, what begins with "down" is not acti
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from virtrpc.v1.event_pb2 import EventType
-from virtrpc.v1.instance_pb2 import AttachedInterface, Instance, MachineState
+from virtrpc.v1.instance_pb2 import AttachedInterface, Instance
 from virtrpc.v1.spec_pb2 import InstanceSpec, InterfaceSpec
 
 from backends.errors import ContractError
 from backends.fake.features import FEATURES
 from backends.fake.host import FakeHost
-from backends.fake.machines import attached_interface
+from backends.fake.machines import attached_interface, machines
 from backends.firewall.nft import DEFAULT_TIMEOUT_S
 from backends.firewall.ruleset import Ruleset
 from backends.interfaces.places import network_down, network_missing
@@ -106,7 +106,7 @@ class FakeInterfaceHost:
         """See InterfaceHost."""
         attached = attached_interface(instance_id, interface)
         with self._host.edit(instance_id) as instance:
-            for machine in _machines(instance):
+            for machine in machines(instance):
                 if all(other.port_id != interface.port_id for other in machine.interfaces):
                     machine.interfaces.append(attached)
         self._host.device_changed(instance_id, EventType.EVENT_TYPE_DEVICE_ADDED, interface.port_id)
@@ -134,11 +134,6 @@ class FakeInterfaceHost:
         """See InterfaceHost."""
         with self._host.edit(instance_id) as instance:
             change(instance.spec)
-
-
-def _machines(instance: Instance) -> list[MachineState]:
-    running = [instance.effective] if instance.HasField("effective") else []
-    return [instance.persistent, *running]
 
 
 def _remove(

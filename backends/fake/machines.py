@@ -57,6 +57,12 @@ def new_instance(plan: InstancePlan, folder: Path) -> Instance:
     return instance
 
 
+def machines(instance: Instance) -> list[MachineState]:
+    """The machine that starts next, and the one that runs, where there is one."""
+    running = [instance.effective] if instance.HasField("effective") else []
+    return [instance.persistent, *running]
+
+
 def _machine(plan: InstancePlan, folder: Path) -> MachineState:
     spec = plan.spec
     kib = spec.flavor.memory_mib * 1024

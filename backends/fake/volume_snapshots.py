@@ -1,7 +1,6 @@
 """Snapshots of volumes on the fake: chains of names, without files."""
 
 import posixpath
-import threading
 
 from virtrpc.v1 import volume_pb2 as pb
 from virtrpc.v1.instance_pb2 import AttachedDisk, Instance
@@ -10,6 +9,7 @@ from virtrpc.v1.types_pb2 import PowerState
 from backends.contract import VolumeSnapshots
 from backends.errors import ContractError
 from backends.fake.host import FakeHost
+from backends.fake.volume_chains import Chain
 from backends.fake.volumes import FakeVolumes
 from backends.power_states import power_blockers
 from backends.volumes import snapshots
@@ -18,7 +18,6 @@ from backends.volumes.attaching import ATTACHABLE
 from backends.work import Undo, Work
 
 _RUNNING, _PAUSED = PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED
-_Key = tuple[str, str]
 
 
 class FakeVolumeSnapshots(VolumeSnapshots):
@@ -27,9 +26,7 @@ class FakeVolumeSnapshots(VolumeSnapshots):
     def __init__(self, host: FakeHost, volumes: FakeVolumes) -> None:
         self._host = host
         self._volumes = volumes
-        self._lock = threading.Lock()
-        self._taken: dict[_Key, list[pb.VolumeSnapshot]] = {}
-        self._chains: dict[_Key, list[str]] = {}
+        self._chains = host.chains
         self.undo = {"drop_snapshot": self._drop}
 
     def create_volume_snapshot(
@@ -39,9 +36,8 @@ class FakeVolumeSnapshots(VolumeSnapshots):
         instance = self._host.get(request.instance_id)
         faulty = self._host.faulty(work, "create_volume_snapshot", instance)
         disk = get(instance, request.volume_id, request.attachment_id)
-        key, of_instance = self._of(instance, disk)
-        same = snapshots.existing(request, of_instance)
-        taken = self._taken.get(key, [])
+        same = snapshots.existing(request, self._chains.taken(instance.instance_id))
+        taken = self._chains.of(instance.instance_id, disk).taken
         newest = taken[-1] if taken else None
         blockers: list[ContractError] = []
         if same is None:
@@ -65,39 +61,37 @@ class FakeVolumeSnapshots(VolumeSnapshots):
         instance = self._host.get(request.instance_id)
         faulty = self._host.faulty(work, "delete_volume_snapshot", instance)
         disk = get(instance, request.volume_id, request.attachment_id)
-        key, _ = self._of(instance, disk)
-        chain = self._chains.get(key, [posixpath.basename(disk.source)])
-        merge = snapshots.plan_merge(request, self._taken.get(key, []), chain)
+        chain = self._chains.of(instance.instance_id, disk)
+        merge = snapshots.plan_merge(request, chain.taken, chain.names)
         faulty.ready([] if merge is None else power_blockers(instance, _RUNNING, _PAUSED))
         if merge is not None:
             faulty.phase("merge", percent=10)
             faulty.step("merge")
             faulty.phase("pivot", percent=95)
             faulty.commit()
-            self._taken[key] = list(merge.remaining)
-            self._chains[key] = [name for name in chain if name not in merge.merged]
-            self._activate(instance.instance_id, disk, self._chains[key][0])
+            left = [name for name in chain.names if name not in merge.merged]
+            chain = Chain(left, list(merge.remaining))
+            self._chains.keep(instance.instance_id, disk.attachment_id, chain)
+            self._activate(instance.instance_id, disk, left[0])
         now = self._host.get(request.instance_id)
         return pb.DeleteVolumeSnapshotResponse(
             already_gone=merge is None,
             disk=get(now, request.volume_id),
-            snapshots=self._taken.get(key, []),
+            snapshots=chain.taken,
         )
 
     def _drop(self, subject: str) -> None:
-        """Forgets a snapshot ("INSTANCE/ATTACHMENT/SNAPSHOT") that was being taken."""
+        """Takes back a snapshot ("INSTANCE/ATTACHMENT/SNAPSHOT") that was being taken."""
         instance_id, attachment_id, snapshot_id = subject.split("/")
-        taken = self._taken.get((instance_id, attachment_id), [])
-        self._taken[instance_id, attachment_id] = [
-            snapshot for snapshot in taken if snapshot.snapshot_id != snapshot_id
-        ]
-
-    def _of(self, instance: Instance, disk: AttachedDisk) -> tuple[_Key, list[pb.VolumeSnapshot]]:
-        """Where those of a disk are kept, and all of the instance."""
-        with self._lock:
-            every = [s for (i, _), taken in self._taken.items() for s in taken
-                     if i == instance.instance_id]  # fmt: skip
-        return (instance.instance_id, disk.attachment_id), every
+        instance = self._host.find(instance_id)
+        disks = instance.persistent.disks if instance is not None else ()
+        for disk in (one for one in disks if one.attachment_id == attachment_id):
+            chain = self._chains.of(instance_id, disk)
+            if any(snapshot.snapshot_id == snapshot_id for snapshot in chain.taken):
+                self._chains.keep(
+                    instance_id, attachment_id, Chain(chain.names[1:], chain.taken[:-1])
+                )
+                self._activate(instance_id, disk, chain.names[1])
 
     def _take(
         self,
@@ -106,7 +100,6 @@ class FakeVolumeSnapshots(VolumeSnapshots):
         disk: AttachedDisk,
         newest: pb.VolumeSnapshot | None,
     ) -> pb.VolumeSnapshot:
-        key = (instance.instance_id, disk.attachment_id)
         active = posixpath.basename(disk.source)
         snapshot = pb.VolumeSnapshot(
             snapshot_id=request.snapshot_id,
@@ -118,9 +111,9 @@ class FakeVolumeSnapshots(VolumeSnapshots):
             quiesced=request.quiesce,
         )
         snapshot.created_at.GetCurrentTime()
-        with self._lock:
-            self._taken.setdefault(key, []).append(snapshot)
-            self._chains.setdefault(key, [active]).insert(0, snapshot.overlay_file)
+        chain = self._chains.of(instance.instance_id, disk)
+        chain = Chain([snapshot.overlay_file, *chain.names], [*chain.taken, snapshot])
+        self._chains.keep(instance.instance_id, disk.attachment_id, chain)
         self._activate(instance.instance_id, disk, snapshot.overlay_file)
         return snapshot
 

@@ -12,6 +12,7 @@ from backends.contract import Volumes
 from backends.errors import ContractError
 from backends.fake.faults import KEEPS_DEVICES_LABEL, FaultyWork
 from backends.fake.host import FakeHost
+from backends.fake.machines import machines
 from backends.power_states import power_blockers
 from backends.volumes import refusals
 from backends.volumes.attached import find, get, is_plugged
@@ -23,11 +24,11 @@ from backends.volumes.attaching import (
 )
 from backends.volumes.detaching import RELEASE_TIMEOUT_S, detach_errors, seconds
 from backends.volumes.storage import Storage
-from backends.volumes.swapping import plan_swap
+from backends.volumes.swapping import Swap, chain_errors, plan_swap
 from backends.work import Undo, Work
 
 _GIB = 1 << 30
-_RUNNING = PowerState.POWER_STATE_RUNNING
+_RUNNING, _PAUSED = PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED
 
 
 class NoKeys:
@@ -46,6 +47,7 @@ class FakeVolumes(Volumes):
     def __init__(self, host: FakeHost, storage: Storage) -> None:
         self._host = host
         self._storage = storage
+        self._chains = host.chains
         self._claims = Claims()
         self._sizes: dict[str, int] = {}
         self.undo = {"detach_volume": self._unplug}
@@ -102,20 +104,14 @@ class FakeVolumes(Volumes):
         """See Volumes."""
         instance = self._host.get(request.instance_id)
         faulty = self._host.faulty(work, "swap_volume", instance)
-        swap = plan_swap(request, instance, self._host.instances())
-        blockers = swap.blockers
-        if not swap.done:
+        with self._claims.held(request.new_volume.volume_id):
+            swap = plan_swap(request, instance, self._host.instances())
             size_bytes = self.size_of(swap.old.volume_id)
-            blockers = [*blockers, *power_blockers(instance, _RUNNING)]
-            blockers += [] if blockers else self._storage_errors(request.new_volume, "new_volume")
-            if request.resize_to_bytes and request.resize_to_bytes < size_bytes:
-                blockers.append(refusals.volume_too_small("resize_to_bytes cuts the volume off"))
-        faulty.ready(blockers)
-        copied = 0
-        if not swap.done:
-            copied = size_bytes
-            self._sizes[swap.new.volume_id] = request.resize_to_bytes or size_bytes
-            self._mirror(instance.instance_id, swap.old, swap.new, faulty)
+            faulty.ready([] if swap.done else self._swap_blockers(request, instance, swap))
+            copied = 0 if swap.done else size_bytes
+            if not swap.done:
+                self._sizes[swap.new.volume_id] = request.resize_to_bytes or size_bytes
+                self._mirror(instance.instance_id, swap.old, swap.new, faulty)
         now = self._host.get(request.instance_id)
         return pb.SwapVolumeResponse(
             disk=get(now, swap.new.volume_id, swap.new.attachment_id),
@@ -124,16 +120,34 @@ class FakeVolumes(Volumes):
             instance=now,
         )
 
+    def _swap_blockers(
+        self, request: pb.SwapVolumeRequest, instance: Instance, swap: Swap
+    ) -> list[ContractError]:
+        blockers = [*swap.blockers, *power_blockers(instance, _RUNNING, _PAUSED)]
+        blockers += chain_errors(swap, self._chains.of(instance.instance_id, swap.old).names)
+        if blockers:
+            return blockers
+        present = self.size_of(swap.old.volume_id)
+        size_bytes, blockers = self._storage.looked_at(
+            request.new_volume, field="new_volume", timeout_s=0
+        )
+        if 0 < size_bytes < max(present, request.resize_to_bytes):
+            blockers.append(refusals.volume_too_small(f"the new volume has {size_bytes} bytes"))
+        if 0 < request.resize_to_bytes < present:
+            blockers.append(refusals.volume_too_small("resize_to_bytes cuts the volume off"))
+        return blockers
+
     def _unplug(self, subject: str) -> None:
         """Takes an attachment ("INSTANCE/ATTACHMENT") away; nothing where it has gone."""
         instance_id, _, attachment_id = subject.partition("/")
+        self._chains.forget(instance_id, attachment_id)
         if self._host.find(instance_id) is None:
             return
         with self._host.edit(instance_id) as instance:
-            for disks in (instance.persistent.disks, instance.effective.disks):
-                kept = [disk for disk in disks if disk.attachment_id != attachment_id]
-                del disks[:]
-                disks.extend(kept)
+            for machine in machines(instance):
+                kept = [disk for disk in machine.disks if disk.attachment_id != attachment_id]
+                del machine.disks[:]
+                machine.disks.extend(kept)
 
     def size_of(self, volume_id: str) -> int:
         """Bytes of a volume: 1 GiB where nobody said otherwise."""
@@ -178,6 +192,7 @@ class FakeVolumes(Volumes):
         work.checkpoint()
         work.phase("pivot", percent=95)
         work.commit()
+        self._chains.forget(instance_id, old.attachment_id)
         with self._replacing(instance_id, old) as found:
             for disk in found:
                 disk.CopyFrom(new)

@@ -1,6 +1,7 @@
 """A volume that is to take another one's place, worked out before anything is changed."""
 
-from collections.abc import Iterable
+import posixpath
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from virtrpc.v1 import volume_pb2 as pb
@@ -49,6 +50,18 @@ def plan_swap(
         why = "the instance has the new volume or its attachment_id already"
         blockers.append(refusals.attachment_differs(why))
     return Swap(old, new, disk, False, blockers)
+
+
+def chain_errors(swap: Swap, chain: Collection[str]) -> list[ContractError]:
+    """That the new volume is no file that the old one is based on: a mirror would write over it.
+
+    `chain`: names of the files of the old volume, all in the active one's directory.
+    """
+    folder, name = posixpath.split(swap.new.source)
+    if folder != posixpath.dirname(swap.old.source) or name not in chain:
+        return []
+    why = f"the volume is based on {name}, which cannot take its place: DeleteVolumeSnapshot"
+    return [refusals.attachment_differs(why)]
 
 
 def _is_of(request: pb.SwapVolumeRequest, present: AttachedDisk, instance: Instance) -> bool:

@@ -1,14 +1,16 @@
-"""What the contract says of an instance's life, as a table: no daemon, no gRPC.
+"""What the contract says of an instance's life, as tables: no daemon, no gRPC.
 
              ╭── pause ──▶ PAUSED ──╮
 spawn ─▶ RUNNING ◀─ unpause ────────╯
           │  ▲ ╰── suspend ─▶ SUSPENDED ── resume, power on ─▶ RUNNING
 power off ▼  │ power on, reboot
           SHUTDOWN
+
+A verb is a rule: the faults for which it is refused, and what it makes of a life. Those of
+devices, and those that make the machine anew, are in devices.py and remakes.py.
 """
 
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from virtrpc.v1.types_pb2 import (
@@ -19,38 +21,27 @@ from virtrpc.v1.types_pb2 import (
     PowerState,
 )
 
-_ANY = (POWER_STATE_RUNNING, POWER_STATE_PAUSED, POWER_STATE_SHUTDOWN, POWER_STATE_SUSPENDED)
+RUNNING, PAUSED = POWER_STATE_RUNNING, POWER_STATE_PAUSED
+SHUTDOWN, SUSPENDED = POWER_STATE_SHUTDOWN, POWER_STATE_SUSPENDED
+_ANY = (RUNNING, PAUSED, SHUTDOWN, SUSPENDED)
 
 NEXT: Mapping[str, Mapping[int, "PowerState.ValueType"]] = {
-    "PauseInstance": {
-        POWER_STATE_RUNNING: POWER_STATE_PAUSED,
-        POWER_STATE_PAUSED: POWER_STATE_PAUSED,
-    },
-    "UnpauseInstance": {
-        POWER_STATE_RUNNING: POWER_STATE_RUNNING,
-        POWER_STATE_PAUSED: POWER_STATE_RUNNING,
-    },
-    "PowerOffInstance": dict.fromkeys(_ANY, POWER_STATE_SHUTDOWN),
-    "PowerOnInstance": dict.fromkeys(set(_ANY) - {POWER_STATE_PAUSED}, POWER_STATE_RUNNING),
-    "RebootInstance": dict.fromkeys(_ANY, POWER_STATE_RUNNING),
-    "SuspendInstance": dict.fromkeys(set(_ANY) - {POWER_STATE_SHUTDOWN}, POWER_STATE_SUSPENDED),
-    "ResumeInstance": {
-        POWER_STATE_RUNNING: POWER_STATE_RUNNING,
-        POWER_STATE_SUSPENDED: POWER_STATE_RUNNING,
-    },
+    "PauseInstance": {RUNNING: PAUSED, PAUSED: PAUSED},
+    "UnpauseInstance": {RUNNING: RUNNING, PAUSED: RUNNING},
+    "PowerOffInstance": dict.fromkeys(_ANY, SHUTDOWN),
+    "PowerOnInstance": dict.fromkeys(set(_ANY) - {PAUSED}, RUNNING),
+    "RebootInstance": dict.fromkeys(_ANY, RUNNING),
+    "SuspendInstance": dict.fromkeys(set(_ANY) - {SHUTDOWN}, SUSPENDED),
+    "ResumeInstance": {RUNNING: RUNNING, SUSPENDED: RUNNING},
+    "ResumeInstanceOnHostBoot": dict.fromkeys(_ANY, RUNNING),
 }
 """Verb → state before → state after; a state that is missing is WRONG_STATE."""
-STARTS = frozenset({"PowerOnInstance", "RebootInstance", "ResumeInstance", "RestoreInstance"})
-"""Refused as NOT_BOOTABLE where the instance may not be powered on, and but for the
-restoration as SOFT_DELETED where it is hidden."""
-VERBS = (
-    "SpawnInstance",
-    *NEXT,
-    "SoftDeleteInstance",
-    "RestoreInstance",
-    "SetInstanceBootable",
-    "DestroyInstance",
+STARTS = frozenset(
+    {"PowerOnInstance", "RebootInstance", "ResumeInstance", "ResumeInstanceOnHostBoot"}
 )
+"""Refused where the instance may not be powered on."""
+OWN_VERBS = ("SpawnInstance", "DestroyInstance")
+"""Verbs that no state refuses, nor an instance that is not there."""
 
 
 class RefusedError(Exception):
@@ -61,85 +52,77 @@ class RefusedError(Exception):
 class Life:
     """One instance."""
 
-    state: "PowerState.ValueType" = POWER_STATE_RUNNING
+    state: "PowerState.ValueType" = RUNNING
     bootable: bool = True
     hidden: bool = False
+    volume: str = ""
+    """Which file its volume is: "old", "new"; empty: it has none."""
+    cut: bool = False
+    """The volume has a snapshot."""
+    port: bool = False
+    """It has an interface."""
+    rescued: bool = False
+    resize: str = ""
+    """"stopped" or "finished", waiting for confirmation; "confirmed" or "reverted"; or none."""
+    large: bool = False
+    """In the larger flavor."""
+    kept_large: bool = False
+    """In which flavor a revert brings it back."""
 
 
-def after(life: Life | None, verb: str) -> Life | None:
-    """What a verb makes of an instance; None is one that is not there. Raises RefusedError."""
-    if verb == "SpawnInstance":
-        return life or Life()
-    if verb == "DestroyInstance":
-        return None
-    if life is None:
-        raise RefusedError("INSTANCE_NOT_FOUND")
-    faults = _faults(life, verb)
-    if faults:
-        # Several at once come as BLOCKED, with each of them.
-        raise RefusedError(*(faults if len(faults) == 1 else ["BLOCKED"]))
-    return _changed(life, verb)
+@dataclass(frozen=True)
+class Rule:
+    """One verb of an instance that is there."""
+
+    change: Callable[[Life], Life]
+    faults: Callable[[Life], list[str]] = lambda _life: []
+    """Reasons for which it is refused; raises RefusedError where nothing else is looked at."""
+    unknown: str = "INSTANCE_NOT_FOUND"
+    """Why it is refused where there is no instance; empty: it succeeds."""
 
 
-def _faults(life: Life, verb: str) -> list[str]:
-    faults = []
-    if verb in NEXT and life.state not in NEXT[verb]:
-        faults.append("WRONG_STATE")
-    if verb in STARTS and not life.bootable:
-        faults.append("NOT_BOOTABLE")
-    if verb in STARTS - {"RestoreInstance"} and life.hidden:
-        faults.append("SOFT_DELETED")
-    return faults
+def start_faults(life: Life) -> list[str]:
+    """Why an instance may not be started."""
+    faults = bootable_faults(life)
+    return [*faults, "SOFT_DELETED"] if life.hidden else faults
 
 
-def _changed(life: Life, verb: str) -> Life:
-    if verb == "SetInstanceBootable":
-        return replace(life, bootable=not life.bootable)
-    if verb == "SoftDeleteInstance":
-        return life if life.hidden else replace(life, hidden=True, state=POWER_STATE_SHUTDOWN)
-    if verb == "RestoreInstance":
-        return replace(life, hidden=False, state=POWER_STATE_RUNNING) if life.hidden else life
-    return replace(life, state=NEXT[verb][life.state])
+def bootable_faults(life: Life) -> list[str]:
+    """Why an instance may not be started, even to be restored."""
+    if life.resize == "stopped":
+        return ["MIGRATION_PENDING"]
+    return [] if life.bootable else ["NOT_BOOTABLE"]
 
 
-def walk() -> Iterator[str]:
-    """Verbs that, called one after the other, go every way there is out of every life there is."""
-    life: Life | None = None
-    untried: dict[Life | None, list[str]] = {}
-    while True:
-        untried.setdefault(life, list(VERBS))
-        way = _way_to_untried(life, untried)
-        if way is None:
-            return
-        for verb in way:
-            yield verb
-            life = outcome(life, verb)
-        verb = untried[life].pop()
-        yield verb
-        life = outcome(life, verb)
+def in_states(life: Life, *allowed: int) -> list[str]:
+    """That it is in one of these states."""
+    return [] if life.state in allowed else ["WRONG_STATE"]
 
 
-def outcome(life: Life | None, verb: str) -> Life | None:
-    """What a verb leaves, also when it is refused."""
-    try:
-        return after(life, verb)
-    except RefusedError:
-        return life
+def unchanged(life: Life) -> Life:
+    """What a verb makes of a life that is none of its business."""
+    return life
 
 
-def _way_to_untried(
-    start: Life | None, untried: Mapping[Life | None, list[str]]
-) -> list[str] | None:
-    """The shortest; None: everything was tried."""
-    ways: dict[Life | None, list[str]] = {start: []}
-    queue = deque([start])
-    while queue:
-        life = queue.popleft()
-        if untried.get(life, VERBS):
-            return ways[life]
-        for verb in VERBS:
-            following = outcome(life, verb)
-            if following not in ways:
-                ways[following] = [*ways[life], verb]
-                queue.append(following)
-    return None
+def _power(verb: str) -> Rule:
+    def faults(life: Life) -> list[str]:
+        wrong = in_states(life, *NEXT[verb])
+        return [*wrong, *start_faults(life)] if verb in STARTS else wrong
+
+    return Rule(lambda life: replace(life, state=NEXT[verb][life.state]), faults)
+
+
+def _hidden(life: Life) -> Life:
+    return life if life.hidden else replace(life, hidden=True, state=SHUTDOWN)
+
+
+def _restored(life: Life) -> Life:
+    return replace(life, hidden=False, state=RUNNING) if life.hidden else life
+
+
+LIFE_RULES: Mapping[str, Rule] = {
+    **{verb: _power(verb) for verb in NEXT},
+    "SoftDeleteInstance": Rule(_hidden),
+    "RestoreInstance": Rule(_restored, bootable_faults),
+    "SetInstanceBootable": Rule(lambda life: replace(life, bootable=not life.bootable)),
+}
