@@ -26,14 +26,23 @@ def bootable_blockers(instance: Instance) -> list[ContractError]:
     """That an instance may be powered on."""
     if instance.pending_migration_id:
         return [pending(instance.pending_migration_id)]
-    if instance.bootable:
-        return []
-    return [WrongStateError("the instance may not be powered on", reason="NOT_BOOTABLE")]
+    return _allowed_blockers(instance)
 
 
 def start_blockers(instance: Instance) -> list[ContractError]:
     """That an instance may be powered on now: one that is hidden only by its restoration."""
     return [*bootable_blockers(instance), *hidden_blockers(instance)]
+
+
+def wanted_blockers(instance: Instance) -> list[ContractError]:
+    """As `start_blockers`, for the verb that a pending migration waits for."""
+    return [*_allowed_blockers(instance), *hidden_blockers(instance)]
+
+
+def _allowed_blockers(instance: Instance) -> list[ContractError]:
+    if instance.bootable:
+        return []
+    return [WrongStateError("the instance may not be powered on", reason="NOT_BOOTABLE")]
 
 
 def hidden_blockers(instance: Instance) -> list[ContractError]:

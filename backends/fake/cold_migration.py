@@ -120,7 +120,7 @@ class FakeColdDriver(ColdDriver):
             return
         self._host.stop(instance_id, "destroyed")
         with self._host.edit(instance_id) as instance:
-            instance.CopyFrom(before)
+            instance.CopyFrom(_with_present_devices(before, instance))
 
     def forget_kept(self, instance_id: str) -> None:
         """See ColdDriver."""
@@ -130,7 +130,8 @@ class FakeColdDriver(ColdDriver):
         """See ColdDriver."""
         instance_id = arrival.instance_id
         plan = InstancePlan(instance_id, arrival.spec)
-        work.ready(self.resize_blockers(self._host.get(instance_id), plan))
+        wrong = self.resize_blockers(self._host.get(instance_id), plan)
+        work.ready([*wrong, *arrival.blockers])
         work.phase("disks", percent=10)
         arrival.begun()
         work.phase("define", percent=50)
@@ -185,3 +186,25 @@ class FakeColdDriver(ColdDriver):
             edited.max_memory_kib, edited.memory_kib = fresh.max_memory_kib, fresh.memory_kib
             edited.vcpus = fresh.vcpus
             edited.ClearField("pending_migration_id")
+
+
+def _with_present_devices(kept: Instance, present: Instance) -> Instance:
+    """An instance as it was kept, with what belongs to others, or was said since, as it is."""
+    made = Instance()
+    made.CopyFrom(kept)
+    machine, now = made.persistent, present.persistent
+    own = [disk for disk in machine.disks if not disk.volume_id]
+    volumes = [disk for disk in now.disks if disk.volume_id]
+    machine.ClearField("disks")
+    machine.disks.extend([*own, *volumes])
+    machine.ClearField("interfaces")
+    machine.interfaces.extend(now.interfaces)
+    made.spec.ClearField("interfaces")
+    made.spec.interfaces.extend(present.spec.interfaces)
+    made.metadata.clear()
+    made.metadata.update(present.metadata)
+    made.bootable = present.bootable
+    made.ClearField("reclaim_at")
+    if present.HasField("reclaim_at"):
+        made.reclaim_at.CopyFrom(present.reclaim_at)
+    return made

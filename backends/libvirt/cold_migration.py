@@ -21,7 +21,7 @@ from backends.images import ImageStore
 from backends.interfaces.side import InterfaceSide
 from backends.libvirt.blueprint import unsupported
 from backends.libvirt.blueprint.firmware import UEFI
-from backends.libvirt.blueprint.resize import resize_domain
+from backends.libvirt.blueprint.resize import keep_present, resize_domain
 from backends.libvirt.definition import define, persistent, power_on, start_from_disk
 from backends.libvirt.disks import copy_disk, set_base
 from backends.libvirt.domains import Domains, is_active
@@ -190,13 +190,13 @@ class LibvirtColdDriver(ColdDriver):
         if kept.definition() is None:
             return
         force_off(self._domains, instance_id)
-        self._define(kept.put_back())
+        self._define(instance_id, kept.put_back())
         kept.forget()
 
     def undo_resize(self, instance_id: str) -> None:
         """See ColdDriver."""
         force_off(self._domains, instance_id)
-        self._define(Memento(self._folders.of(instance_id), _KEPT).definition())
+        self._define(instance_id, Memento(self._folders.of(instance_id), _KEPT).definition())
 
     def forget_kept(self, instance_id: str) -> None:
         """See ColdDriver."""
@@ -210,7 +210,7 @@ class LibvirtColdDriver(ColdDriver):
         with self._rooms.placed(plan) as (placement, lacking):
             room = self._rooms.room()
             blockers = [*self._plan_blockers(plan, room), *name_blockers(plan, instance)]
-            work.ready([*lacking, *blockers])
+            work.ready([*lacking, *blockers, *arrival.blockers])
             work.phase("disks", percent=10)
             arrival.begun()
             folder = self._folders.of(plan.instance_id)
@@ -288,6 +288,10 @@ class LibvirtColdDriver(ColdDriver):
             *plan.blockers(self._probed.features, room),
         ]
 
-    def _define(self, definition: str | None) -> None:
-        if definition:
-            self._domains.tell(define(self._domains, parse(definition)))
+    def _define(self, instance_id: str, definition: str | None) -> None:
+        """Defines what was kept, with the devices of others as they are by now."""
+        domain = self._domains.find(instance_id)
+        if definition and domain is not None:
+            kept = parse(definition)
+            keep_present(kept, persistent(self._domains, domain))
+            self._domains.tell(define(self._domains, kept))

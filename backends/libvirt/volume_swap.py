@@ -19,6 +19,7 @@ from backends.libvirt.attached_disks import read_disk
 from backends.libvirt.block_jobs import MIRROR, BlockJob
 from backends.libvirt.blueprint.volumes import mirror_target, volume_disk
 from backends.libvirt.domains import Domains
+from backends.libvirt.overlays import Overlays
 from backends.libvirt.plugging import CONFIG, LIVE, Plugging
 from backends.libvirt.volume_growth import VolumeGrowth, storage_size
 from backends.libvirt.volume_places import VolumePlaces, volume_texts
@@ -29,7 +30,7 @@ from backends.power_states import power_blockers
 from backends.volumes import refusals
 from backends.volumes.attached import format_of, get
 from backends.volumes.luks import header_bytes
-from backends.volumes.swapping import FIELD, Swap, plan_swap
+from backends.volumes.swapping import FIELD, Swap, chain_errors, plan_swap
 from backends.work import Undo, Work
 
 _TIMEOUT_S = 60.0
@@ -47,6 +48,7 @@ class VolumeSwap:
         self._plugging = plugging
         self._secrets = secrets
         self._growth = VolumeGrowth(domains)
+        self._overlays = Overlays(domains)
         self.undo = {
             "forget_new_volume": self._forget_new,
             "restore_volume_size": self._restore_size,
@@ -96,6 +98,7 @@ class VolumeSwap:
     ) -> list[ContractError]:
         blockers = [*swap.blockers, *volume_texts(request.new_volume, FIELD)]
         blockers += power_blockers(instance, _RUNNING, _PAUSED)
+        blockers += chain_errors(swap, self._overlays.chain(domain, swap.old))
         same = swap.old.attachment_id == swap.new.attachment_id
         if same and self._secrets.are_kept(instance.instance_id, swap.old.attachment_id):
             why = "keys and passwords are kept by attachment: another one is needed"

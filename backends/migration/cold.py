@@ -40,6 +40,7 @@ from backends.migration.rollbacks import Rollbacks, give_up_there
 from backends.migration.source_checks import SourceChecks, chosen_id, is_same_host
 from backends.migration.storage import StorageMark
 from backends.plan import InstancePlan
+from backends.power_states import start_blockers, wanted_blockers
 from backends.specification import require_managed
 from backends.work import Undo, Work
 
@@ -119,6 +120,7 @@ class ColdMigrations(ColdMigration):
         arrival = Arrival(
             migration=migration,
             spec=self._arriving_spec(migration, request),
+            blockers=self._start_blockers(migration) if request.power_on else [],
             power_on=request.power_on,
             begun=lambda: self._begin_making(migration, work),
             done=lambda: self._made(migration),
@@ -168,6 +170,7 @@ class ColdMigrations(ColdMigration):
         else:
             work.ready()
         self._come_back(migration, work, power_on=request.power_on)
+        migration.finished = False
         self._book.end(migration, Phase.MIGRATION_PHASE_CANCELLED)
         found = self._driver.find(request.instance_id)
         return pb.RevertMigrationResponse(instance=found)
@@ -249,6 +252,11 @@ class ColdMigrations(ColdMigration):
             raise error
         return new
 
+    def _start_blockers(self, migration: Migration) -> list[ContractError]:
+        """Why an instance that is here may not be started, but for the migration itself."""
+        instance = self._driver.find(migration.instance_id) if migration.in_place else None
+        return [] if instance is None else wanted_blockers(instance)
+
     def _begin_making(self, migration: Migration, work: Work) -> None:
         work.step("disks", Undo("undo_finish", {"migration_id": migration.migration_id}))
         if not migration.in_place:
@@ -326,7 +334,8 @@ class ColdMigrations(ColdMigration):
         else:
             self._cold.take_back(migration.instance_id)
         self._cold.bar(migration.instance_id, "")
-        if power_on:
+        instance = self._driver.find(migration.instance_id)
+        if power_on and instance is not None and not start_blockers(instance):
             work.step("start")
             self._cold.start(migration.instance_id)
         self._driver.tell(migration.instance_id, EventType.EVENT_TYPE_UPDATED, "reverted")

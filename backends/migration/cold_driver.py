@@ -37,6 +37,8 @@ class Arrival:
     """Called when something is about to change."""
     done: Callable[[], None]
     """Called just before its point of no return."""
+    blockers: Sequence[ContractError] = ()
+    """What stands in the way of it in the instance."""
 
     @property
     def instance_id(self) -> str:

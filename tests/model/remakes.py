@@ -1,8 +1,8 @@
 """What the contract says of verbs that make an instance's machine anew.
 
-    ─▶ rescued ─▶                 the same disks beside a rescue disk
-    ─▶ stopped ─▶ finished ─▶ confirmed
-          ╰──────────┴──────▶ reverted      another flavor, on one host
+─▶ rescued ─▶                 the same disks beside a rescue disk
+─▶ stopped ─▶ finished ─▶ confirmed
+      ╰──────────┴──────▶ reverted      another flavor, on one host
 """
 
 from collections.abc import Mapping

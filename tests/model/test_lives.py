@@ -1,18 +1,20 @@
 """Every way through an instance's life ends where the model says, and is told so."""
 
+import uuid
 from collections.abc import Callable, Iterator
 
 import pytest
-from virtrpc.v1 import event_pb2, instance_pb2
+from virtrpc.v1 import event_pb2
 from virtrpc.v1.event_pb2 import Event, EventCursor
 
 from tests.daemon import Connection, DaemonProcess
 from tests.events_seen import cursor_now, events_after
+from tests.instances import destroyed
 from tests.model.life import Life
+from tests.model.observed import observable
 from tests.model.verbs import FAMILIES, VERBS, outcome, walk, wander
-from tests.model.walker import Walker, observable
+from tests.model.walker import Walker
 
-INSTANCE_ID = "aaaaaaaa-0000-4000-8000-000000000001"
 _STEPS = 600
 
 
@@ -26,10 +28,9 @@ def model_daemon(model_daemons: Callable[[str], DaemonProcess]) -> DaemonProcess
 def walker(model_daemon: DaemonProcess) -> Iterator[Walker]:
     """An instance that is not there yet, and is not when the test has ended."""
     with model_daemon.connect() as connection:
-        made = Walker(model_daemon, connection, INSTANCE_ID)
-        yield made
-        request = instance_pb2.DestroyInstanceRequest(instance_id=INSTANCE_ID, destroy_disks=True)
-        connection.instances.DestroyInstance(request)
+        instance_id = str(uuid.uuid4())
+        yield Walker(model_daemon, connection, instance_id)
+        destroyed(connection, instance_id)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

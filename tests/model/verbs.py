@@ -90,9 +90,9 @@ def wander(verbs: Sequence[str], *, seed: str, steps: int) -> Iterator[str]:
     life: Life | None = None
     for _ in range(steps):
         verb = chance.choice(verbs)
-        if verb == "DestroyInstance" and chance.random() < 0.7:  # noqa: PLR2004 - of two
+        if verb == "DestroyInstance" and chance.random() < 0.7:
             verb = chance.choice(verbs)
-        if life is None and chance.random() < 0.5:  # noqa: PLR2004 - of two
+        if life is None and chance.random() < 0.5:
             verb = "SpawnInstance"
         yield verb
         life = outcome(life, verb)

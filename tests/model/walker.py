@@ -5,9 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 import grpc
-from virtrpc.v1 import console_pb2, instance_pb2, types_pb2
+from virtrpc.v1 import console_pb2, instance_pb2
 from virtrpc.v1.image_pb2 import DeleteImageRequest
-from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.operation_pb2 import Operation
 
 from tests.attached import Tunnelled
@@ -17,11 +16,13 @@ from tests.daemon import Connection, DaemonProcess
 from tests.images import guest_cmdline
 from tests.instances import TIMEOUT_S
 from tests.model.life import Life, RefusedError
+from tests.model.observed import is_whole, life_of, observable
 from tests.model.verbs import after, ends_boot, outcome
 from tests.refusals import refusal_of, refused
 
 SMALL, LARGE = 1 << 20, 4 << 20
 """Bytes of the old volume, and of the new one, to which the old one is extended."""
+_SCREEN = "GRAPHICS_TYPE_VNC"
 _VNC = console_pb2.CONSOLE_TYPE_VNC
 _CASES = {case.verb: case for case in reversed(CASES)}
 _RELEASE = {"timeout": {"seconds": 60}, "retry_interval": {"seconds": 1}}
@@ -91,22 +92,23 @@ class Walker:
         )
         listed = self._connection.instances.ListInstances(request, timeout=TIMEOUT_S).instances
         found = next((i for i in listed if i.instance_id == self._instance_id), None)
+        assert found is None or is_whole(found), found
         return None if found is None else life_of(found)
 
     def _begin(self, verb: str) -> None:
         """Another resize has another number."""
-        if verb == "MigrateDiskAndPowerOff" and self.life is not None:
-            if self.life.resize in ("confirmed", "reverted"):
-                self._caller.turn += 1
-                self.life = replace(self.life, resize="")
+        life, begins = self.life, verb == "MigrateDiskAndPowerOff"
+        if begins and life is not None and life.resize in ("confirmed", "reverted"):
+            self._caller.turn += 1
+            self.life = replace(life, resize="")
 
     def _judge(self, verb: str, answer: str) -> None:
         try:
             after(self.life, verb)
         except RefusedError as because:
-            assert answer in because.args, (verb, self.life)
+            assert answer in because.args, (verb, answer, self.life)
         else:
-            assert answer == "", (verb, self.life)
+            assert answer == "", (verb, answer, self.life)
 
     def _answer(self, verb: str, **more: Any) -> str:
         """The reason for which a verb is refused; empty: it succeeds."""
@@ -128,7 +130,10 @@ class Walker:
         case, fields = _CASES[verb], dict(_CASES[verb].fields)
         spec: dict[str, Any] = {}
         if verb == "SpawnInstance":
-            spec = {"image": image(self._caller.backend), "machine": {"graphics": "GRAPHICS_TYPE_VNC"}}
+            spec = {
+                "image": image(self._caller.backend),
+                "machine": {"graphics": _SCREEN},
+            }
         elif verb == "RebuildInstance":
             fields["image"] = image(self._caller.backend)
         elif verb == "SetInstanceBootable":
@@ -149,42 +154,3 @@ class Walker:
 
     def _console(self, token: str) -> Tunnelled:
         return Tunnelled(self._connection, self._instance_id, type=_VNC, token=token)
-
-
-def observable(life: Life | None) -> Life | None:
-    """What of a life can be seen on its instance."""
-    if life is None:
-        return None
-    return replace(life, resize="stopped" if life.resize == "stopped" else "", kept_large=False)
-
-
-def life_of(instance: Instance) -> Life:
-    """The life of an instance as it is told; what runs has what it will start with."""
-    runs = instance.power_state in (
-        types_pb2.POWER_STATE_RUNNING,
-        types_pb2.POWER_STATE_PAUSED,
-    )
-    assert instance.HasField("effective") == runs, instance
-    if runs:
-        assert _devices(instance.effective) == _devices(instance.persistent), instance
-    sources = [disk.source for disk in instance.persistent.disks if disk.volume_id]
-    files = sources[0].rsplit("/", 1)[1].split(".")[1:] if sources else []
-    volume = ("new" if "new" in files else "old") if sources else ""
-    return Life(
-        state=instance.power_state,
-        bootable=instance.bootable,
-        hidden=instance.HasField("reclaim_at"),
-        volume=volume,
-        cut=instance.instance_id in files,
-        port=bool(instance.persistent.interfaces),
-        rescued=instance.rescued,
-        resize="stopped" if instance.pending_migration_id else "",
-        large=instance.vcpus > 1,
-    )
-
-
-def _devices(machine: instance_pb2.MachineState) -> tuple[set[str], set[str]]:
-    return (
-        {disk.source for disk in machine.disks if disk.volume_id},
-        {interface.port_id for interface in machine.interfaces},
-    )

@@ -496,6 +496,8 @@ class MigrationServiceServicer(object):
         FAILED_PRECONDITION / NOT_PREPARED: nothing of this migration is here, or
         `data` is not what MigrateDiskAndPowerOff has answered.
         FAILED_PRECONDITION / DISKS_MISSING: not all disks have arrived.
+        FAILED_PRECONDITION / NOT_BOOTABLE, SOFT_DELETED: on one host, with
+        `power_on`: it may not be started.
         RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -520,9 +522,11 @@ class MigrationServiceServicer(object):
         """At the source: brings back the copy that MigrateDiskAndPowerOff has kept, as
         it was and in its old flavor, and starts it with `power_on`. The destination
         is asked first: its copy has to be destroyed; disks that have arrived there
-        go. On one host the resized instance is forced off, and gives way. Disks that
-        both hosts share stay as they are by then, grown ones too. Idempotent:
-        reverted already is a success.
+        go. On one host the resized instance is forced off, and gives way; its
+        volumes, interfaces and metadata stay as they are by then, and where it may
+        not run, as SetInstanceBootable forbids it or it is soft-deleted, it stays
+        off. Disks that both hosts share stay as they are by then, grown ones too.
+        Idempotent: reverted already is a success.
 
         NOT_FOUND / MIGRATION_NOT_FOUND: no such migration here.
         FAILED_PRECONDITION / DESTINATION_HAS_INSTANCE: DestroyInstance there first.

@@ -194,6 +194,8 @@ class VolumeServiceServicer(object):
         and attach the copy instead.
         FAILED_PRECONDITION / VOLUME_TOO_SMALL: the new one, or `resize_to_bytes`,
         is smaller than the old one.
+        ALREADY_EXISTS / ATTACHMENT_DIFFERS: the new one is a file that the old one,
+        which has snapshots, is based on; DeleteVolumeSnapshot first.
         UNIMPLEMENTED / CAPABILITY_MISSING: the hypervisor cannot mirror to storage
         of this kind that is larger (QEMU: to all but raw files).
         And those of AttachVolume, for the new volume.
