@@ -5,9 +5,15 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from virtrpc.v1 import instance_pb2, migration_pb2, types_pb2
+from virtrpc.v1 import instance_pb2, interface_pb2, migration_pb2, types_pb2, volume_pb2
 from virtrpc.v1.instance_pb2 import Instance
-from virtrpc.v1.spec_pb2 import Flavor, InstanceSpec
+from virtrpc.v1.spec_pb2 import (
+    BlockDevice,
+    Flavor,
+    InstanceSpec,
+    InterfaceSpec,
+    UserModeNetwork,
+)
 
 from tests.cold import (
     cold_ended,
@@ -18,7 +24,7 @@ from tests.cold import (
     released,
     revert,
 )
-from tests.daemon import Connection
+from tests.daemon import Connection, DaemonProcess
 from tests.instances import TIMEOUT_S, small_spec, spawned
 from tests.refusals import refused
 
@@ -103,6 +109,48 @@ def test_resize_is_reverted_and_cannot_be_confirmed(
     assert revert(connection, data).instance.started_at == back.started_at
     with refused(grpc.StatusCode.FAILED_PRECONDITION, "REVERTED"):
         confirm(connection, data)
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "NOT_PREPARED"):
+        raise_ended(connection, finish_request(data))
+
+
+def test_revert_keeps_devices_and_metadata_as_they_are_by_then(
+    daemon: DaemonProcess, connection: Connection, subject: str, spec: InstanceSpec
+) -> None:
+    former, later = volume(daemon), volume(daemon)
+    attach(connection, subject, former)
+    data = released(connection, cold_request(subject, flavor=larger(spec))).data
+    detach = volume_pb2.DetachVolumeRequest(instance_id=subject, volume_id=former.volume.volume_id)
+    connection.volumes.DetachVolume(detach, timeout=TIMEOUT_S)
+    finished_at(connection, finish_request(data, power_on=False))
+    attach(connection, subject, later)
+    nic = InterfaceSpec(port_id=str(uuid.uuid4()), user=UserModeNetwork())
+    plug = interface_pb2.AttachInterfaceRequest(instance_id=subject, interface=nic)
+    connection.interfaces.AttachInterface(plug, timeout=TIMEOUT_S)
+    said = instance_pb2.UpdateInstanceMetadataRequest(instance_id=subject, set={"said": "since"})
+    connection.instances.UpdateInstanceMetadata(said, timeout=TIMEOUT_S)
+    revert(connection, data, power_on=True)
+    back = instance(connection, subject)
+    assert back.power_state == types_pb2.POWER_STATE_RUNNING
+    assert sizes(back) == (1, 96 * 1024, 1)
+    for machine in (back.persistent, back.effective):
+        volumes = [disk.volume_id for disk in machine.disks if disk.volume_id]
+        assert volumes == [later.volume.volume_id]
+        assert [port.port_id for port in machine.interfaces] == [nic.port_id]
+    assert [port.port_id for port in back.spec.interfaces] == [nic.port_id]
+    assert dict(back.metadata) == {"said": "since"}
+
+
+def test_what_may_not_run_is_not_started_by_its_resize(
+    connection: Connection, subject: str, spec: InstanceSpec
+) -> None:
+    data = released(connection, cold_request(subject, flavor=larger(spec))).data
+    hide = instance_pb2.SoftDeleteInstanceRequest(instance_id=subject)
+    connection.instances.SoftDeleteInstance(hide, timeout=TIMEOUT_S)
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "SOFT_DELETED"):
+        raise_ended(connection, finish_request(data))
+    back = revert(connection, data, power_on=True).instance
+    assert back.power_state == types_pb2.POWER_STATE_SHUTDOWN
+    assert back.HasField("reclaim_at")
 
 
 def test_resize_is_reverted_before_it_was_finished(
@@ -180,6 +228,21 @@ def test_destroy_of_a_pending_instance_leaves_nothing(
     with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND"):
         instance(connection, instance_id)
     assert confirm(connection, data).already_confirmed
+
+
+def volume(daemon: DaemonProcess) -> BlockDevice:
+    """A file."""
+    volume_id = str(uuid.uuid4())
+    path = daemon.volume_dir / volume_id
+    path.write_bytes(bytes(1 << 20))
+    made = BlockDevice()
+    made.volume.volume_id, made.volume.local_file.path = volume_id, str(path)
+    return made
+
+
+def attach(connection: Connection, instance_id: str, device: BlockDevice) -> None:
+    request = volume_pb2.AttachVolumeRequest(instance_id=instance_id, device=device)
+    connection.volumes.AttachVolume(request, timeout=TIMEOUT_S)
 
 
 def raise_ended(connection: Connection, request: migration_pb2.FinishMigrationRequest) -> None:

@@ -50,6 +50,7 @@ class Walker:
         self.life: Life | None = None
         self._instance_id = instance_id
         self._connection = connection
+        self._sources = daemon.sources
         self._caller = Caller(connection, backend=daemon.backend, instance_id=instance_id,
                               sources=daemon.sources)  # fmt: skip
         self._tokens: list[tuple[str, bool]] = []
@@ -96,11 +97,14 @@ class Walker:
         return None if found is None else life_of(found)
 
     def _begin(self, verb: str) -> None:
-        """Another resize has another number."""
+        """Another resize has another number; an overlay outlives its attachment."""
         life, begins = self.life, verb == "MigrateDiskAndPowerOff"
         if begins and life is not None and life.resize in ("confirmed", "reverted"):
             self._caller.turn += 1
             self.life = replace(life, resize="")
+        if verb == "CreateVolumeSnapshot" and not (life and life.cut):
+            for overlay in self._sources.glob(f"{self._instance_id}*.{self._instance_id}"):
+                overlay.unlink()
 
     def _judge(self, verb: str, answer: str) -> None:
         try:

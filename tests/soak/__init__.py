@@ -2,6 +2,7 @@
 
     storm       random verbs of many controllers on few instances; the daemon is killed beneath them
     storm-fake  the same, with many more on the fake
+    models      one instance goes by chance through all verbs, held against the model
     hypervisor  libvirtd is stopped for a minute, then killed again and again beneath a storm
     fleet       twenty guests; the daemon is killed and started, and they do not notice
     deaths      the daemon dies around every step of every verb, on real QEMU

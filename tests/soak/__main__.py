@@ -15,7 +15,7 @@ from tests.crash.verdict import end_machines
 from tests.daemon import DaemonProcess
 from tests.images import place_fake_images, place_guest_images
 from tests.libvirtd import LibvirtdHost
-from tests.soak import deaths, fleet, hypervisor, migrations, watchers
+from tests.soak import deaths, fleet, hypervisor, migrations, models, watchers
 from tests.soak.storm import Storm, Weather
 
 Faults = list[str]
@@ -98,8 +98,17 @@ def _watchers(arguments: argparse.Namespace) -> Faults:
         return watchers.run(daemon, rounds=max(round(160 * arguments.scale), 60))
 
 
+def _models(arguments: argparse.Namespace) -> Faults:
+    faults: Faults = []
+    for backend, seconds in (("fake", 30), ("libvirt", 120)):
+        with _daemon(backend) as daemon:
+            faults += models.run(daemon, seconds=seconds * arguments.scale, seed=arguments.seed)
+    return faults
+
+
 SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Faults]] = {
     "storm-fake": _storm_on_the_fake,
+    "models": _models,
     "watchers": _watchers,
     "storm": _storm_on_qemu,
     "hypervisor": _hypervisor,

@@ -13,14 +13,16 @@ from virtrpc.client import Client
 from virtrpc.v1.event_pb2 import EVENT_TYPE_GAP, EVENT_TYPE_STARTED, Event, EventCursor
 from virtrpc.v1.instance_pb2 import Instance, ListInstancesResponse
 from virtrpc.v1.operation_pb2 import (
+    OPERATION_STATE_FAILED,
     OPERATION_STATE_RUNNING,
     OPERATION_STATE_SUCCEEDED,
     ListOperationsResponse,
     Operation,
 )
-from virtrpc.v1.types_pb2 import POWER_STATE_PAUSED, POWER_STATE_RUNNING
+from virtrpc.v1.types_pb2 import POWER_STATE_PAUSED, POWER_STATE_RUNNING, POWER_STATE_SHUTDOWN
 
 from tests.daemon import DaemonProcess
+from tests.model.life import Life
 from tests.soak import invariants
 from tests.soak.controllers import Listener
 from tests.soak.invariants import CANARY, Usage
@@ -103,6 +105,71 @@ def test_instance_that_is_not_what_its_operations_made_of_it(state: Any, faults:
     instances = () if state is None else (listed,)
     found = invariants.unlike_its_operations(client(*operations, instances=instances))
     assert len(found) == faults
+
+
+@pytest.mark.parametrize(
+    ("verb", "changed"),
+    [
+        ("AttachVolume", {"volume": "old"}),
+        ("SwapVolume", {"volume": "new"}),
+        ("CreateVolumeSnapshot", {"volume": "old", "cut": True}),
+        ("AttachInterface", {"port": True}),
+        ("RescueInstance", {"rescued": True}),
+        ("MigrateDiskAndPowerOff", {"resize": "stopped", "state": POWER_STATE_SHUTDOWN}),
+        ("FinishMigration", {"large": True}),
+        ("SoftDeleteInstance", {"hidden": True, "state": POWER_STATE_SHUTDOWN}),
+    ],
+)
+def test_instance_that_lacks_what_an_operation_gave_it(verb: str, changed: dict[str, Any]) -> None:
+    before = {
+        "SwapVolume": ["AttachVolume"],
+        "CreateVolumeSnapshot": ["AttachVolume"],
+        "FinishMigration": ["MigrateDiskAndPowerOff"],
+    }
+    verbs = ["DestroyInstance", "SpawnInstance", *before.get(verb, []), verb]
+    operations = [operation(verb, ended_at=number) for number, verb in enumerate(verbs)]
+    whole = seen(Life(**changed))
+    assert invariants.unlike_its_operations(client(*operations, instances=(whole,))) == []
+    (fault,) = invariants.unlike_its_operations(client(*operations, instances=(seen(Life()),)))
+    assert INSTANCE_ID in fault
+
+
+def test_operation_that_could_not_succeed() -> None:
+    verbs = ("DestroyInstance", "SpawnInstance", "PowerOffInstance", "PauseInstance")
+    operations = [operation(verb, ended_at=number) for number, verb in enumerate(verbs)]
+    off = seen(Life(state=POWER_STATE_SHUTDOWN))
+    (fault,) = invariants.unlike_its_operations(client(*operations, instances=(off,)))
+    assert "PauseInstance" in fault
+
+
+def test_operation_that_failed_may_have_changed_something_and_no_more() -> None:
+    verbs = ("DestroyInstance", "SpawnInstance", "RescueInstance")
+    operations = [operation(verb, ended_at=number) for number, verb in enumerate(verbs)]
+    operations[-1].state = OPERATION_STATE_FAILED
+    for life, faults in ((Life(), 0), (Life(rescued=True), 0), (Life(port=True), 1)):
+        found = invariants.unlike_its_operations(client(*operations, instances=(seen(life),)))
+        assert len(found) == faults
+
+
+def seen(life: Life) -> Instance:
+    """An instance of that life, as it is listed."""
+    made = Instance(
+        instance_id=INSTANCE_ID,
+        power_state=life.state,
+        bootable=life.bootable,
+        rescued=life.rescued,
+        vcpus=2 if life.large else 1,
+        pending_migration_id=INSTANCE_ID if life.resize == "stopped" else "",
+    )
+    if life.hidden:
+        made.reclaim_at.GetCurrentTime()
+    if life.port:
+        made.persistent.interfaces.add(port_id=INSTANCE_ID)
+    if life.volume:
+        new, cut = (".new" if life.volume == "new" else ""), (f".{INSTANCE_ID}" if life.cut else "")
+        source = f"/volumes/{INSTANCE_ID}{new}{cut}"
+        made.persistent.disks.add(volume_id=INSTANCE_ID, source=source)
+    return made
 
 
 def test_machine_and_files_that_are_left(

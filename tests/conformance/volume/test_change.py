@@ -120,6 +120,8 @@ def test_snapshots_are_a_chain(empty_guest: VolumeGuest, make_file: MakeFile) ->
     assert taken.disk.source == str(path.parent / taken.snapshot.overlay_file)
     again = call(empty_guest, "CreateVolumeSnapshot", **which, snapshot_id=first)
     assert again.snapshot == taken.snapshot
+    itself = {"old_volume_id": device.volume.volume_id, "new_volume": device.volume}
+    assert refusal(call(empty_guest, "SwapVolume", **itself)) == "ATTACHMENT_DIFFERS"
     wrong = call(
         empty_guest, "CreateVolumeSnapshot", **which, snapshot_id=second, parent_snapshot_id=second
     )
