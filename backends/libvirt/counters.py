@@ -6,6 +6,7 @@ for beside, on a thread that is left behind when it hangs; the next call skips
 the domain that is waited for (NOWAIT).
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from backends.contract import Sample
 from backends.errors import InstanceNotFoundError, UnreachableError, WrongStateError
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.drift import Drift
-from backends.libvirt.instances import POWER_STATES, read_instance
+from backends.libvirt.instances import POWER_STATES
 from backends.libvirt.stats import add_asked, add_known
 
 _KNOWN = (
@@ -52,12 +53,14 @@ class Counters:
         try:
             rows = self._domains.connection.handles.own.getAllDomainStats(_KNOWN, _ACTIVE)
             self._drift.look({d.UUIDString(): _power_state(known) for d, known in rows})
-            return [
-                self._sample(domain, stats, self._asked.get(domain.UUIDString(), {}))
-                for domain, stats in rows
-            ]
         except libvirt.libvirtError as error:
             raise self._domains.failed(error) from error
+        samples = []
+        for domain, stats in rows:
+            with contextlib.suppress(InstanceNotFoundError):  # it has gone meanwhile
+                asked = self._asked.get(domain.UUIDString(), {})
+                samples.append(self._sample(domain, stats, asked))
+        return samples
 
     def sample_one(self, instance_id: str) -> Sample:
         """One running domain, of this moment."""
@@ -76,7 +79,7 @@ class Counters:
         return self._sample(domain, rows[0][1], rows[0][1])
 
     def _sample(self, domain: libvirt.virDomain, known: Stats, asked: Stats) -> Sample:
-        instance = read_instance(domain)
+        instance = self._domains.read(domain)
         sample = Sample(
             instance_id=instance.instance_id,
             cpu_time_ns=known.get("cpu.time", 0),

@@ -4,25 +4,22 @@ With kills beneath it this is the storm of tests/soak.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from tests.daemon import DaemonProcess
 from tests.soak.storm import Storm, Weather
 
+_CROWDS = {
+    "fake": Weather(seconds=8, controllers=12, instances=4, kill_every_s=0, seed=""),
+    "libvirt": Weather(seconds=12, controllers=5, instances=2, kill_every_s=0, seed=""),
+}
 
-@pytest.mark.parametrize(
-    ("backend", "seconds", "clients", "instances"), [("fake", 8, 12, 4), ("libvirt", 12, 5, 2)]
-)
+
+@pytest.mark.parametrize("backend", _CROWDS)
 def test_what_a_crowd_has_done_is_what_its_operations_say(
-    model_daemons: Callable[[str], DaemonProcess],
-    backend: str,
-    seconds: int,
-    clients: int,
-    instances: int,
-    seed: str,
+    model_daemons: Callable[[str], DaemonProcess], backend: str, seed: str
 ) -> None:
-    weather = Weather(
-        seconds=seconds, controllers=clients, instances=instances, kill_every_s=0, seed=seed
-    )
+    weather = replace(_CROWDS[backend], seed=seed)
     assert Storm(model_daemons(backend), weather, strike=lambda: None).run() == []

@@ -21,9 +21,17 @@ from tests.model.replay import Replay
 CANARY = "canary-5c1e70d2"
 """A secret; nothing that anybody can read may have it."""
 _UUID = re.compile("[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
+_ENTRY = re.compile(r"\n(?=\d{4}-\d\d-\d\dT)")
+_MOST_OF_A_TRACE = 4000
 # Connections and threads of the pools come and go.
 _DESCRIPTORS, _THREADS = 24, 24
 _MEMORY_MIB = 96
+
+
+def defects(daemon: DaemonProcess) -> list[str]:
+    """What the daemon itself took for a defect, with its trace, as its log tells them."""
+    entries = _ENTRY.split(daemon.log())
+    return [entry[:_MOST_OF_A_TRACE] for entry in entries if "defect" in entry.partition("\n")[0]]
 
 
 def two_of_one(daemon: DaemonProcess) -> list[str]:

@@ -22,6 +22,7 @@ from tests.soak.controllers import Controller, Listener, Turns
 from tests.soak.invariants import (
     CANARY,
     Usage,
+    defects,
     delete_snapshots,
     destroy_all,
     residue,
@@ -123,6 +124,7 @@ class Storm:
             destroy_all(client)
             delete_snapshots(client)
         return [
+            *defects(self._daemon),
             *pending,
             *wrong,
             *residue(self._daemon),

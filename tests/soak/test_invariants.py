@@ -172,6 +172,15 @@ def seen(life: Life) -> Instance:
     return made
 
 
+def test_defect_that_the_daemon_logged(daemon: DaemonProcess) -> None:
+    daemon.log_path.write_text("2026-01-01T00:00:00Z [info     ] ready\n")
+    assert invariants.defects(daemon) == []
+    with daemon.log_path.open("a") as log:
+        log.write("2026-01-01T00:00:01Z [error    ] defect in a verb  verb=X\nValueError: y\n")
+    (fault,) = invariants.defects(daemon)
+    assert "ValueError: y" in fault
+
+
 def test_machine_and_files_that_are_left(
     daemon: DaemonProcess, start_machine: Callable[..., None]
 ) -> None:
