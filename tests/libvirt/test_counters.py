@@ -18,7 +18,9 @@ from backends.libvirt.domains import Domains
 URI = "test:///default"
 GOING, STAYING = str(uuid.uuid4()), str(uuid.uuid4())
 DOMAIN = """
-<domain type="test"><name>{id}</name><uuid>{id}</uuid><memory>1</memory><os><type>hvm</type></os></domain>
+<domain type="test">
+  <name>{id}</name><uuid>{id}</uuid><memory>1</memory><os><type>hvm</type></os>
+</domain>
 """
 
 

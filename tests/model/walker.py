@@ -6,7 +6,6 @@ from typing import Any
 
 import grpc
 from virtrpc.v1 import console_pb2, instance_pb2
-from virtrpc.v1.image_pb2 import DeleteImageRequest
 from virtrpc.v1.operation_pb2 import Operation
 
 from tests.attached import Tunnelled
@@ -149,12 +148,7 @@ class Walker:
         return replace(case, fields=fields, spec=spec)
 
     def _delete_image(self) -> None:
-        request = DeleteImageRequest(image_id=f"image-{self._instance_id}")
-        delete = self._connection.channel.unary_unary(
-            "/virtrpc.v1.ImageService/DeleteImage",
-            request_serializer=DeleteImageRequest.SerializeToString,
-        )
-        delete(request, timeout=TIMEOUT_S)
+        self._caller.call("DeleteImage", image_id=f"image-{self._instance_id}")
 
     def _console(self, token: str) -> Tunnelled:
         return Tunnelled(self._connection, self._instance_id, type=_VNC, token=token)

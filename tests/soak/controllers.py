@@ -116,7 +116,9 @@ class Controller(threading.Thread):
     def _verb(self) -> str | Case:
         if self._random.random() < DESTROYS_SHARE:
             return "destroy"
-        return self._random.choice(OTHERS if self._random.random() < OTHERS_SHARE else VERBS)
+        if self._random.random() < OTHERS_SHARE:
+            return self._random.choice(OTHERS)
+        return self._random.choice(VERBS)
 
     def _outcome(self, verb: str | Case, instance_id: str) -> grpc.StatusCode:
         try:
