@@ -60,6 +60,7 @@ class FakeIntent(Intent):
             faulty.step("hide")
             with self._host.edit(request.instance_id) as edited:
                 edited.reclaim_at.CopyFrom(reclaim_time(request, self._reclaim_after_s))
+        if instance.power_state in (_RUNNING, _PAUSED):
             faulty.step("stop")
             self._host.stop(request.instance_id, "destroyed")
         return pb.SoftDeleteInstanceResponse(instance=self._host.get(request.instance_id))

@@ -15,6 +15,7 @@ from backends.work import Work
 _RUNNING = PowerState.POWER_STATE_RUNNING
 _PAUSED = PowerState.POWER_STATE_PAUSED
 _SHUTDOWN = PowerState.POWER_STATE_SHUTDOWN
+_ON = (_RUNNING, _PAUSED, PowerState.POWER_STATE_CRASHED)
 
 
 class LibvirtIntent(Intent):
@@ -60,6 +61,7 @@ class LibvirtIntent(Intent):
             own.reclaim_at = reclaim_time(request, self._reclaim_after_s)
             own.wanted = _SHUTDOWN
             self._domains.save_own(domain, own)
+        if instance.power_state in _ON:  # also where a call that died had only hidden it
             work.step("stop")
             force_off(self._domains, request.instance_id)
         return pb.SoftDeleteInstanceResponse(instance=self._domains.tell(domain))

@@ -65,7 +65,9 @@ class Caller:
 
     def instance(self) -> Instance | None:
         """The instance as the daemon lists it; None where it does not."""
-        request = instance_pb2.ListInstancesRequest(include_soft_deleted=True)
+        request = instance_pb2.ListInstancesRequest(
+            include_soft_deleted=True, view=instance_pb2.INSTANCE_VIEW_FULL
+        )
         reply = self.connection.instances.ListInstances(request, timeout=TIMEOUT_S)
         return next((i for i in reply.instances if i.instance_id == self.instance_id), None)
 

@@ -91,6 +91,7 @@ PULL = Case(
     "PullImage",
     fields={**IMAGE, "file": {"path": "{sources}/" + SOURCE}, "declared": RAW},
 )
+SOFT_DELETE = Case("SoftDeleteInstance", [SPAWN], wrong=())
 SUSPEND = Case("SuspendInstance", [SPAWN], wrong=())
 VOLUME = {"volume_id": "{key}"}
 OWN_FILE = {**VOLUME, "local_file": {"path": "{sources}/{key}"}}
@@ -226,7 +227,7 @@ CASES = (
         wrong=(),
     ),
     UNBOOTABLE,
-    Case("SoftDeleteInstance", [SPAWN], wrong=()),
+    SOFT_DELETE,
     Case("RestoreInstance", [SPAWN, Case("SoftDeleteInstance")], wrong=()),
     Case("UpdateInstanceMetadata", [SPAWN], {"set": {"key": "value"}}, wrong=()),
     Case("TriggerCrashDump", [SPAWN], wrong=IS_OFF),

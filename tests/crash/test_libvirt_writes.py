@@ -14,6 +14,7 @@ from tests.crash.cases import (
     RESIZE,
     REVERT,
     SNAPSHOT,
+    SOFT_DELETE,
     SPAWN,
     UNRESCUE,
 )
@@ -25,7 +26,7 @@ from tests.daemon import DaemonProcess
 pytestmark = [pytest.mark.libvirt, pytest.mark.timeout(600)]
 CASES = (SPAWN, DESTROY)
 # Verbs that remake a guest; the fake dies around every write of theirs.
-REMAKING = (RESCUE, UNRESCUE, SNAPSHOT, REBUILD, RESIZE, FINISH, CONFIRM, REVERT)
+REMAKING = (RESCUE, UNRESCUE, SNAPSHOT, REBUILD, RESIZE, FINISH, CONFIRM, REVERT, SOFT_DELETE)
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,14 @@ from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.operation_pb2 import Operation
 
 from tests.crash.caller import TIMEOUT_S, VERBS, Caller
-from tests.crash.cases import FAILING_CASES
+from tests.crash.cases import FAILING_CASES, Case
 from tests.crash.lives import Call, Death, Deaths, Lives, in_turn, points, rounds
 from tests.daemon import Connection, DaemonProcess
 from tests.machines import qemu_pids
+from tests.model.life import Life
+from tests.model.observed import life_of, observable
+from tests.model.replay import booted_anew
+from tests.model.verbs import RULES, outcome
 from tests.refusals import refusal_of
 
 SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
@@ -153,6 +157,18 @@ def _matches_the_hypervisor(
             path.name for path in (daemon.state_dir / "instances" / caller.instance_id).glob("*")
         }
         assert ("rescue.qcow2" in kept, "before" in kept) == (rescued, False)
+    elif instance is not None and verb in RULES:
+        assert life_of(instance) in _lives(death.call.case, operation)
+
+
+def _lives(case: Case, operation: Operation) -> set[Life | None]:
+    """What the model makes of the instance by a verb that has ended so."""
+    life: Life | None = None
+    for earlier in case.before:
+        life = outcome(life, earlier.verb)
+    done = outcome(life, case.verb)
+    possible = {done} if operation.state == SUCCEEDED else {life, booted_anew(life)}
+    return {observable(life) for life in possible}
 
 
 def _is_resized_or_not(daemon: DaemonProcess, instance: Instance, operation: Operation) -> None:

@@ -113,7 +113,8 @@ def _power(verb: str) -> Rule:
 
 
 def _hidden(life: Life) -> Life:
-    return life if life.hidden else replace(life, hidden=True, state=SHUTDOWN)
+    """Off; memory that was saved is kept."""
+    return replace(life, hidden=True, state=life.state if life.state == SUSPENDED else SHUTDOWN)
 
 
 def _restored(life: Life) -> Life:

@@ -45,7 +45,7 @@ class Replay:
             return
         possible = frozenset(made for life in known for made in _after(life, verb))
         if not succeeded:
-            interrupted = {_booted_anew(life) for life in known}
+            interrupted = {booted_anew(life) for life in known}
             self.lives[instance_id] = known | possible | interrupted
         elif possible:
             self.lives[instance_id] = possible
@@ -75,7 +75,7 @@ def _after(life: Life | None, verb: str) -> list[Life | None]:
         return []
 
 
-def _booted_anew(life: Life | None) -> Life | None:
+def booted_anew(life: Life | None) -> Life | None:
     """What failed after it had switched a guest off has booted it anew."""
     paused = life is not None and life.state == PAUSED
     return replace(life, state=RUNNING) if life is not None and paused else life

@@ -65,7 +65,7 @@ class Walker:
         before = self.life
         self._judge(verb, self._answer(verb))
         self.life = outcome(self.life, verb)
-        assert self.seen() == observable(self.life), (verb, before)
+        assert (seen := self.seen()) == observable(self.life), (verb, before, seen)
         if self.life is None:
             self._caller.turn += 1  # what is remembered is of another instance of that id
         if ends_boot(before, verb, self.life) and before is not None:

@@ -536,8 +536,8 @@ class InstanceServiceServicer(object):
 
     def SoftDeleteInstance(self, request, context):
         """Switches the instance off and hides it from listings, but keeps it: it can be
-        restored until `retention` has passed, then the daemon destroys it.
-        Idempotent.
+        restored until `retention` has passed, then the daemon destroys it. One that
+        is suspended stays so, and is restored with its memory. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

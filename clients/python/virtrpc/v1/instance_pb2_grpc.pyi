@@ -315,8 +315,8 @@ class InstanceServiceStub:
         virtrpc.v1.instance_pb2.SoftDeleteInstanceResponse,
     ]
     """Switches the instance off and hides it from listings, but keeps it: it can be
-    restored until `retention` has passed, then the daemon destroys it.
-    Idempotent.
+    restored until `retention` has passed, then the daemon destroys it. One that
+    is suspended stays so, and is restored with its memory. Idempotent.
     """
 
     RestoreInstance: grpc.UnaryUnaryMultiCallable[
@@ -735,8 +735,8 @@ class InstanceServiceAsyncStub:
         virtrpc.v1.instance_pb2.SoftDeleteInstanceResponse,
     ]
     """Switches the instance off and hides it from listings, but keeps it: it can be
-    restored until `retention` has passed, then the daemon destroys it.
-    Idempotent.
+    restored until `retention` has passed, then the daemon destroys it. One that
+    is suspended stays so, and is restored with its memory. Idempotent.
     """
 
     RestoreInstance: grpc.aio.UnaryUnaryMultiCallable[
@@ -1199,8 +1199,8 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.instance_pb2.SoftDeleteInstanceResponse, collections.abc.Awaitable[virtrpc.v1.instance_pb2.SoftDeleteInstanceResponse]]:
         """Switches the instance off and hides it from listings, but keeps it: it can be
-        restored until `retention` has passed, then the daemon destroys it.
-        Idempotent.
+        restored until `retention` has passed, then the daemon destroys it. One that
+        is suspended stays so, and is restored with its memory. Idempotent.
         """
 
     @abc.abstractmethod
