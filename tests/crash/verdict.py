@@ -158,7 +158,8 @@ def _matches_the_hypervisor(
         }
         assert ("rescue.qcow2" in kept, "before" in kept) == (rescued, False)
     elif instance is not None and verb in RULES:
-        assert life_of(instance) in _lives(death.call.case, operation)
+        possible = _lives(death.call.case, operation)
+        assert life_of(instance) in possible, (verb, life_of(instance), possible)
 
 
 def _lives(case: Case, operation: Operation) -> set[Life | None]:

@@ -63,12 +63,13 @@ class Walker:
         """Calls a verb; answer and effect are those of the model."""
         self._begin(verb)
         before = self.life
-        self._judge(verb, self._answer(verb))
+        answer = self._answer(verb)
+        self._judge(verb, answer)
         self.life = outcome(self.life, verb)
         assert (seen := self.seen()) == observable(self.life), (verb, before, seen)
         if self.life is None:
             self._caller.turn += 1  # what is remembered is of another instance of that id
-        if ends_boot(before, verb, self.life) and before is not None:
+        if not answer and ends_boot(before, verb, self.life):
             self._tokens = [(token, False) for token, _ in self._tokens]
 
     def spend(self) -> None:

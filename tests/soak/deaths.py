@@ -4,6 +4,7 @@ Before the step has its effect, and after it. What all verbs have in common, the
 and their end, is tried on the fake, with every write of theirs (tests/crash).
 """
 
+import traceback
 from pathlib import Path
 
 from virtrpc.v1 import host_pb2
@@ -31,7 +32,7 @@ def run(folder: Path) -> list[str]:
     try:
         hold_through(lives, calls, writes)
     except AssertionError as error:
-        return [f"after a death: {error}"]
+        return [f"after a death: {error}", *traceback.format_exception(error)]
     return []
 
 
