@@ -65,8 +65,8 @@ guest: setup-run ## The test guest in .cache/guest
 
 clean: ## Removes what was made here; installed packages stay
 	rm -rf .venv .cache .run build dist *.egg-info clients/python/*.egg-info
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis protos/node_modules clients/node/node_modules clients/web/node_modules
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .mypy_cache .pytest_cache .hypothesis clients/node/dist clients/node/src/gen
+	find . \( -name __pycache__ -o -name node_modules -o -name .ruff_cache \) -type d -prune -exec rm -rf {} +
 
 setup-run:
 	@deploy/setup/prepare run

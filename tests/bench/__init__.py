@@ -9,5 +9,7 @@ reads_beside_spawns.py  GetInstance, 8 guests start ÷ GetInstance at idle
 lifecycle.py            spawn and destroy           ÷ the same calls of libvirt itself
 fan_out.py              events to many watchers     ÷ bare grpc.aio streams
 console_stream.py       a flooded console, followed ÷ a bare stream, and the file itself
+console_flood.py        GetInstance beside a flood   ÷ a bare grpc.aio reply beside it
+migration.py            a live migration            ÷ libvirt's own, by virsh
 memory.py               memory and pace after many calls ÷ before them
 """
