@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-GUEST = ROOT / ".cache" / "guest"
 GIB = 1 << 30
 
 
@@ -47,8 +46,14 @@ def place_guest_images(store: Path) -> None:
         ("initramfs.img", "ramdisk"),
         ("guest.qcow2", "guest.qcow2"),
     ):
-        shutil.copyfile(built / source, store / name)
-        (store / name).chmod(0o644)
+        _place(built / source, store / name)
+
+
+def place_generic_kernel(store: Path) -> None:
+    """Debian's ordinary kernel, with SATA and USB, as `kernel-generic` and `ramdisk-generic`."""
+    built = _built_guest("generic")
+    _place(built / "vmlinuz", store / "kernel-generic")
+    _place(built / "initramfs.img", store / "ramdisk-generic")
 
 
 def guest_cmdline() -> str:
@@ -56,12 +61,17 @@ def guest_cmdline() -> str:
     return (_built_guest() / "cmdline").read_text(encoding="ascii").strip()
 
 
+def _place(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+    target.chmod(0o644)
+
+
 @cache
-def _built_guest() -> Path:
+def _built_guest(kernel: str = "cloud") -> Path:
     subprocess.run(
-        [sys.executable, ROOT / "tests" / "guest" / "build.py"],
+        [sys.executable, ROOT / "tests" / "guest" / "build.py", f"--kernel={kernel}"],
         check=True,
         timeout=300,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )
-    return GUEST
+    return ROOT / ".cache" / ("guest" if kernel == "cloud" else f"guest-{kernel}")

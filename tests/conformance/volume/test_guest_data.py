@@ -131,22 +131,22 @@ def extended(guest: VolumeGuest, device: BlockDevice) -> volume_pb2.ExtendVolume
 
 
 @contextmanager
-def writing(guest: VolumeGuest) -> Iterator[None]:
+def writing(guest: VolumeGuest, name: str = "vda") -> Iterator[None]:
     """The guest writes numbered sectors, round and round, inside; then all is on its disk."""
     guest.shell.run("touch /run/writing; echo 0 >/run/written")
     guest.shell.run(
         "{ (i=0; while [ -e /run/writing ]; do i=$((i+1));"
-        " printf '%0512d' $i | dd of=/dev/vda bs=512 seek=$((i%2048)) conv=notrunc 2>/dev/null;"
+        f" printf '%0512d' $i | dd of=/dev/{name} bs=512 seek=$((i%2048)) conv=notrunc 2>/dev/null;"
         " echo $i >/run/written; done) >/dev/null 2>&1 & }"
     )
     yield
     guest.shell.run("rm /run/writing; wait; sync; [ $(cat /run/written) -gt 5 ]")
 
 
-def checksum_in_guest(guest: VolumeGuest) -> str:
+def checksum_in_guest(guest: VolumeGuest, name: str = "vda") -> str:
     guest.shell.run("echo 3 >/proc/sys/vm/drop_caches")
     # The shell may say before it that its job has ended.
-    return guest.shell.run(f"head -c {8 * MIB} /dev/vda | md5sum").splitlines()[-1].split()[0]
+    return guest.shell.run(f"head -c {8 * MIB} /dev/{name} | md5sum").splitlines()[-1].split()[0]
 
 
 def checksum_of(path: Path, *, format_: str = "raw") -> str:

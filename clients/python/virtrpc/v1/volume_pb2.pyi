@@ -347,8 +347,8 @@ class ExtendVolumeResponse(google.protobuf.message.Message):
     GUEST_SIZE_BYTES_FIELD_NUMBER: builtins.int
     INSTANCE_FIELD_NUMBER: builtins.int
     guest_size_bytes: builtins.int
-    """Size that the guest sees, in bytes: that of the volume, less the header of
-    an encrypted one.
+    """Size that the guest is shown, in bytes: that of the volume, less the header
+    of an encrypted one.
     """
     @property
     def instance(self) -> virtrpc.v1.instance_pb2.Instance:

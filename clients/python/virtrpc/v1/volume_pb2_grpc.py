@@ -208,6 +208,8 @@ class VolumeServiceServicer(object):
         """Shows the guest the new size of a volume that has been extended, without a
         reboot. Files (local, NFS) are grown by this call; all other storage must
         have the size before it. An instance that is off sees it at its next start.
+        On virtio and SCSI the guest is told; USB and SATA have no word for it: the
+        guest sees it once it scans a USB disk, or finds a SATA disk, anew.
 
         Idempotent: a volume that has that size already is a success.
 

@@ -128,6 +128,8 @@ class VolumeServiceStub:
     """Shows the guest the new size of a volume that has been extended, without a
     reboot. Files (local, NFS) are grown by this call; all other storage must
     have the size before it. An instance that is off sees it at its next start.
+    On virtio and SCSI the guest is told; USB and SATA have no word for it: the
+    guest sees it once it scans a USB disk, or finds a SATA disk, anew.
 
     Idempotent: a volume that has that size already is a success.
 
@@ -328,6 +330,8 @@ class VolumeServiceAsyncStub:
     """Shows the guest the new size of a volume that has been extended, without a
     reboot. Files (local, NFS) are grown by this call; all other storage must
     have the size before it. An instance that is off sees it at its next start.
+    On virtio and SCSI the guest is told; USB and SATA have no word for it: the
+    guest sees it once it scans a USB disk, or finds a SATA disk, anew.
 
     Idempotent: a volume that has that size already is a success.
 
@@ -536,6 +540,8 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
         """Shows the guest the new size of a volume that has been extended, without a
         reboot. Files (local, NFS) are grown by this call; all other storage must
         have the size before it. An instance that is off sees it at its next start.
+        On virtio and SCSI the guest is told; USB and SATA have no word for it: the
+        guest sees it once it scans a USB disk, or finds a SATA disk, anew.
 
         Idempotent: a volume that has that size already is a success.
 
