@@ -1,9 +1,14 @@
 """From bytes to a request that keeps its rules, or a refusal that says where it does not."""
 
+from typing import Any
+
 import pytest
+from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1.spec_pb2 import BlockDevice, RbdVolume, VolumeConnection
+from virtrpc.v1.volume_pb2 import AttachVolumeRequest
 
 from backends.errors import BlockedError, ContractError, InvalidArgumentError
 from service.validation import MOST_ELEMENTS, check, parse
@@ -20,7 +25,7 @@ def good_spawn() -> pb.SpawnInstanceRequest:
     return request
 
 
-def fields_at_fault(request: pb.SpawnInstanceRequest) -> list[str]:
+def fields_at_fault(request: Message) -> list[str]:
     with pytest.raises(ContractError) as caught:
         check(request)
     return [violation.field for violation in caught.value.violations]
@@ -66,6 +71,36 @@ def test_path_tells_which_element_of_a_list_or_map() -> None:
     for port_id in (INSTANCE_ID, "x"):
         request.spec.interfaces.add(port_id=port_id, user={})
     assert fields_at_fault(request) == ["spec.interfaces[1].port_id"]
+
+
+CEPH = {"monitors": ["ceph"], "pool": "p", "image": "i"}
+
+
+def of_ceph(**fields: Any) -> AttachVolumeRequest:
+    volume = VolumeConnection(volume_id=INSTANCE_ID, rbd=RbdVolume(**{**CEPH, **fields}))
+    return AttachVolumeRequest(instance_id=INSTANCE_ID, device=BlockDevice(volume=volume))
+
+
+def test_what_names_a_ceph_image_is_taken() -> None:
+    check(of_ceph(monitors=["[::1]:6789", "ceph-1:1"]))
+    check(of_ceph(username="joe", key="AAAA"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "at"),
+    [
+        *(
+            ({"monitors": [monitor]}, ".monitors[0]")
+            for monitor in ("h:99999", "::1", "[::1", ":1", "h:", "-rf", "a" * 64, "a:b:c")
+        ),
+        *(({"username": "joe", "key": key}, ".key") for key in ("A", "AAA", "A=AA", "é")),
+        ({"username": "joe"}, ""),
+        ({"key": "AAAA"}, ""),
+    ],
+)
+def test_what_names_no_ceph_image_is_refused(fields: dict[str, Any], at: str) -> None:
+    """A port that is none, or half a byte of a key, broke the daemon's own reading of them."""
+    assert fields_at_fault(of_ceph(**fields)) == [f"device.volume.rbd{at}"]
 
 
 def test_more_elements_than_any_rule_allows_are_refused_before_they_are_looked_at() -> None:

@@ -43,7 +43,14 @@ def test_a_source_is_a_path_or_a_uri(text: str, expected: dict[str, object]) -> 
     assert source(text) == spec_pb2.VolumeConnection(**expected)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("text", ["a.raw", "http://h/x", "iscsi://h/t", "rbd:p", "nbd+unix:///x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("a.raw", "http://h/x", "iscsi://h/t", "rbd:p", "nbd+unix:///x"),
+        *("nbd://joe:secret@h/x", "iscsi://joe@h/iqn.x/1", "nbd://h:0/x", "nbd://h/x?tls=1"),
+        *("rbd:p/i#x", "iscsi://h/iqn.x/99999999999"),
+    ],
+)
 async def test_what_is_no_source_is_wrong_usage(
     cli: Cli, daemon: ScriptedDaemon, text: str
 ) -> None:

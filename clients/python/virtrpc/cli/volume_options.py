@@ -61,6 +61,8 @@ def connection(options: dict[str, Any], volume_id: str) -> VolumeConnection:
             setattr(volume.qos, name, value)
     _set_format(volume, options.pop("format_"))
     monitors = options.pop("monitors")
+    if monitors and not volume.HasField("rbd"):
+        raise click.UsageError("--monitor is of rbd")
     if monitors:
         volume.rbd.monitors.extend(monitors)
     _set_secret(volume, user=options.pop("user"), encrypted=options.pop("encrypted"))

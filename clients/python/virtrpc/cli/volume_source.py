@@ -26,8 +26,19 @@ def source(text: str) -> VolumeConnection:
         parts = urlsplit(text)
         if parts.scheme not in _KINDS:
             raise ValueError(f"{text!r} is neither a path nor {', '.join(_KINDS)}")
+        _refuse_the_rest(parts)
         _KINDS[parts.scheme](made, parts)
     return made
+
+
+def _refuse_the_rest(parts: SplitResult) -> None:
+    """What a URI may have and nobody here reads. A password is seen in the list of processes."""
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("users and passwords are not said in the source: see --user")
+    if parts.fragment or (parts.query and parts.scheme != "nbd+unix"):
+        raise ValueError(f"of {parts.scheme} nothing is read after ? or #")
+    if parts.port == 0:
+        raise ValueError("port 0 is none")
 
 
 def _nbd(made: VolumeConnection, parts: SplitResult) -> None:

@@ -519,7 +519,7 @@ class RbdVolume(google.protobuf.message.Message):
     username: builtins.str
     """Ceph user; empty: no authentication."""
     key: builtins.str
-    """Key of the Ceph user, base64."""
+    """Key of the Ceph user, base64; needs username."""
     @property
     def monitors(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Monitors as "host" or "host:port"."""
