@@ -17,7 +17,9 @@ MakeDaemon = Callable[..., DaemonProcess]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "libvirt: runs real guests in QEMU")
-    config.addinivalue_line("markers", "long: takes minutes; run by `make lab` alone")
+    config.addinivalue_line(
+        "markers", "long: takes minutes; run by `make lab` or `make soak` alone"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -26,6 +26,7 @@ _DOMAIN = """\
   </os>
   <features><acpi/><apic/></features>
   <devices>
+    {disks}
     <interface type='user'>
       <mac address='52:54:00:12:34:56'/>
       <model type='virtio'/>
@@ -40,7 +41,7 @@ _DOMAIN = """\
 NAME = "somebody-elses"
 
 
-def domain_xml(instance_id: str, images: Path, *, name: str = NAME) -> str:
+def domain_xml(instance_id: str, images: Path, *, name: str = NAME, disks: str = "") -> str:
     """A small guest as somebody might define it: with a device that no specification has."""
     return _DOMAIN.format(
         name=name,
@@ -48,15 +49,16 @@ def domain_xml(instance_id: str, images: Path, *, name: str = NAME) -> str:
         memory_mib=MEMORY_MIB,
         images=images,
         arguments=guest_cmdline(),
+        disks=disks,
     )
 
 
-def define_by_virsh(daemon: DaemonProcess) -> str:
+def define_by_virsh(daemon: DaemonProcess, *, disks: str = "") -> str:
     """A domain, running, in the embedded driver of a daemon that has not been started yet."""
     root = EmbeddedRoot("qemu:///embed", default=daemon.state_dir / "libvirt")
     instance_id = str(uuid.uuid4())
     file = daemon.folder / "foreign.xml"
-    file.write_text(domain_xml(instance_id, daemon.image_dir), encoding="utf-8")
+    file.write_text(domain_xml(instance_id, daemon.image_dir, disks=disks), encoding="utf-8")
     command = f"define {file}; start {NAME}"
     done = subprocess.run(
         ["virsh", "--connect", root.uri, command],

@@ -2,7 +2,8 @@
 
 A disk's alias has its role, and a volume's its attachment: "ua-volume-ATTACHMENT"; its
 serial number is the volume's id. The running machine keeps both for as long as it runs,
-also when the volume was replaced by another: then the configuration knows better.
+also when the volume was replaced by another: then the configuration knows better. So it
+does of the disks of an adopted domain, which runs with the names that it was started with.
 """
 
 from collections.abc import Iterable
@@ -37,16 +38,29 @@ def volume_alias(attachment_id: str, volume_id: str = "") -> str:
     return f"{ALIAS_PREFIX}{VOLUME}-{attachment_id}" + (f"_{volume_id}" if volume_id else "")
 
 
+def adopted_alias(attachment_id: str, volume_id: str, former: str) -> str:
+    """As `volume_alias`, of a disk that whoever made it called otherwise, or not at all."""
+    return f"{volume_alias(attachment_id, volume_id)}_{former}"
+
+
+def former_alias(alias: str) -> str | None:
+    """What a disk was called before it was adopted, empty: nothing; None: it was not adopted."""
+    parts = alias.split("_", 2)
+    return parts[2] if alias.startswith(volume_alias("")) and len(parts) > 2 else None
+
+
 def read_disk(disk: Disk) -> AttachedDisk:
     """One disk."""
-    role, _, identity = (disk.alias or "").removeprefix(ALIAS_PREFIX).partition("-")
-    attachment_id, _, volume_id = identity.partition("_")
+    alias = disk.alias or ""
+    named = alias.removeprefix(ALIAS_PREFIX) if alias.startswith(ALIAS_PREFIX) else ""
+    role, _, identity = named.partition("-")
+    attachment_id, volume_id, *_ = [*identity.split("_"), ""]
     is_volume = role == VOLUME
     attached = AttachedDisk(
         device_name=disk.target or "",
         attachment_id=attachment_id if is_volume else "",
         volume_id=(volume_id or disk.serial or "") if is_volume else "",
-        source=_source(disk),
+        source=disk_source(disk),
         format=FORMATS.get(disk.format or "", spec_pb2.DISK_FORMAT_UNSPECIFIED),
         bus=BUSES.get(disk.bus or "", spec_pb2.DISK_BUS_UNSPECIFIED),
         device_type=DEVICE_TYPES.get(disk.device or "", spec_pb2.DISK_DEVICE_TYPE_UNSPECIFIED),
@@ -69,12 +83,14 @@ def name_volumes(running: Iterable[AttachedDisk], configured: Iterable[AttachedD
     known = {disk.device_name: disk for disk in configured if disk.role == VOLUME}
     for disk in running:
         own = known.get(disk.device_name)
-        if own is not None and disk.role == VOLUME:
+        adopted = own is not None and not disk.role and disk.source == own.source
+        if own is not None and (disk.role == VOLUME or adopted):
             disk.volume_id, disk.attachment_id = own.volume_id, own.attachment_id
+            disk.role = VOLUME
 
 
-def _source(disk: Disk) -> str:
-    """As backends.volumes.attached has it."""
+def disk_source(disk: Disk) -> str:
+    """Where a disk's bytes are, as backends.volumes.attached says it; empty: it has none."""
     if disk.protocol is None:
         return disk.source_file or disk.source_device or ""
     name, host = disk.source_name or "", disk.hosts[0] if disk.hosts else None

@@ -119,6 +119,7 @@ def _find_own(domain: libvirt.virDomain, node: Node) -> metadata.InstanceMetadat
 def add_own(instance: Instance, own: metadata.InstanceMetadata) -> None:
     """Puts what the service itself keeps of an instance into its facts."""
     instance.spec.CopyFrom(own.spec)
+    _name_interfaces(instance)
     instance.labels.update(own.spec.labels)
     instance.metadata.update(own.metadata)
     if own.created_at.seconds:
@@ -130,6 +131,16 @@ def add_own(instance: Instance, own: metadata.InstanceMetadata) -> None:
     if own.rescue is not None:
         instance.rescued, instance.rescue_image_id = True, own.rescue.image_id
         instance.rescued_at.CopyFrom(own.rescue.since)
+
+
+def _name_interfaces(instance: Instance) -> None:
+    """Those of an adopted machine have no port in their names: the specification knows it."""
+    known = (interface for interface in instance.spec.interfaces if interface.mac_address)
+    ports = {interface.mac_address: interface.port_id for interface in known}
+    for machine in (instance.persistent, instance.effective):
+        for interface in machine.interfaces:
+            if not interface.port_id:
+                interface.port_id = ports.get(interface.mac_address, "")
 
 
 def read_machine(domain: Domain) -> MachineState:

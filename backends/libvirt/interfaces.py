@@ -13,6 +13,7 @@ from virtrpc.v1.instance_pb2 import AttachedInterface, Instance
 from virtrpc.v1.spec_pb2 import InstanceSpec, InterfaceSpec
 
 from backends.errors import ContractError, NoRoomError, TimedOutError, WrongStateError
+from backends.libvirt.attached_disks import ALIAS_PREFIX
 from backends.libvirt.blueprint.interfaces import interface_alias, planned_interface
 from backends.libvirt.blueprint.slots import free_slots
 from backends.libvirt.domains import Domains
@@ -187,11 +188,15 @@ class LibvirtInterfaceHost:
         port: str = "",
         mac: str = "",
     ) -> Node | None:
-        """An interface by its alias, or else by its port, or else by its MAC address."""
+        """An interface by its alias, or by its port, or by its MAC address.
+
+        One that was adopted has no port in its name.
+        """
+        wanted = alias or (interface_alias(port) if port else None)
         for node in self._document(domain, flag).iterfind("devices/interface"):
             found = Interface.from_xml(node)
-            wanted = alias or (interface_alias(port) if port else None)
-            if found.alias == wanted if wanted else found.mac == mac:
+            ours = (found.alias or "").startswith(ALIAS_PREFIX)
+            if found.alias == wanted if wanted and (alias or ours) else found.mac == mac:
                 return node
         return None
 

@@ -22,7 +22,10 @@ def detach_errors(instance: Instance, disk: AttachedDisk) -> list[ContractError]
     if not is_plugged(instance, disk):
         return power_blockers(instance, *ATTACHABLE)
     running = PowerState.POWER_STATE_RUNNING
-    return [*power_blockers(instance, running, *_without_guest()), *_hot_unplug_errors(disk)]
+    return [
+        *power_blockers(instance, running, *_without_guest()),
+        *_hot_unplug_errors(instance, disk),
+    ]
 
 
 def _without_guest() -> tuple["PowerState.ValueType", ...]:
@@ -30,10 +33,22 @@ def _without_guest() -> tuple["PowerState.ValueType", ...]:
     return (PowerState.POWER_STATE_CRASHED,)
 
 
-def _hot_unplug_errors(disk: AttachedDisk) -> Iterator[ContractError]:
+def _hot_unplug_errors(instance: Instance, disk: AttachedDisk) -> Iterator[ContractError]:
     yield from hot_plug_errors(disk)
-    if disk.HasField("boot_index") and disk.boot_index == 0:
+    if _is_booted_from(instance, disk):
         yield not_hot_pluggable(f"the machine runs from {disk.device_name}")
+
+
+def _is_booted_from(instance: Instance, disk: AttachedDisk) -> bool:
+    """An adopted machine may have no order of its own; then its specification has read one."""
+    if any(other.HasField("boot_index") for other in instance.persistent.disks):
+        return disk.HasField("boot_index") and disk.boot_index == 0
+    return any(
+        device.HasField("boot_index")
+        and device.boot_index == 0
+        and device.volume.volume_id == disk.volume_id
+        for device in instance.spec.block_devices
+    )
 
 
 def seconds(request: Message, field: str, default: float) -> float:

@@ -2,12 +2,13 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
 import pytest
 from virtrpc.v1 import host_pb2 as pb
-from virtrpc.v1 import instance_pb2, operation_pb2, types_pb2
+from virtrpc.v1 import instance_pb2, interface_pb2, operation_pb2, types_pb2, volume_pb2
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
@@ -15,9 +16,17 @@ from tests.daemon import Connection, DaemonProcess
 from tests.foreign import define_by_virsh, spawn_foreign
 from tests.instances import MEMORY_MIB, TIMEOUT_S, console_until, destroyed
 from tests.refusals import refused
+from tests.storage_servers import nbd_server
 
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 RUNNING = types_pb2.POWER_STATE_RUNNING
+_DISKS = """\
+<disk type='file' device='disk'><driver name='qemu' type='raw'/>
+  <source file='{folder}/disk.raw'/><target dev='vda' bus='virtio'/></disk>
+<disk type='network' device='disk'><driver name='qemu' type='raw'/>
+  <source protocol='nbd'><host name='127.0.0.1' port='{port}'/></source>
+  <target dev='vdb' bus='virtio'/></disk>
+"""
 # The first that each guest says.
 GREETING = {"fake": b"booting", "libvirt": b"Linux version"}
 
@@ -37,16 +46,22 @@ def daemon(
 @pytest.fixture(scope="module")
 def foreign(backend: str, daemon: DaemonProcess) -> Iterator[str]:
     """An instance that runs and was made by somebody else."""
-    if backend == "libvirt":
-        instance_id = define_by_virsh(daemon)
-        daemon.start()
-    else:
-        with daemon.start().connect() as connection:
-            instance_id = spawn_foreign(connection)
-    yield instance_id
-    with daemon.connect() as connection:
-        import_instance(connection, instance_id)
-        destroyed(connection, instance_id)
+    with ExitStack() as servers:
+        if backend == "libvirt":
+            daemon.volume_dir.mkdir()
+            for name in ("disk.raw", "served.raw"):
+                (daemon.volume_dir / name).write_bytes(bytes(1 << 20))
+            port = servers.enter_context(nbd_server(daemon.volume_dir / "served.raw"))
+            disks = _DISKS.format(folder=daemon.volume_dir, port=port)
+            instance_id = define_by_virsh(daemon, disks=disks)
+            daemon.start()
+        else:
+            with daemon.start().connect() as connection:
+                instance_id = spawn_foreign(connection)
+        yield instance_id
+        with daemon.connect() as connection:
+            import_instance(connection, instance_id)
+            destroyed(connection, instance_id)
 
 
 @pytest.fixture(autouse=True)
@@ -94,9 +109,13 @@ def test_check_shows_what_would_be_and_changes_nothing(
         assert kinds["title"] == pb.IMPORT_DIFFERENCE_KIND_NOT_EXPRESSIBLE
         assert kinds["devices/serial[0]/log"] == pb.IMPORT_DIFFERENCE_KIND_ADDED
         (interface,) = shown.instance.spec.interfaces
+        (told,) = shown.instance.persistent.interfaces
+        assert told.port_id == interface.port_id
         assert interface.mac_address == "52:54:00:12:34:56"
         assert interface.HasField("user")
         assert shown.instance.spec.image.kernel_image_id == "kernel"
+        for name in ("vda", "vdb"):
+            assert kinds[f"devices/disk[{name}]/alias"] == pb.IMPORT_DIFFERENCE_KIND_ADDED
 
 
 def test_specification_that_contradicts_the_machine_is_refused(
@@ -173,6 +192,50 @@ class TestAdopted:
         with refused(grpc.StatusCode.ALREADY_EXISTS, "SPEC_DIFFERS"):
             import_instance(connection, adopted.instance_id, spec=other)
 
+    @pytest.mark.parametrize("backend", ["libvirt"], indirect=True)
+    def test_its_disks_are_volumes_that_come_and_go(
+        self, connection: Connection, adopted: Instance
+    ) -> None:
+        """On the machine that somebody else has started, and once more as one of ours."""
+        about, stub = adopted.instance_id, connection.volumes
+        local, served = adopted.spec.block_devices
+        assert {disk.volume_id for disk in get(connection, about).effective.disks} == {
+            local.volume.volume_id,
+            served.volume.volume_id,
+        }
+        detach = volume_pb2.DetachVolumeRequest(
+            instance_id=about, volume_id=served.volume.volume_id, attachment_id=str(uuid.uuid4())
+        )
+        detach.retry_interval.FromSeconds(1)
+        assert stub.DetachVolume(detach, timeout=TIMEOUT_S).already_gone
+        detach.attachment_id = ""
+        attach = volume_pb2.AttachVolumeRequest(instance_id=about, device=served)
+        for _ in range(2):
+            gone = stub.DetachVolume(detach, timeout=TIMEOUT_S)
+            for machine in (gone.instance.persistent, gone.instance.effective):
+                assert [disk.volume_id for disk in machine.disks] == [local.volume.volume_id]
+            stub.AttachVolume(attach, timeout=TIMEOUT_S)
+        grow = volume_pb2.ExtendVolumeRequest(
+            instance_id=about, volume_id=local.volume.volume_id, size_bytes=2 << 20
+        )
+        assert stub.ExtendVolume(grow, timeout=TIMEOUT_S).guest_size_bytes == 2 << 20
+
+    @pytest.mark.parametrize("backend", ["libvirt"], indirect=True)
+    def test_its_interface_goes_by_its_port_and_comes_again(
+        self, connection: Connection, adopted: Instance
+    ) -> None:
+        about, (interface,) = adopted.instance_id, adopted.spec.interfaces
+        detach = interface_pb2.DetachInterfaceRequest(
+            instance_id=about, port_id=interface.port_id, retry_interval={"seconds": 1}
+        )
+        attach = interface_pb2.AttachInterfaceRequest(instance_id=about, interface=interface)
+        for _ in range(2):
+            gone = connection.interfaces.DetachInterface(detach, timeout=TIMEOUT_S)
+            assert not gone.already_gone
+            for machine in (gone.instance.persistent, gone.instance.effective):
+                assert not machine.interfaces
+            connection.interfaces.AttachInterface(attach, timeout=TIMEOUT_S)
+
     def test_every_verb_works_on_it(
         self, connection: Connection, backend: str, adopted: Instance
     ) -> None:
@@ -192,7 +255,10 @@ class TestAdopted:
             instance_pb2.PowerOnInstanceRequest(instance_id=about), timeout=TIMEOUT_S
         )
         console_until(connection, about, GREETING[backend])
-        assert dict(get(connection, about).metadata) == {"k": "v"}
+        now = get(connection, about)
+        assert dict(now.metadata) == {"k": "v"}
+        volumes = [device.volume.volume_id for device in adopted.spec.block_devices]
+        assert [disk.volume_id for disk in now.effective.disks] == volumes
 
     @pytest.mark.parametrize("backend", ["libvirt"], indirect=True)
     def test_secrets_of_the_domain_are_kept_and_told_nobody(

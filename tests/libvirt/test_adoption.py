@@ -10,7 +10,7 @@ import pytest
 from lxml import etree
 from virtrpc.v1 import host_pb2 as pb
 from virtrpc.v1 import spec_pb2
-from virtrpc.v1.spec_pb2 import InstanceSpec
+from virtrpc.v1.spec_pb2 import InstanceSpec, VolumeConnection
 
 from backends.adoption import contradictions
 from backends.contract import Observer
@@ -19,10 +19,14 @@ from backends.libvirt import LibvirtBackend
 from backends.libvirt.adoption import LibvirtAdoption, marks
 from backends.libvirt.adoption.reading import Found, read_domain
 from backends.libvirt.adoption.verb import adoption_blockers
+from backends.libvirt.attached_disks import adopted_alias, name_volumes, read_disk
+from backends.libvirt.xml.disk import Disk
+from backends.libvirt.xml.domain import Domain
 from backends.libvirt.xml.element import Node, parse, to_text
 from backends.libvirt.xml.metadata import InstanceMetadata, find_in
 from backends.loading import BackendOptions
 from backends.plan import InstancePlan
+from backends.volumes.attached import source_of
 from backends.work import Undo
 from service.operations.operation import Checks, nothing_keeps_out
 from tests.libvirt.test_golden import GOLDEN, NAMES, specification
@@ -77,9 +81,6 @@ FOREIGN = f"""
 @pytest.fixture(scope="module")
 def found() -> Found:
     return read_domain(parse(FOREIGN), image_dir=IMAGES)
-
-
-REMOTE = ("nbd", "iscsi", "rbd", "nfs")
 
 
 def unsaid(found: Found) -> dict[str, str]:
@@ -164,11 +165,78 @@ def test_domain_of_our_own_making_is_understood(name: str) -> None:
     assert found.spec.machine.rng == (plan.machine.rng is not None)
     assert found.spec.machine.guest_agent_disabled != plan.machine.guest_agent
     assert len(found.spec.interfaces) == len(made_from.interfaces)
-    elsewhere = [d for d in plan.disks if d.volume and d.volume.WhichOneof("source") in REMOTE]
-    assert len(found.spec.block_devices) == len(plan.disks) - len(elsewhere)
-    # Disks of another host are left to whoever knows how to reach it.
+    keyed = [d for d in plan.disks if d.volume and has_secrets(d.volume)]
+    assert len(found.spec.block_devices) == len(plan.disks) - len(keyed)
+    # Whose keys somebody else keeps.
     unsaid_devices = {path for path in unsaid(found) if path.startswith("devices/")}
-    assert unsaid_devices == {f"devices/disk[{disk.device_name}]" for disk in elsewhere}
+    assert unsaid_devices == {f"devices/disk[{disk.device_name}]" for disk in keyed}
+    volumes = {d.device_name: d.volume for d in plan.disks if d.volume and d not in keyed}
+    said = {device.device_name: device.volume for device in found.spec.block_devices}
+    for device_name, volume in volumes.items():
+        kind = volume.WhichOneof("source") or ""
+        assert said[device_name].volume_id == volume.volume_id
+        if kind != "nfs":
+            assert source_of(said[device_name]) == source_of(volume)
+
+
+def has_secrets(volume: VolumeConnection) -> bool:
+    user = volume.iscsi.chap_username or volume.rbd.username
+    return bool(user) or volume.HasField("encryption")
+
+
+REMOTE = f"""
+<domain><uuid>{ID}</uuid><os><type>hvm</type><boot dev='hd'/></os><devices>
+  <disk type='network' device='disk'><driver name='qemu' type='raw'/>
+    <source protocol='nbd' name='a b' tls='yes'><host name='::1' port='10810'/></source>
+    <target dev='vda' bus='virtio'/><shareable/></disk>
+  <disk type='network' device='disk'><driver name='qemu' type='raw'/>
+    <source protocol='iscsi' name='iqn.2026-01.x:y/3'><host name='h' port='3260'/></source>
+    <target dev='vdb' bus='virtio'/></disk>
+  <disk type='network' device='disk'><driver name='qemu' type='raw'/>
+    <source protocol='rbd' name='pool/image'><host name='::1' port='6789'/><host name='m'/></source>
+    <target dev='vdc' bus='virtio'/><alias name='ua-theirs_1'/></disk>
+  <disk type='network' device='disk'><driver name='qemu' type='raw'/>
+    <source protocol='iscsi' name='iqn.2026-01.x:y/4'><host name='h' port='3260'/>
+    <auth username='joe'><secret type='iscsi' usage='theirs'/></auth></source>
+    <target dev='vdd' bus='virtio'/></disk>
+</devices></domain>
+"""
+
+
+def test_disks_of_servers_are_volumes_where_no_key_is_needed() -> None:
+    node = parse(REMOTE)
+    found = read_domain(node, image_dir=IMAGES)
+    nbd, iscsi, rbd = (device.volume for device in found.spec.block_devices)
+    assert source_of(nbd) == "nbd://[::1]:10810/a%20b"
+    assert (nbd.nbd.tls, nbd.multi_attach) == (True, True)
+    assert source_of(iscsi) == "iscsi://h:3260/iqn.2026-01.x:y/3"
+    assert (source_of(rbd), list(rbd.rbd.monitors)) == ("rbd:pool/image", ["[::1]:6789", "m"])
+    assert set(unsaid(found)) == {"devices/disk[vdd]"}
+    before = without_spaces(node)
+    marks.mark(node, InstanceMetadata(spec=found.spec), LOG)
+    disks = [read_disk(disk) for disk in Domain.from_xml(node).disks]
+    assert [disk.volume_id for disk in disks[:3]] == [v.volume_id for v in (nbd, iscsi, rbd)]
+    assert all(disk.attachment_id == disk.volume_id for disk in disks)
+    marks.unmark(node, logged="")
+    assert without_spaces(node).replace(b"<metadata></metadata>", b"") == before
+    given = InstanceSpec()
+    device = given.block_devices.add(device_name="/dev/vdd", attachment_id=ID)
+    device.volume.volume_id = str(uuid.UUID(int=7))
+    marks.mark(node, InstanceMetadata(spec=given), LOG)
+    disk = read_disk(Domain.from_xml(node).disks[3])
+    assert (disk.attachment_id, disk.volume_id) == (ID, str(uuid.UUID(int=7)))
+
+
+def test_a_machine_that_runs_is_called_as_it_is_configured() -> None:
+    configured = [
+        read_disk(Disk(target="vda", source_file="/a", alias=adopted_alias("A", "V", "")))
+    ]
+    running = [read_disk(Disk(target="vda", source_file="/a", alias="virtio-disk0"))]
+    other = [read_disk(Disk(target="vda", source_file="/b", alias="virtio-disk0"))]
+    for disks in (running, other):
+        name_volumes(disks, configured)
+    assert (running[0].attachment_id, running[0].volume_id, running[0].role) == ("A", "V", "volume")
+    assert (other[0].attachment_id, other[0].role) == ("", "")
 
 
 def test_specification_is_held_against_the_machine(found: Found) -> None:
@@ -215,7 +283,10 @@ def test_mark_is_taken_out_again_without_a_trace(serial: str, found: Found) -> N
     if serial == "none":
         port.getparent().remove(port)  # type: ignore[union-attr]
     before, logged = without_spaces(node), marks.logged_to(node)
-    metadata, log = marks.changes(node, LOG)
+    metadata, log, *disks = marks.changes(node, found.spec, LOG)
+    assert [disk.path for disk in disks] == [
+        f"devices/disk[{n}]/alias" for n in ("vda", "sda", "vdb")
+    ]
     assert (metadata.kind, log.becomes) == (pb.IMPORT_DIFFERENCE_KIND_ADDED, str(LOG))
     theirs = pb.IMPORT_DIFFERENCE_KIND_CHANGED
     assert log.kind == (theirs if serial == "theirs" else pb.IMPORT_DIFFERENCE_KIND_ADDED)
@@ -224,6 +295,10 @@ def test_mark_is_taken_out_again_without_a_trace(serial: str, found: Found) -> N
     own = find_in(node)
     assert own is not None
     assert own.spec == found.spec
+    assert [disk.alias for disk in Domain.from_xml(node).disks] == [
+        *(disk.becomes for disk in disks),
+        None,
+    ]
     for _ in range(2):
         marks.unmark(node, logged=logged)
         assert without_spaces(node) == before

@@ -56,7 +56,14 @@ def guest(system: DaemonProcess) -> Iterator[VolumeGuest]:
 @pytest.fixture
 def luks(system: DaemonProcess) -> Iterator[BlockDevice]:
     """An encrypted volume."""
-    path, key = system.volume_dir / "luks.raw", system.volume_dir / "key"
+    device = encrypted(system.volume_dir / "luks.raw")
+    yield device
+    Path(device.volume.local_file.path).unlink()
+
+
+def encrypted(path: Path) -> BlockDevice:
+    """A new encrypted volume of 8 MiB, with KEY."""
+    key = path.with_suffix(".key")
     key.write_text(KEY)
     create = ["qemu-img", "create", "-q", "--object", f"secret,id=s,file={key}", "-f", "luks"]
     for _ in range(20):  # it sometimes cannot measure its own speed: QEMU's fault
@@ -69,17 +76,16 @@ def luks(system: DaemonProcess) -> Iterator[BlockDevice]:
     key.unlink()
     device = file_volume(path)
     device.volume.encryption.passphrase = KEY.encode()
-    yield device
-    path.unlink()
+    return device
 
 
-def found_in(canary: str, libvirtd: LibvirtdHost, system: DaemonProcess) -> list[str]:
+def found_in(canary: str, *hosts: LibvirtdHost | DaemonProcess) -> list[str]:
     """Places where a secret can be read, but for libvirt's own keeping of secrets."""
-    kept = libvirtd.folder / "etc" / "secrets"
     places = []
-    for folder in (libvirtd.folder, system.folder):
-        for path in folder.rglob("*"):
-            if path.is_file() and "images" not in path.parts and not path.is_relative_to(kept):
+    for host in hosts:
+        for path in host.folder.rglob("*"):
+            kept = path.is_relative_to(host.folder / "etc" / "secrets")
+            if path.is_file() and "images" not in path.parts and not kept:
                 content = path.read_bytes()
                 places += [str(path) for form in forms_of(canary) if form.encode() in content]
     for process in psutil.process_iter(["cmdline"]):

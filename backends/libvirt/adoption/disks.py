@@ -1,6 +1,7 @@
 """Disks and interfaces of a domain as parts of a specification; None for what it cannot say.
 
-Foreign disks are volumes: they outlive the instance, as the service did not make them.
+Foreign disks are volumes: they outlive the instance, as the service did not make them. One
+whose key or password libvirt keeps for somebody else cannot be said; its attachment can.
 """
 
 from collections.abc import Callable, Mapping
@@ -8,11 +9,12 @@ from collections.abc import Callable, Mapping
 from virtrpc.v1 import spec_pb2 as pb
 
 from backends.adoption import made_id
-from backends.libvirt.attached_disks import BUSES, DEVICE_TYPES, FORMATS
+from backends.libvirt.attached_disks import BUSES, DEVICE_TYPES, FORMATS, disk_source, read_disk
 from backends.libvirt.instances import pci_address
 from backends.libvirt.xml.disk import Disk
 from backends.libvirt.xml.element import Node
 from backends.libvirt.xml.interface import Interface
+from backends.volumes.source_uri import connection_of
 
 _MACVTAP_MODES = {
     "bridge": pb.MACVTAP_MODE_BRIDGE,
@@ -23,7 +25,7 @@ _MACVTAP_MODES = {
 
 
 def block_device(instance_id: str, node: Node) -> pb.BlockDevice | None:
-    """A <disk> in a file or on a block device of this host."""
+    """A <disk> whose bytes are on this host or a server."""
     disk = Disk.from_xml(node)
     volume = _volume(instance_id, disk)
     if volume is None or disk.bus not in BUSES or (disk.device or "disk") not in DEVICE_TYPES:
@@ -40,21 +42,31 @@ def block_device(instance_id: str, node: Node) -> pb.BlockDevice | None:
 
 
 def _volume(instance_id: str, disk: Disk) -> pb.VolumeConnection | None:
-    path = disk.source_file or disk.source_device
-    if path is None:
+    source, file_format = disk_source(disk), FORMATS.get(disk.format or "raw")
+    if not source or file_format is None or disk.auth or disk.encryption:
         return None
-    volume = pb.VolumeConnection(
-        volume_id=made_id(instance_id, path),
-        read_only=disk.read_only,
-        discard=disk.discard == "unmap",
-    )
-    if disk.source_device is not None:
-        volume.local_block.path = path
-    elif (disk.format or "raw") in FORMATS:
-        volume.local_file.path, volume.local_file.format = path, FORMATS[disk.format or "raw"]
+    volume_id = read_disk(disk).volume_id or made_id(instance_id, source)
+    if disk.protocol == "rbd":
+        volume = _rados(disk, volume_id)
     else:
-        return None
+        volume = connection_of(source, volume_id=volume_id, file_format=file_format)
+    if volume is not None:
+        volume.read_only, volume.discard = disk.read_only, disk.discard == "unmap"
+        volume.multi_attach = disk.shareable
+    if disk.protocol == "nbd" and volume is not None:
+        volume.nbd.tls = disk.tls == "yes"
     return volume
+
+
+def _rados(disk: Disk, volume_id: str) -> pb.VolumeConnection | None:
+    """Without monitors it is found by a file of the host's, which no specification names."""
+    volume = pb.VolumeConnection(volume_id=volume_id)
+    pool, _, volume.rbd.image = (disk.source_name or "").partition("/")
+    volume.rbd.pool = pool
+    for host in disk.hosts:
+        name = f"[{host.name}]" if ":" in (host.name or "") else host.name or ""
+        volume.rbd.monitors.append(f"{name}:{host.port}" if host.port else name)
+    return volume if volume.rbd.monitors else None
 
 
 def interface_spec(instance_id: str, node: Node) -> pb.InterfaceSpec | None:

@@ -2,17 +2,28 @@
 
     its metadata                       at once, in the running domain too
     a log for the first serial port    at the next start
+    names of disks, by attachment      at the next start
 
 Whatever else is in the domain stays as it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from lxml import etree
 from virtrpc.v1 import host_pb2 as pb
+from virtrpc.v1.spec_pb2 import InstanceSpec
 
+from backends.adoption import made_id
+from backends.libvirt.attached_disks import (
+    VOLUME,
+    adopted_alias,
+    disk_source,
+    former_alias,
+    read_disk,
+)
 from backends.libvirt.xml import metadata
+from backends.libvirt.xml.disk import Disk
 from backends.libvirt.xml.element import Node
 
 # Namespaces by which other services know their domains.
@@ -43,7 +54,7 @@ def logged_to(domain: Node) -> str:
     return "" if log is None else log.get("file", "")
 
 
-def changes(domain: Node, log_path: Path) -> list[pb.ImportDifference]:
+def changes(domain: Node, spec: InstanceSpec, log_path: Path) -> list[pb.ImportDifference]:
     """What `mark` does, for people."""
     added, logged = pb.IMPORT_DIFFERENCE_KIND_ADDED, logged_to(domain)
     there = domain.find("devices/serial") is not None
@@ -56,7 +67,20 @@ def changes(domain: Node, log_path: Path) -> list[pb.ImportDifference]:
             becomes=str(log_path),
             at_next_start=True,
         ),
+        *_renamed_disks(domain, spec),
     ]
+
+
+def _renamed_disks(domain: Node, spec: InstanceSpec) -> Iterator[pb.ImportDifference]:
+    for node, alias in _attachments(domain, spec):
+        was = _alias(node)
+        yield pb.ImportDifference(
+            kind=pb.IMPORT_DIFFERENCE_KIND_CHANGED if was else pb.IMPORT_DIFFERENCE_KIND_ADDED,
+            path=f"devices/disk[{Disk.from_xml(node).target}]/alias",
+            found=was,
+            becomes=alias,
+            at_next_start=True,
+        )
 
 
 def mark(domain: Node, own: metadata.InstanceMetadata, log_path: Path) -> None:
@@ -68,6 +92,8 @@ def mark(domain: Node, own: metadata.InstanceMetadata, log_path: Path) -> None:
         etree.SubElement(serial, "target", port="0")
         etree.SubElement(serial, "alias", name=_OUR_PORT)
     _log(serial, str(log_path))
+    for node, alias in list(_attachments(domain, own.spec)):
+        _rename(node, alias)
 
 
 def unmark(domain: Node, *, logged: str) -> None:
@@ -76,6 +102,10 @@ def unmark(domain: Node, *, logged: str) -> None:
     if holder is not None:
         for node in holder.findall(f"{{{metadata.NAMESPACE}}}instance"):
             holder.remove(node)
+    for node in domain.iterfind("devices/disk"):
+        former = former_alias(_alias(node))
+        if former is not None:
+            _rename(node, former)
     serial = domain.find("devices/serial")
     if serial is None:
         return
@@ -88,6 +118,44 @@ def unmark(domain: Node, *, logged: str) -> None:
             devices.remove(console)
     else:
         _log(serial, logged)
+
+
+def _attachments(domain: Node, spec: InstanceSpec) -> Iterator[tuple[Node, str]]:
+    """Disks that have bytes somewhere, each with the name that says whose they are.
+
+    Volumes are called as the specification calls them, or as nobody does.
+    """
+    given = {
+        device.device_name.removeprefix("/dev/"): device
+        for device in spec.block_devices
+        if device.HasField("volume")
+    }
+    for node in domain.iterfind("devices/disk"):
+        disk, was = Disk.from_xml(node), _alias(node)
+        source = disk_source(disk)
+        if not source or read_disk(disk).role == VOLUME:
+            continue
+        volume_id = attachment_id = made_id(domain.findtext("uuid", ""), source)
+        if disk.target in given:
+            volume_id = given[disk.target].volume.volume_id
+            attachment_id = given[disk.target].attachment_id or volume_id
+        yield node, adopted_alias(attachment_id, volume_id, was)
+
+
+def _alias(disk: Node) -> str:
+    alias = disk.find("alias")
+    return "" if alias is None else alias.get("name", "")
+
+
+def _rename(disk: Node, name: str) -> None:
+    alias = disk.find("alias")
+    if not name:
+        if alias is not None:
+            disk.remove(alias)
+        return
+    if alias is None:
+        alias = etree.SubElement(disk, "alias")
+    alias.set("name", name)
 
 
 def _log(serial: Node, path: str) -> None:

@@ -152,7 +152,9 @@ class _Reading:
                 yield found
 
     def _mark_boot_disk(self, spec: InstanceSpec) -> None:
-        """What <boot dev='hd'/> means: the first hard disk."""
+        """What <boot dev='hd'/> means: the first hard disk, where no kernel is given."""
+        if self._domain.kernel:
+            return
         asked = [boot.get("dev") for boot in self._node.iterfind("os/boot")]
         if "hd" not in asked or any(device.HasField("boot_index") for device in spec.block_devices):
             return

@@ -89,7 +89,7 @@ class LibvirtAdoption(Adoption):
         own = _own(request, found.spec, instance)
         reply = pb.ImportInstanceResponse(
             instance=_as_managed(instance, own),
-            differences=(*found.unsaid, *marks.changes(node, log_path)),
+            differences=(*found.unsaid, *marks.changes(node, own.spec, log_path)),
         )
         blockers = adoption_blockers(node, persistent=persistent)
         if request.HasField("spec"):

@@ -187,7 +187,10 @@ class HostServiceStub:
     """Adopts an instance that the hypervisor has and the service did not make
     (`managed` false in ListInstances): its specification is derived from its
     machine and recorded with it, and from then on every verb works on it. The
-    guest does not notice. With `validate_only` the reply is the same as it
+    guest does not notice. Its disks are volumes, of the ids that the given or
+    derived specification has, or of made ones where it cannot say them (a key
+    or password of theirs is somebody else's secret): they can be detached, and
+    a destroy leaves them, and such secrets, to whoever made them. With `validate_only` the reply is the same as it
     would be and nothing is changed: it shows the difference. Idempotent by
     identity: an instance that is managed already is returned as it is.
 
@@ -369,7 +372,10 @@ class HostServiceAsyncStub:
     """Adopts an instance that the hypervisor has and the service did not make
     (`managed` false in ListInstances): its specification is derived from its
     machine and recorded with it, and from then on every verb works on it. The
-    guest does not notice. With `validate_only` the reply is the same as it
+    guest does not notice. Its disks are volumes, of the ids that the given or
+    derived specification has, or of made ones where it cannot say them (a key
+    or password of theirs is somebody else's secret): they can be detached, and
+    a destroy leaves them, and such secrets, to whoever made them. With `validate_only` the reply is the same as it
     would be and nothing is changed: it shows the difference. Idempotent by
     identity: an instance that is managed already is returned as it is.
 
@@ -577,7 +583,10 @@ class HostServiceServicer(metaclass=abc.ABCMeta):
         """Adopts an instance that the hypervisor has and the service did not make
         (`managed` false in ListInstances): its specification is derived from its
         machine and recorded with it, and from then on every verb works on it. The
-        guest does not notice. With `validate_only` the reply is the same as it
+        guest does not notice. Its disks are volumes, of the ids that the given or
+        derived specification has, or of made ones where it cannot say them (a key
+        or password of theirs is somebody else's secret): they can be detached, and
+        a destroy leaves them, and such secrets, to whoever made them. With `validate_only` the reply is the same as it
         would be and nothing is changed: it shows the difference. Idempotent by
         identity: an instance that is managed already is returned as it is.
 
