@@ -35,7 +35,8 @@ def system(
 ) -> Iterator[DaemonProcess]:
     """A daemon on the libvirtd of the module."""
     folder = short_folder()
-    arguments = [f"--libvirt-uri={libvirtd.uri}", f"--volume-dir={folder}/volumes"]
+    allowed = [f"--volume-dir={place}" for place in ("/dev", folder / "volumes")]
+    arguments = [f"--libvirt-uri={libvirtd.uri}", *allowed]
     with DaemonProcess(folder, backend="libvirt", arguments=arguments) as daemon:
         daemon.volume_dir.mkdir()
         guest_images(daemon)

@@ -10,6 +10,7 @@ from virtrpc.v1 import console_pb2, instance_pb2
 from virtrpc.v1.operation_pb2 import Operation
 
 from tests.daemon import Connection, DaemonProcess
+from tests.guest_shell import GuestShell
 from tests.instances import TIMEOUT_S, console_until, destroyed, finished, small_spec, succeeded
 from tests.network.conftest import Host, bridged, give
 from tests.network.lan import Lan
@@ -54,6 +55,7 @@ class Remade:
 
     def introduce(self) -> None:
         """It has its address again, and knows its peer's."""
+        GuestShell(self.connection, self.instance_id).close()  # its shell reads
         shell = Shell(self.connection, self.instance_id)
         interface = bridged(_NUMBER)
         mac = self.peer.interface.mac_address
