@@ -225,9 +225,8 @@ class TestAdopted:
         self, connection: Connection, adopted: Instance
     ) -> None:
         about, (interface,) = adopted.instance_id, adopted.spec.interfaces
-        detach = interface_pb2.DetachInterfaceRequest(
-            instance_id=about, port_id=interface.port_id, retry_interval={"seconds": 1}
-        )
+        detach = interface_pb2.DetachInterfaceRequest(instance_id=about, port_id=interface.port_id)
+        detach.retry_interval.FromSeconds(1)
         attach = interface_pb2.AttachInterfaceRequest(instance_id=about, interface=interface)
         for _ in range(2):
             gone = connection.interfaces.DetachInterface(detach, timeout=TIMEOUT_S)
