@@ -12,8 +12,8 @@ from tests.daemon import DaemonProcess
 from tests.soak.storm import Storm, Weather
 
 _CROWDS = {
-    "fake": Weather(seconds=8, controllers=12, instances=4, kill_every_s=0, seed=""),
-    "libvirt": Weather(seconds=12, controllers=5, instances=2, kill_every_s=0, seed=""),
+    "fake": Weather(seconds=5, controllers=12, instances=4, kill_every_s=0, seed=""),
+    "libvirt": Weather(seconds=8, controllers=5, instances=2, kill_every_s=0, seed=""),
 }
 
 

@@ -15,7 +15,7 @@ from tests.model.observed import observable
 from tests.model.verbs import FAMILIES, VERBS, outcome, walk, wander
 from tests.model.walker import Walker
 
-_STEPS = 600
+_STEPS = 300
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ FAMILIES: Mapping[str, Sequence[str]] = {
         *("GetConsole", "RescueInstance", "UnrescueInstance"),
     ),
     "resize": (
-        *(*OWN_VERBS, *_INTENT, "PowerOnInstance", "SuspendInstance"),
+        *(*OWN_VERBS, *_INTENT, "PowerOnInstance"),
         *(verb for verb in REMAKE_RULES if "Migra" in verb),
     ),
 }
