@@ -140,6 +140,8 @@ class Walker:
             }
         elif verb == "RebuildInstance":
             fields["image"] = image(self._caller.backend)
+        elif verb == "RescueInstance":
+            fields["rescue_image_id"] = "guest"  # which boots, and lets go of devices
         elif verb == "SetInstanceBootable":
             fields["bootable"] = not (self.life and self.life.bootable)
         elif verb == "GetConsole":
