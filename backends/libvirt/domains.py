@@ -7,7 +7,7 @@ older fact; an event is told after what it changed was read.
 import queue
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from copy import deepcopy
 from pathlib import Path
 
@@ -103,7 +103,12 @@ class Domains:
     def namesakes(self, instance_id: str, spec: InstanceSpec) -> list[Instance]:
         """Instances that have the id, or the name of a specification, already."""
         found = (self.find(instance_id), self.find_name(instance_name(instance_id, spec)))
-        return [self.read(domain) for domain in found if domain is not None]
+        instances = []
+        for domain in found:
+            if domain is not None:
+                with suppress(InstanceNotFoundError):  # it has gone meanwhile
+                    instances.append(self.read(domain))
+        return instances
 
     def machine_of(self, domain: libvirt.virDomain) -> int | None:
         """Process id of a running machine; None where it is not one of this host's."""

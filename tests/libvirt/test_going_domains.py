@@ -1,4 +1,4 @@
-"""Counters of domains that go while they are asked for."""
+"""Domains that go while they are looked at."""
 
 import uuid
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from typing import cast
 import libvirt
 import pytest
 from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.spec_pb2 import InstanceSpec
 
 from backends.contract import Observer
 from backends.errors import InstanceNotFoundError
@@ -34,26 +35,30 @@ class DomainsOfWhichOneGoes(Domains):
 
 
 @pytest.fixture
-def counters() -> Iterator[Counters]:
+def domains() -> Iterator[Domains]:
     connection = libvirt.open(URI)
     for one in (GOING, STAYING):
         connection.createXML(DOMAIN.format(id=one))
-    domains = DomainsOfWhichOneGoes()
+    made = DomainsOfWhichOneGoes()
     handles = SimpleNamespace(uri=URI, handles=SimpleNamespace(own=connection))
-    domains.open(cast(Connection, handles), cast(Observer, SimpleNamespace()))
-    yield Counters(domains)
-    domains.close()
+    made.open(cast(Connection, handles), cast(Observer, SimpleNamespace()))
+    yield made
+    made.close()
     for domain in connection.listAllDomains():
         if domain.UUIDString() in (GOING, STAYING):
             domain.destroy()
 
 
-def test_counters_of_what_has_gone_are_those_of_an_unknown_instance(counters: Counters) -> None:
+def test_counters_of_what_has_gone_are_those_of_an_unknown_instance(domains: Domains) -> None:
     with pytest.raises(InstanceNotFoundError):
-        counters.sample_one(GOING)
+        Counters(domains).sample_one(GOING)
 
 
-def test_what_has_gone_keeps_no_other_from_being_sampled(counters: Counters) -> None:
-    sampled = {sample.instance_id for sample in counters.sample()}
+def test_what_has_gone_keeps_no_other_from_being_sampled(domains: Domains) -> None:
+    sampled = {sample.instance_id for sample in Counters(domains).sample()}
     assert STAYING in sampled
     assert GOING not in sampled
+
+
+def test_name_of_what_has_gone_is_free(domains: Domains) -> None:
+    assert domains.namesakes(GOING, InstanceSpec(name=GOING)) == []
