@@ -5,7 +5,8 @@ from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Suspension
-from backends.libvirt.domains import Domains
+from backends.libvirt.domains import Domains, is_active
+from backends.libvirt.errors import translating
 from backends.power_states import power_blockers, start_blockers
 from backends.work import Undo, Work
 
@@ -19,7 +20,7 @@ class LibvirtSuspension(Suspension):
 
     def __init__(self, domains: Domains) -> None:
         self._domains = domains
-        self.undo = {"restore": self._undo_save}
+        self.undo = {"restore": self._undo_save, "restore_running": self._undo_save_running}
 
     def suspend_instance(self, request: pb.SuspendInstanceRequest, work: Work) -> pb.Instance:
         """See Suspension."""
@@ -27,7 +28,8 @@ class LibvirtSuspension(Suspension):
         work.ready(power_blockers(instance, _RUNNING, _PAUSED, _SUSPENDED))
         if instance.power_state != _SUSPENDED:
             work.phase("save", percent=5)
-            work.step("save", Undo("restore", {"instance_id": request.instance_id}))
+            undo = "restore_running" if instance.power_state == _RUNNING else "restore"
+            work.step("save", Undo(undo, {"instance_id": request.instance_id}))
             self._save(domain)
             work.commit()
             self._domains.want(domain, _SUSPENDED)
@@ -51,6 +53,17 @@ class LibvirtSuspension(Suspension):
         domain = self._domains.find(instance_id)
         if domain is not None and domain.hasManagedSaveImage() and not domain.isActive():
             self._restore(domain)
+        if domain is not None:
+            self._domains.tell(domain)
+
+    def _undo_save_running(self, instance_id: str) -> None:
+        """The same for one that ran: a save that was cut off leaves its guest paused."""
+        self._undo_save(instance_id)
+        domain = self._domains.find(instance_id)
+        if domain is not None and is_active(domain):
+            with translating(instance_id):
+                domain.resume()  # nothing where it runs
+            self._domains.tell(domain)
 
     def _save(self, domain: libvirt.virDomain) -> None:
         try:
