@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from tests.daemon import DaemonProcess
+from tests.model.verbs import VERBS, wander
 from tests.soak import models
 
 _SECONDS, _STEPS = 20, 120
@@ -12,4 +13,5 @@ def test_a_guest_lives_as_the_model_says(
     model_daemons: Callable[[str], DaemonProcess], seed: str
 ) -> None:
     daemon = model_daemons("libvirt")
-    assert models.run(daemon, seconds=_SECONDS, seed=seed, steps=_STEPS) == []
+    way = wander(VERBS, seed=seed, steps=_STEPS)
+    assert models.go(daemon, way, seconds=_SECONDS) == []

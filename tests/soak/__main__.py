@@ -47,7 +47,7 @@ def _storm_on_the_fake(arguments: argparse.Namespace) -> Faults:
 def _storm_on_qemu(arguments: argparse.Namespace) -> Faults:
     with _daemon("libvirt") as daemon:
         strike = partial(_restart, daemon)
-        return _storm(daemon, arguments, strike, minutes=5, controllers=8, instances=4,
+        return _storm(daemon, arguments, strike, minutes=4, controllers=8, instances=4,
                       kill_every_s=30)  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def _deaths(_arguments: argparse.Namespace) -> Faults:
 
 def _migrations(arguments: argparse.Namespace) -> Faults:
     with _folder() as folder:
-        return migrations.run(folder, seconds=480 * arguments.scale, seed=arguments.seed)
+        return migrations.run(folder, seconds=420 * arguments.scale, seed=arguments.seed)
 
 
 def _watchers(arguments: argparse.Namespace) -> Faults:
@@ -100,7 +100,7 @@ def _watchers(arguments: argparse.Namespace) -> Faults:
 
 def _models(arguments: argparse.Namespace) -> Faults:
     faults: Faults = []
-    for backend, seconds in (("fake", 30), ("libvirt", 120)):
+    for backend, seconds in (("fake", 30), ("libvirt", 150)):
         with _daemon(backend) as daemon:
             faults += models.run(daemon, seconds=seconds * arguments.scale, seed=arguments.seed)
     return faults
