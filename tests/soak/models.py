@@ -25,7 +25,8 @@ def run(daemon: DaemonProcess, *, seconds: float, seed: str) -> list[str]:
     families = list(FAMILIES.values())
     random.Random(seed).shuffle(families)
     by_chance = wander(VERBS, seed=seed, steps=_BY_CHANCE)
-    return go(daemon, chain(by_chance, *map(walk, families)), seconds=seconds)
+    ways = (chain(["DestroyInstance"], walk(family)) for family in families)
+    return go(daemon, chain(by_chance, *ways), seconds=seconds)
 
 
 def go(daemon: DaemonProcess, way: Iterable[str], *, seconds: float) -> list[str]:
