@@ -60,3 +60,7 @@ def pending(migration_id: str) -> ContractError:
         reason="MIGRATION_PENDING",
         metadata={"migration_id": migration_id},
     )
+
+
+POST_COPY_BROKEN = "post-copy-broken"
+"""Power state's reason of a guest that stands still, for memory that it lacks is elsewhere."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -27,10 +27,11 @@ from google.protobuf.message import Message
 from grpc_status import rpc_status
 from virtrpc.v1.operation_pb2 import OPERATION_STATE_SUCCEEDED, Operation
 
-from backends.errors import ContractError
+from backends.errors import ContractError, InstanceNotFoundError
 from service import audit
 from service.admission import Admission
 from service.bindings import Bindings
+from service.consoles.moves import Moves
 from service.errors import internal_error, status_of
 from service.identity import Gate, Identity
 from service.metrics import RpcMetrics
@@ -71,6 +72,7 @@ class Dispatcher:
         metrics: RpcMetrics,
         gate: Gate,
         admission: Admission,
+        moves: Moves,
     ) -> None:
         self._bindings = bindings
         self._operations = operations
@@ -78,6 +80,7 @@ class Dispatcher:
         self._metrics = metrics
         self._gate = gate
         self._admission = admission
+        self._moves = moves
 
     def handlers(self, verbs: Iterable[Verb]) -> list[grpc.GenericRpcHandler]:
         """Handlers to add to a server, one for each service."""
@@ -134,11 +137,19 @@ class Dispatcher:
             code = grpc.StatusCode.CANCELLED
             raise
         except Exception as error:  # noqa: BLE001 - the outermost layer of a request
-            status = rpc_status.to_status(status_of(_told(verb, error)))
+            told = _told(verb, error)
+            status = rpc_status.to_status(status_of(told, self._facts(told)))
             code = status.code
             await context.abort_with_status(status)
         finally:
             self._metrics.observe(verb, code, time.perf_counter() - started)
+
+    def _facts(self, error: ContractError) -> Mapping[str, str]:
+        """What is known here of an error beside what it says: where a missing instance went."""
+        if error.reason != InstanceNotFoundError.reason:
+            return {}
+        moved = self._moves.of(error.metadata.get("instance_id", ""))
+        return {} if moved is None else {"host_uri": moved.host_uri}
 
     def _admitted(self, verb: Verb, context: Context) -> Call:
         """The stations before the request itself is looked at."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -134,13 +135,18 @@ def record_of(error: errors.ContractError) -> types_pb2.Error:
     )
 
 
-def status_of(error: errors.ContractError) -> status_pb2.Status:
-    """The error as a caller gets it, with its details: as many violations as there is room for."""
+def status_of(
+    error: errors.ContractError, facts: Mapping[str, str] = MappingProxyType({})
+) -> status_pb2.Status:
+    """The error as a caller gets it, with its details: as many violations as there is room for.
+
+    `facts` go to its metadata.
+    """
     record = record_of(error)
     retry = _retry_info(error)
     blockers = list(record.blockers)
     while True:
-        info = _error_info(record, left_out=len(record.blockers) - len(blockers))
+        info = _error_info(record, facts, left_out=len(record.blockers) - len(blockers))
         details = [_packed(info), *_violations(record.code, blockers), *retry]
         status = status_pb2.Status(code=record.code, message=record.message, details=details)
         if status.ByteSize() <= _MAX_STATUS_BYTES or not blockers:
@@ -155,8 +161,10 @@ def internal_error(incident: str) -> errors.ContractError:
     )
 
 
-def _error_info(record: types_pb2.Error, *, left_out: int) -> error_details_pb2.ErrorInfo:
-    metadata = dict(record.metadata)
+def _error_info(
+    record: types_pb2.Error, facts: Mapping[str, str], *, left_out: int
+) -> error_details_pb2.ErrorInfo:
+    metadata = {**record.metadata, **facts}
     if left_out:
         metadata["violations_left_out"] = str(left_out)
     return error_details_pb2.ErrorInfo(reason=record.reason, domain=DOMAIN, metadata=metadata)

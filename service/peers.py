@@ -21,7 +21,10 @@ from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1 import migration_pb2_grpc
 
 from backends.contract import Peer
+from backends.contract.migration import unhindered
 from backends.errors import (
+    BlockedError,
+    InvalidArgumentError,
     PeerDistrustedError,
     PeerMismatchError,
     PeerRefusedError,
@@ -31,6 +34,7 @@ from service.peer_trust import require_migrator
 from service.roles import RoleBindings
 from service.settings.types import Network
 from service.tls import Tls
+from service.validation import check
 
 _CHECK_S = 30.0
 _CHANGE_S = 300.0
@@ -44,6 +48,7 @@ _OPTIONS = (
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.enable_http_proxy", 0),
 )
+Request = TypeVar("Request", bound=Message)
 Reply = TypeVar("Reply", bound=Message)
 
 
@@ -111,21 +116,25 @@ class GrpcPeer:
         self._before = before
         self._stub = migration_pb2_grpc.MigrationServiceStub(channel)
 
-    def check_destination(self, request: pb.CheckDestinationRequest) -> pb.CheckDestinationResponse:
+    def check_destination(
+        self, request: pb.CheckDestinationRequest, checkpoint: Callable[[], None] = unhindered
+    ) -> pb.CheckDestinationResponse:
         """See Peer."""
-        return self._call(self._stub.CheckDestination, request, _CHECK_S)
+        stub = self._stub.CheckDestination
+        return self._checked(self._call(stub, request, _CHECK_S, checkpoint))
 
     def prepare_destination(
-        self, request: pb.PrepareDestinationRequest
+        self, request: pb.PrepareDestinationRequest, checkpoint: Callable[[], None] = unhindered
     ) -> pb.PrepareDestinationResponse:
         """See Peer."""
-        return self._call(self._stub.PrepareDestination, request, _CHANGE_S)
+        stub = self._stub.PrepareDestination
+        return self._checked(self._call(stub, request, _CHANGE_S, checkpoint))
 
     def rollback_destination(
-        self, request: pb.RollbackDestinationRequest
+        self, request: pb.RollbackDestinationRequest, *, within_s: float = _CHECK_S
     ) -> pb.RollbackDestinationResponse:
         """See Peer."""
-        return self._call(self._stub.RollbackDestination, request, _CHECK_S)
+        return self._call(self._stub.RollbackDestination, request, within_s)
 
     def complete_destination(
         self, request: pb.CompleteDestinationRequest
@@ -144,7 +153,23 @@ class GrpcPeer:
     ) -> pb.ReceiveDiskResponse:
         """See Peer. gRPC asks for the next message when the last one is on its way."""
         self._before()
-        call = self._stub.ReceiveDisk.future(requests)
+        reply: pb.ReceiveDiskResponse
+        reply = self._answer(self._stub.ReceiveDisk.future(requests), checkpoint)
+        return reply
+
+    def _call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[Request, Reply]",
+        request: Request,
+        timeout_s: float,
+        checkpoint: Callable[[], None] = unhindered,
+    ) -> Reply:
+        self._before()
+        reply: Reply = self._answer(method.future(request, timeout=timeout_s), checkpoint)
+        return reply
+
+    def _answer(self, call: Any, checkpoint: Callable[[], None]) -> Any:
+        """What a call comes to; one that is no longer wanted is ended."""
         try:
             while True:
                 try:
@@ -156,12 +181,19 @@ class GrpcPeer:
         finally:
             call.cancel()
 
-    def _call(self, method: Callable[..., Reply], request: Message, timeout_s: float) -> Reply:
-        self._before()
+    def _checked(self, reply: Reply) -> Reply:
+        """An answer that is acted upon, held against the rules that requests are held against.
+
+        A destination says where its hypervisor is, and an address may be a command.
+        """
         try:
-            return method(request, timeout=timeout_s)
-        except grpc.RpcError as error:
-            raise _told(self._uri, error) from error
+            check(reply)
+        except (InvalidArgumentError, BlockedError) as error:
+            raise PeerMismatchError(
+                f"{self._uri} answers what the contract does not allow: {error}",
+                metadata={"peer_reason": "INVALID_ANSWER"},
+            ) from error
+        return reply
 
 
 def _told(uri: str, error: Any) -> Exception:

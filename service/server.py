@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from service.admission import Admission
 from service.bound_verbs import BoundVerbs
+from service.consoles.moves import Moves
 from service.core import Core
 from service.dispatcher import Dispatcher
 from service.guard import Guard
@@ -41,6 +42,7 @@ def make_server(core: Core, bound: BoundVerbs, registry: CollectorRegistry) -> g
         metrics=RpcMetrics(registry),
         gate=gate,
         admission=Admission(),
+        moves=Moves(core.backend.migrations),
     )
     server.add_generic_rpc_handlers(tuple(dispatcher.handlers(bound.by_path.values())))
     names = (*service_names(), "grpc.health.v1.Health", reflection.SERVICE_NAME)

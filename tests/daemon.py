@@ -78,8 +78,8 @@ class DaemonProcess:
         """A folder that a test may let it read images from, and share."""
         return self.folder / "sources"
 
-    def start(self, *, wait: bool = True) -> Self:
-        """Starts it, and waits until it reaches its hypervisor."""
+    def start(self, *more: str, wait: bool = True) -> Self:
+        """Starts it, and waits until it reaches its hypervisor; `more`: flags of this run."""
         command = [
             *self._program,
             f"--backend={self.backend}",
@@ -87,6 +87,7 @@ class DaemonProcess:
             f"--listen={self.address}",
             "--metrics=",
             *self._arguments,
+            *more,
         ]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(

@@ -12,22 +12,29 @@ from backends.contract.backend import Facet
 from backends.work import Work
 
 
+def unhindered() -> None:
+    """The checkpoint of a call that nobody ends."""
+
+
 class Peer(Protocol):
     """The daemon of another host. Calls block, and raise what its answer says:
 
     PeerUnreachableError, PeerRefusedError with its code and reason, or PeerMismatchError.
+    A `checkpoint` is called now and then, and ends the call by raising.
     """
 
-    def check_destination(self, request: pb.CheckDestinationRequest) -> pb.CheckDestinationResponse:
+    def check_destination(
+        self, request: pb.CheckDestinationRequest, checkpoint: Callable[[], None] = unhindered
+    ) -> pb.CheckDestinationResponse:
         """See MigrationService.CheckDestination."""
 
     def prepare_destination(
-        self, request: pb.PrepareDestinationRequest
+        self, request: pb.PrepareDestinationRequest, checkpoint: Callable[[], None] = unhindered
     ) -> pb.PrepareDestinationResponse:
         """See MigrationService.PrepareDestination."""
 
     def rollback_destination(
-        self, request: pb.RollbackDestinationRequest
+        self, request: pb.RollbackDestinationRequest, *, within_s: float = 30.0
     ) -> pb.RollbackDestinationResponse:
         """See MigrationService.RollbackDestination."""
 
@@ -44,10 +51,7 @@ class Peer(Protocol):
     def receive_disk(
         self, requests: Iterator[pb.ReceiveDiskRequest], checkpoint: Callable[[], None]
     ) -> pb.ReceiveDiskResponse:
-        """See MigrationService.ReceiveDisk. `requests` is read on another thread.
-
-        `checkpoint` is called now and then, and ends the call by raising.
-        """
+        """See MigrationService.ReceiveDisk. `requests` is read on another thread."""
 
 
 class Peers(Protocol):

@@ -148,6 +148,10 @@ class FakeMigrationDriver(MigrationDriver):
         counters.downtime_ms = 1
         return counters
 
+    def mend(self, transfer: Transfer) -> Counters:
+        """See MigrationDriver: fake guests are never BROKEN."""
+        raise MigrationFailedError(f"nothing is broken of {transfer.migration.migration_id}")
+
     def counters(self, instance_id: str) -> Counters | None:
         """See MigrationDriver."""
         return self._running.get(instance_id)

@@ -16,6 +16,7 @@ from backends.libvirt.xml.domain import Domain
 from backends.libvirt.xml.element import Node, parse
 from backends.libvirt.xml.interface import Interface, PciAddress
 from backends.libvirt.xml.shares import shares_of
+from backends.power_states import POST_COPY_BROKEN
 
 POWER_STATES: Mapping[int, "PowerState.ValueType"] = {
     libvirt.VIR_DOMAIN_NOSTATE: PowerState.POWER_STATE_NOSTATE,
@@ -34,6 +35,8 @@ _REASONS: Mapping[tuple[int, int], str] = {
     (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_UNPAUSED): "unpaused",
     (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER): "user",
     (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION): "migration",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY): "post-copy",
+    (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED): POST_COPY_BROKEN,
     (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR): "io-error",
     (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_WATCHDOG): "watchdog",
     (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_CRASHED): "crashed",

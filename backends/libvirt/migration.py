@@ -40,6 +40,7 @@ from backends.specification import SpecImages
 _ARRIVING = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_STARTING_UP)
 # After the last of its memory, or as libvirtd finds it when it was killed then.
 _STUCK = (libvirt.VIR_DOMAIN_PAUSED_MIGRATION, libvirt.VIR_DOMAIN_PAUSED_UNKNOWN)
+_BROKEN = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED)
 _OFF = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
 
 
@@ -115,6 +116,13 @@ class LibvirtMigrationDriver(MigrationDriver):
 
     def transfer(self, transfer: Transfer) -> Counters:
         """See MigrationDriver."""
+        return self._moved(transfer)
+
+    def mend(self, transfer: Transfer) -> Counters:
+        """See MigrationDriver."""
+        return self._moved(transfer, more_flags=libvirt.VIR_MIGRATE_POSTCOPY_RESUME)
+
+    def _moved(self, transfer: Transfer, *, more_flags: int = 0) -> Counters:
         domain, _ = self._domains.managed(transfer.migration.instance_id)
         if not transfer.hypervisor_uri:
             raise WrongStateError(
@@ -122,7 +130,7 @@ class LibvirtMigrationDriver(MigrationDriver):
                 reason="NO_HYPERVISOR_URI",
                 field="hypervisor_uri",
             )
-        return transfers.move(self._domains, domain, transfer)
+        return transfers.move(self._domains, domain, transfer, more_flags=more_flags)
 
     def counters(self, instance_id: str) -> Counters | None:
         """See MigrationDriver."""
@@ -164,6 +172,8 @@ class LibvirtMigrationDriver(MigrationDriver):
             return Guest.GONE
         if state in _OFF:
             return Guest.OFF
+        if (state, reason) == _BROKEN:
+            return Guest.BROKEN
         stuck = state == libvirt.VIR_DOMAIN_PAUSED and reason in _STUCK
         return Guest.STUCK if stuck else Guest.ALIVE
 

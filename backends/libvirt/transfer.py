@@ -39,20 +39,26 @@ _ALWAYS = (
 _WHOLE, _OVERLAYS = libvirt.VIR_MIGRATE_NON_SHARED_DISK, libvirt.VIR_MIGRATE_NON_SHARED_INC
 _STATS_S = 5.0
 _DEFAULT_DOWNTIME_MS = 300
+_IN_POST_COPY = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_POSTCOPY)
 _NOT_RUNNING = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_NO_DOMAIN)
 
 
-def move(domains: Domains, domain: libvirt.virDomain, transfer: Transfer) -> Counters:
+def move(
+    domains: Domains, domain: libvirt.virDomain, transfer: Transfer, *, more_flags: int = 0
+) -> Counters:
     """Moves a guest; returns when it runs at the destination and is gone here."""
     instance_id = transfer.migration.instance_id
     options = transfer.options
     domains.jobs.expect(instance_id)
     try:
-        downtime_ms = options.max_downtime.ToMilliseconds() or _DEFAULT_DOWNTIME_MS
-        domain.migrateSetMaxDowntime(downtime_ms)
+        if not more_flags & libvirt.VIR_MIGRATE_POSTCOPY_RESUME:
+            downtime_ms = options.max_downtime.ToMilliseconds() or _DEFAULT_DOWNTIME_MS
+            domain.migrateSetMaxDowntime(downtime_ms)
         with telling_the_end(domains.machine_of(domain), transfer.left):
             domain.migrateToURI3(
-                transfer.hypervisor_uri, _parameters(domain, transfer), _flags(transfer)
+                transfer.hypervisor_uri,
+                _parameters(domain, transfer),
+                _flags(transfer) | more_flags,
             )
     except libvirt.libvirtError as error:
         domains.jobs.take(instance_id, timeout_s=0)
@@ -73,11 +79,10 @@ def running_counters(domain: libvirt.virDomain) -> Counters | None:
     running = stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) != libvirt.VIR_DOMAIN_JOB_NONE
     if not (outgoing and running):
         return None
+    if state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED:
+        return None  # libvirt keeps the job until somebody mends it
     counters = counters_of(stats)
-    counters.post_copy = state == libvirt.VIR_DOMAIN_PAUSED and reason in (
-        libvirt.VIR_DOMAIN_PAUSED_POSTCOPY,
-        libvirt.VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
-    )
+    counters.post_copy = (state, reason) == _IN_POST_COPY
     return counters
 
 

@@ -31,6 +31,7 @@ from virtrpc.v1.migration_pb2 import (
     MIGRATION_PHASE_CANCELLED,
     MIGRATION_PHASE_FAILED,
     MIGRATION_PHASE_POST_COPY,
+    MIGRATION_PHASE_POST_COPY_BROKEN,
     MIGRATION_PHASE_SUCCEEDED,
     MIGRATION_STORAGE_SHARED,
     LiveMigrationResult,
@@ -108,8 +109,8 @@ class Migration:
 
     @property
     def post_copy(self) -> bool:
-        """The guest runs at the destination and fetches memory from the source."""
-        return self.phase == MIGRATION_PHASE_POST_COPY
+        """The guest is the destination's and fetches memory from the source, or would."""
+        return self.phase in (MIGRATION_PHASE_POST_COPY, MIGRATION_PHASE_POST_COPY_BROKEN)
 
 
 class MigrationBook:

@@ -26,6 +26,7 @@ from backends.errors import (
     PeerUnreachableError,
 )
 from backends.migration import checks
+from backends.migration.answers import prepared
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
 from backends.migration.cold_checks import ColdChecks
 from backends.migration.cold_driver import ColdDriver
@@ -154,7 +155,7 @@ class ColdRun:
             )
         )
         with self._book.change(migration):
-            migration.data.CopyFrom(answer.data)
+            migration.data.CopyFrom(prepared(migration.data, answer.data))
 
     def _stop(self, migration: Migration, instance: Instance) -> None:
         """From here on nobody starts it but who undoes this."""

@@ -59,6 +59,8 @@ class Course:
         self._peer = peer
         self._word_ms: int | None = 0
         """How long the guest waited for the word; None: until long after its transfer."""
+        self.lost = False
+        """Memory that the guest needs is gone, with the machine on one of the sides."""
 
     def run(self, migration: Migration, transfer: Transfer) -> Counters:
         """Moves the guest, and gives what it came to; raises why it is still here."""
@@ -71,7 +73,7 @@ class Course:
         began = time.monotonic()
         moving = _in_thread(lambda: self._driver.transfer(transfer))
         self._watch(migration, moving, Policy(transfer.options, began))
-        return self._outcome(migration, moving)
+        return self._outcome(migration, transfer, moving)
 
     def _watch(self, migration: Migration, moving: "Future[Counters]", policy: Policy) -> None:
         """Until the transfer is over: counts, stops or forces it."""
@@ -125,12 +127,24 @@ class Course:
         who looks: to act on it would be to roll back a guest that may just be arriving.
         """
         try:
-            return self._driver.counters(migration.instance_id)
+            counters = self._driver.counters(migration.instance_id)
+            if counters is None and migration.phase == Phase.MIGRATION_PHASE_POST_COPY:
+                self._tell_a_break(migration)
         except ContractError as error:
             log.info("a transfer cannot be looked at now", reason=str(error))
             return None
+        return counters
 
-    def _outcome(self, migration: Migration, moving: "Future[Counters]") -> Counters:
+    def _tell_a_break(self, migration: Migration) -> None:
+        """That memory no longer goes over; the hypervisors may be long in agreeing on it."""
+        if self._driver.guest(migration.instance_id) is Guest.BROKEN:
+            log.warning("the connection broke in post-copy", uri=migration.data.hypervisor_uri)
+            self._book.enter(migration, Phase.MIGRATION_PHASE_POST_COPY_BROKEN)
+            self._work.phase("post-copy", percent=75, message="the connection is broken")
+
+    def _outcome(
+        self, migration: Migration, transfer: Transfer, moving: "Future[Counters]"
+    ) -> Counters:
         """What came of the transfer, as destination and hypervisor say."""
         error = moving.exception()
         if error is None:
@@ -140,10 +154,62 @@ class Course:
         if isinstance(error, UnreachableError):
             self._settle(migration)
             error = MigrationFailedError(f"the hypervisor was lost meanwhile: {error}")
-        if self._has_switched(migration):
+        return self._found_out(migration, transfer, error)
+
+    def _found_out(
+        self, migration: Migration, transfer: Transfer, error: ContractError
+    ) -> Counters:
+        """What came of a transfer that may have failed with an error."""
+        if self._mended(migration, transfer) or self._has_switched(migration):
             log.warning("a transfer was told to have failed, and has not", reason=str(error))
             return Counters()
         raise reason_of(migration, error)
+
+    def _mended(self, migration: Migration, transfer: Transfer) -> bool:
+        """Joins what broke in post-copy until all is over, or cannot be any more.
+
+        The guest stands still at the destination until then and is nobody else's: nothing
+        is started here again. Whether anything had broken.
+        """
+        broken = False
+        while self._guest(migration) is Guest.BROKEN:
+            broken = True
+            if migration.phase != Phase.MIGRATION_PHASE_POST_COPY_BROKEN:
+                self._tell_a_break(migration)
+            self.lost = self._is_lost(migration)
+            if self.lost:
+                break
+            self._join(migration, transfer)
+        return broken
+
+    def _join(self, migration: Migration, transfer: Transfer) -> None:
+        """One try; returns when it is over."""
+        moving = _in_thread(lambda: self._driver.mend(transfer))
+        self._watch(migration, moving, Policy(transfer.options, float("inf")))
+        error = moving.exception()
+        if isinstance(error, UnreachableError):
+            self._settle(migration)
+        elif isinstance(error, ContractError):
+            log.info("not joined again yet", reason=str(error))
+            self._pause(_ASK_AGAIN_S)
+        elif error is not None:
+            raise error
+
+    def _guest(self, migration: Migration) -> Guest:
+        """What became of it here, as soon as the hypervisor says."""
+        while True:
+            try:
+                return self._driver.guest(migration.instance_id)
+            except UnreachableError as error:
+                log.warning("it is not known yet what became of the guest", reason=str(error))
+                self._pause(_ASK_AGAIN_S)
+
+    def _is_lost(self, migration: Migration) -> bool:
+        """Whether the destination says that it has no machine for the memory any more."""
+        try:
+            return not self._asked(migration, alive=True)
+        except PeerUnreachableError:
+            return False
 
     def _with_the_wait(self, counters: Counters) -> Counters:
         """The hypervisor's downtime ends where the guest could have gone on."""
@@ -152,13 +218,12 @@ class Course:
             counters.downtime_ms = None if waited is None else counters.downtime_ms + waited
         return counters
 
-    def follow(self, migration: Migration) -> Counters:
+    def follow(self, migration: Migration, transfer: Transfer) -> Counters:
         """As `run`, of a transfer that an earlier run of the daemon began."""
         self._work.phase("memory", percent=50)
         self._settle(migration)
-        if not self._has_switched(migration):
-            raise reason_of(migration, MigrationFailedError("the daemon was restarted meanwhile"))
-        return Counters()
+        restarted = MigrationFailedError("the daemon was restarted meanwhile")
+        return self._found_out(migration, transfer, restarted)
 
     def _settle(self, migration: Migration) -> None:
         """Returns when no transfer runs any more, with a hypervisor that comes and goes."""

@@ -122,7 +122,8 @@ class Destination(MigrationDestination):
         if migration is None or not self._has_arrived(migration, alive=alive):
             raise WrongStateError("the guest is not here", reason="NOT_SWITCHED")
         work.ready()
-        if not migration.ended.is_set():
+        # One that was destroyed here before it came is taken all the same: its source has no other.
+        if migration.phase != Phase.MIGRATION_PHASE_SUCCEEDED:
             if not request.start_only:
                 work.step("adopt")
             self._take_over(migration, request)
@@ -153,7 +154,7 @@ class Destination(MigrationDestination):
             log.exception("the guest cannot go on", instance_id=migration.instance_id)
 
     def _adopt(self, migration: Migration, request: pb.CompleteDestinationRequest) -> Instance:
-        if migration.ended.is_set():
+        if migration.phase == Phase.MIGRATION_PHASE_SUCCEEDED:
             return self._driver.adopt(migration)
         self._take_console(migration, request)
         instance = self._driver.adopt(migration)

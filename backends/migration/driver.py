@@ -25,6 +25,8 @@ class Guest(Enum):
     """It runs, or is paused and could go on at once."""
     STUCK = "stuck"
     """It has stood still since its last memory went over, and nobody sees to it."""
+    BROKEN = "broken"
+    """It has gone on at the destination, and memory that it lacks there is only here."""
     OFF = "off"
     """It is known, and its machine has ended."""
     GONE = "gone"
@@ -112,6 +114,10 @@ class MigrationDriver(ABC):
 
         Raises MigrationFailedError where it is not over; the guest is here as before.
         """
+
+    @abstractmethod
+    def mend(self, transfer: Transfer) -> Counters:
+        """Joins a transfer again that is BROKEN; else as `transfer`."""
 
     @abstractmethod
     def counters(self, instance_id: str) -> Counters | None:

@@ -8,6 +8,7 @@ from backends.contract import Peer
 from backends.errors import (
     CancelledError,
     ContractError,
+    DamagedError,
     MigrationFailedError,
     PeerRefusedError,
     WrongStateError,
@@ -15,7 +16,7 @@ from backends.errors import (
 from backends.migration.book import Migration, MigrationBook, Phase
 from backends.migration.driver import MigrationDriver
 
-CANCELLED = "MIGRATION_CANCELLED"
+CANCELLED, POST_COPY_LOST = "MIGRATION_CANCELLED", "POST_COPY_LOST"
 
 
 def end_without(
@@ -64,6 +65,12 @@ def let_go(migration: Migration, driver: MigrationDriver) -> None:
     driver.connections.disconnect(migration.instance_id)
     uri = migration.data.destination_uri
     driver.tell(migration.instance_id, EventType.EVENT_TYPE_MIGRATION_COMPLETED, uri)
+
+
+def post_copy_lost() -> ContractError:
+    """Why a guest that is the destination's cannot go on there."""
+    why = "memory that was not over yet is lost with its host: the guest has to be started anew"
+    return DamagedError(why, reason=POST_COPY_LOST)
 
 
 def force(

@@ -21,6 +21,8 @@ from backends.migration.book import Migration, MigrationBook
 
 # What a destination answers of the migration itself: it has the guest, or knows it as another's.
 _FINAL = ("SWITCHED", "MIGRATION_EXISTS")
+# For each question.
+_LEAST_S, _MOST_S = 1.0, 30.0
 log = structlog.get_logger()
 
 
@@ -41,8 +43,9 @@ class Rollbacks:
         """
         since = self._asked_since.setdefault(migration.migration_id, time.monotonic())
         request = _forgetting(migration, source_has_guest=source_has_guest)
+        left_s = since + self._patience_s - time.monotonic()
         try:
-            self._call(migration, request)
+            self._call(migration, request, within_s=min(max(left_s, _LEAST_S), _MOST_S))
         except PeerUnreachableError as error:
             if time.monotonic() - since < self._patience_s:
                 raise
@@ -58,14 +61,16 @@ class Rollbacks:
             if uri in silent or request is None:
                 continue
             try:
-                self._call(migration, request)
+                self._call(migration, request, within_s=_MOST_S)
             except PeerUnreachableError:
                 silent.add(uri)
                 continue
             self._book.owe(migration, None)
             log.info("rollback settled", uri=uri, migration_id=migration.migration_id)
 
-    def _call(self, migration: Migration, request: pb.RollbackDestinationRequest) -> None:
+    def _call(
+        self, migration: Migration, request: pb.RollbackDestinationRequest, *, within_s: float
+    ) -> None:
         """Raises PeerUnreachableError for everything that is no answer about the migration.
 
         So is a refusal before the call, as where the configuration no longer lets this
@@ -74,7 +79,7 @@ class Rollbacks:
         uri = migration.data.destination_uri
         try:
             with _answered(), self._peers.at(uri) as peer:
-                peer.rollback_destination(request)
+                peer.rollback_destination(request, within_s=within_s)
         except PeerRefusedError as error:
             log.warning("destination keeps a migration", uri=uri, reason=error.peer_reason)
 

@@ -10,28 +10,42 @@ migration's id.
 import time
 from contextlib import suppress
 
+import structlog
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Peer
-from backends.errors import CancelledError, ContractError, PeerUnreachableError
+from backends.errors import (
+    CancelledError,
+    ContractError,
+    MigrationFailedError,
+    PeerRefusedError,
+    PeerUnreachableError,
+)
 from backends.migration import checks, console
+from backends.migration.answers import prepared
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
 from backends.migration.course import Course
 from backends.migration.driver import Counters, MigrationDriver, Transfer
 from backends.migration.endings import (
     CANCELLED,
+    POST_COPY_LOST,
     completion,
     end_without,
     let_go,
+    post_copy_lost,
+    reason_of,
     record_of,
 )
 from backends.migration.progress import result_of
 from backends.migration.rollbacks import Rollbacks
 from backends.migration.source_checks import SourceChecks, is_same_host
 from backends.migration.volumes import as_they_are, secret_needed
+from backends.power_states import POST_COPY_BROKEN
 from backends.work import Undo, Work
+
+log = structlog.get_logger()
 
 
 class LiveRun:
@@ -79,7 +93,7 @@ class LiveRun:
         migration.post_copy_allowed = self._request.options.post_copy
         if migration.phase != Phase.MIGRATION_PHASE_COMPLETING:
             try:
-                self._switched(migration, self._course.follow(migration))
+                self._switched(migration, self._course.follow(migration, self._transfer(migration)))
             except ContractError as error:
                 self._failed(migration, error)
                 raise
@@ -94,7 +108,7 @@ class LiveRun:
             self._book.begin(migration, Phase.MIGRATION_PHASE_CHECKING, durable=False)
         try:
             self._work.phase("check", percent=1)
-            blockers, data = self._check(migration_id, instance)
+            blockers, data = self._check(migration, instance)
             self._work.ready(blockers)
         except ContractError as error:
             end_without(self._book, migration, error, durable=False)
@@ -115,7 +129,7 @@ class LiveRun:
         return migration
 
     def _check(
-        self, migration_id: str, instance: Instance
+        self, migration: Migration, instance: Instance
     ) -> tuple[list[ContractError], pb.MigrationData]:
         data = pb.MigrationData()
         data.CopyFrom(self._request.data)
@@ -131,15 +145,16 @@ class LiveRun:
         answer = self._peer.check_destination(
             pb.CheckDestinationRequest(
                 instance_id=instance.instance_id,
-                migration_id=migration_id,
+                migration_id=migration.migration_id,
                 kind=pb.MIGRATION_KIND_LIVE,
                 source=source,
                 options=self._request.options,
-            )
+            ),
+            checkpoint=lambda: self._heed(migration),
         )
         question = pb.CheckSourceRequest(
             instance_id=instance.instance_id,
-            migration_id=migration_id,
+            migration_id=migration.migration_id,
             destination_uri=self._request.destination_uri,
             check=answer.check,
             options=self._request.options,
@@ -149,6 +164,12 @@ class LiveRun:
             return blockers, data
         theirs = checks.as_errors(answer.blockers, of="destination")
         return [*theirs, *blockers, *keyless], data
+
+    def _heed(self, migration: Migration) -> None:
+        """Ends the wait for a destination that is slow or silent, when nobody wants it any more."""
+        self._work.checkpoint()
+        if migration.abort:
+            raise reason_of(migration, MigrationFailedError("stopped"))
 
     def _prepare(self, migration: Migration, instance: Instance) -> None:
         self._book.enter(migration, Phase.MIGRATION_PHASE_PREPARING)
@@ -167,10 +188,11 @@ class LiveRun:
                 options=self._request.options,
                 migration_uri=self._request.migration_uri,
                 security_groups=self._driver.connections.groups_of(instance.spec.interfaces),
-            )
+            ),
+            checkpoint=lambda: self._heed(migration),
         )
         with self._book.change(migration):
-            migration.data.CopyFrom(answer.data)
+            migration.data.CopyFrom(prepared(migration.data, answer.data))
 
     def _transfer(self, migration: Migration) -> Transfer:
         data, request = migration.data, self._request
@@ -185,7 +207,13 @@ class LiveRun:
     def _switched(self, migration: Migration, counters: Counters) -> None:
         """The point of no return: the guest is the destination's."""
         migration.result = result_of(migration, counters)
-        self._book.enter(migration, Phase.MIGRATION_PHASE_COMPLETING)
+        with self._book.change(migration) as progress:
+            progress.phase = Phase.MIGRATION_PHASE_COMPLETING
+            for counter in (progress.memory, progress.disk):
+                if counter.remaining_bytes:  # as it was last counted
+                    counter.remaining_bytes = 0
+            if self._course.lost:
+                progress.error.CopyFrom(record_of(post_copy_lost()))
         self._work.commit()
 
     def _complete(self, migration: Migration) -> pb.LiveMigrationResult:
@@ -197,11 +225,26 @@ class LiveRun:
             return result
         self._work.phase("complete", percent=90)
         if not migration.ended.is_set():
-            self._peer.complete_destination(self._with_console(migration))
-            let_go(migration, self._driver)
-            self._book.end(migration, Phase.MIGRATION_PHASE_SUCCEEDED)
+            self._hand_over(migration)
         result.total_time.FromNanoseconds(time.monotonic_ns() - migration.began_ns)
         return result
+
+    def _hand_over(self, migration: Migration) -> None:
+        """The destination takes over, this side lets go; raises POST_COPY_LOST."""
+        lost = migration.progress.error.reason == POST_COPY_LOST
+        try:
+            arrived = self._peer.complete_destination(self._with_console(migration)).instance
+        except PeerRefusedError:
+            if not lost:
+                raise
+            log.exception("what is left of a lost guest is here", migration=migration.migration_id)
+        else:
+            let_go(migration, self._driver)
+            lost = lost or arrived.power_state_reason == POST_COPY_BROKEN
+        if lost:
+            end_without(self._book, migration, post_copy_lost())
+            raise post_copy_lost()
+        self._book.end(migration, Phase.MIGRATION_PHASE_SUCCEEDED)
 
     def _with_console(self, migration: Migration) -> pb.CompleteDestinationRequest:
         """What the destination is told, with the last of the console where it has another file."""

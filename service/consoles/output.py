@@ -47,13 +47,9 @@ class ConsoleLogs:
 
     def of(self, instance_id: str, log_id: str = "") -> ConsoleLog:
         """The log of an instance; raises OutOfRangeError where it is not the one of that id."""
-        try:
-            log = self._console_log(instance_id)
-        except InstanceNotFoundError as error:
-            moved = self._moves.of(instance_id)
-            if moved is not None:
-                error.metadata["host_uri"] = moved.host_uri
-            raise
+        if not self._exists(instance_id) and self._moves.of(instance_id) is not None:
+            raise InstanceNotFoundError(instance_id)  # where storage is shared its log is seen yet
+        log = self._console_log(instance_id)
         if log_id and log_id.lower() != log.log_id:
             raise OutOfRangeError(
                 "the instance has another console log",

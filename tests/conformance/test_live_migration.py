@@ -14,7 +14,7 @@ from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.migration_pb2 import LiveMigrationOptions, MigrationPhase
 
 from tests.attached import Tunnelled
-from tests.instances import destroyed, small_spec, spawned
+from tests.instances import console_until, destroyed, small_spec, spawned
 from tests.migrations import (
     Host,
     begun,
@@ -57,7 +57,14 @@ def test_instance_goes_there_and_back(hosts: tuple[Host, Host], guest: str) -> N
     assert result.destination_uri == there.uri
     assert result.memory_transferred_bytes > 0
     assert result.HasField("downtime")
-    assert instance_at(here, guest) is None
+    with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND") as refusal:
+        read = instance_pb2.GetInstanceRequest(instance_id=guest)
+        here.connection.instances.GetInstance(read, timeout=TIMEOUT_S)
+    assert refusal.metadata["host_uri"] == there.uri
+    with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND") as refusal:
+        pause = instance_pb2.PauseInstanceRequest(instance_id=guest)
+        here.connection.instances.PauseInstance(pause, timeout=TIMEOUT_S)
+    assert refusal.metadata["host_uri"] == there.uri
     after = instance_at(there, guest)
     assert before is not None and after is not None
     assert after.power_state == types_pb2.POWER_STATE_RUNNING
@@ -86,6 +93,7 @@ def test_watcher_sees_the_phases_to_the_end(hosts: tuple[Host, Host], guest: str
     assert last.done
     assert last.phase == MigrationPhase.MIGRATION_PHASE_SUCCEEDED
     assert last.memory.total_bytes
+    assert not last.memory.remaining_bytes
     (arrived,) = progress_of(there, guest, request.migration_id)
     assert arrived.phase == MigrationPhase.MIGRATION_PHASE_SUCCEEDED
 
@@ -166,6 +174,49 @@ def test_console_tokens_of_an_instance_that_has_gone_are_refused(hosts: tuple[Ho
                 refused(grpc.StatusCode.PERMISSION_DENIED, "CONSOLE_TOKEN_REFUSED"),
             ):
                 tunnel.opened()
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["LiveMigrateInstance", "MigrateDiskAndPowerOff", "SnapshotInstance", "RebootInstance"],
+)
+def test_nothing_else_is_begun_while_it_moves(
+    hosts: tuple[Host, Host], slow_guest: str, verb: str
+) -> None:
+    here, there = hosts
+    connection = here.connection
+    calls: dict[str, Callable[[], Any]] = {
+        "LiveMigrateInstance": lambda: connection.migrations.LiveMigrateInstance(
+            live_request(slow_guest, there)
+        ),
+        "MigrateDiskAndPowerOff": lambda: connection.migrations.MigrateDiskAndPowerOff(
+            pb.MigrateDiskAndPowerOffRequest(instance_id=slow_guest, destination_uri=there.uri)
+        ),
+        "SnapshotInstance": lambda: connection.instances.SnapshotInstance(
+            instance_pb2.SnapshotInstanceRequest(instance_id=slow_guest, image_id="snap")
+        ),
+        "RebootInstance": lambda: connection.instances.RebootInstance(
+            instance_pb2.RebootInstanceRequest(instance_id=slow_guest)
+        ),
+    }
+    operation = begun(here, live_request(slow_guest, there))
+    with refused(grpc.StatusCode.ABORTED, "INSTANCE_BUSY") as refusal:
+        calls[verb]()
+    assert refusal.metadata["operation_id"] == operation.operation_id
+    assert console_until(connection, slow_guest, b"\n")
+    abort = pb.AbortLiveMigrationRequest(instance_id=slow_guest)
+    connection.migrations.AbortLiveMigration(abort, timeout=TIMEOUT_S)
+
+
+def test_destroy_at_the_destination_leaves_one_guest(hosts: tuple[Host, Host], guest: str) -> None:
+    """It is not there yet: its source has it, and may still bring it."""
+    here, there = hosts
+    with ThreadPoolExecutor(1) as beside:
+        ending = beside.submit(ended, here, live_request(guest, there))
+        destroyed(there.connection, guest)
+        succeeded = ending.result().state == operation_pb2.OPERATION_STATE_SUCCEEDED
+    found = [instance_at(host, guest) for host in hosts]
+    assert [instance is not None for instance in found] in ([False, succeeded], [True, False])
 
 
 def test_destroy_pre_empts_a_migration(hosts: tuple[Host, Host], slow_guest: str) -> None:

@@ -41,6 +41,17 @@ class Wire:
         namespace, link, _ = self._ends[0]
         _inside(namespace, "link", "set", link, "down")
 
+    def join(self, name: str, addresses: Sequence[str] = ()) -> None:
+        """One more wire, whose ends have the same name at both hosts, up and addressed."""
+        _ip(
+            *("link", "add", name, "netns", self.namespaces[0], "type", "veth"),
+            *("peer", "name", name, "netns", self.namespaces[1]),
+        )
+        for number, namespace in enumerate(self.namespaces):
+            _inside(namespace, "link", "set", name, "up")
+            if addresses:
+                _inside(namespace, "addr", "add", f"{addresses[number]}/24", "dev", name)
+
     def _bridge(self, key: str) -> None:
         """One network for all guests."""
         ports = (f"vb{key}a", f"vb{key}b")

@@ -278,9 +278,14 @@ def _killed_daemon(host: LabHost) -> Callable[[], None]:
 
     def start() -> None:
         host.daemon.start()
-        grpc.channel_ready_future(host.connection.channel).result(timeout=TIMEOUT_S)
+        answering(host)
 
     return start
+
+
+def answering(host: LabHost) -> None:
+    """Returns when a daemon that was started again can be called."""
+    grpc.channel_ready_future(host.connection.channel).result(timeout=TIMEOUT_S)
 
 
 def _nothing() -> None:

@@ -15,6 +15,8 @@ from backends.errors import (
     HypervisorError,
     InstanceNotFoundError,
     MigrationFailedError,
+    PeerRefusedError,
+    PeerUnreachableError,
     UnreachableError,
 )
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
@@ -24,6 +26,7 @@ from backends.work import Work
 
 GONE = InstanceNotFoundError("10b5a2a9-9e2f-4a2f-8a40-0f1f7f6b7c11")
 LOOKS = 2
+TRIES = 3
 
 
 class Hypervisor:
@@ -33,6 +36,7 @@ class Hypervisor:
         self._answers = list(answers)
         self._moved = Event()
         self.fails_with: ContractError | None = None
+        self.broken, self.mends = False, 0
         self.forced = 0
 
     def counters(self, _instance_id: str) -> Counters | None:
@@ -57,25 +61,38 @@ class Hypervisor:
         self.forced += 1
         raise HypervisorError("no job runs")
 
+    def mend(self, _transfer: Transfer) -> Counters:
+        """As MigrationDriver has it: the network is back at the third try."""
+        self.mends += 1
+        self.broken = self.mends < TRIES
+        if self.broken:
+            raise MigrationFailedError("the network is still away")
+        return Counters()
+
     def guest(self, _instance_id: str) -> Guest:
         """As MigrationDriver has it."""
-        return Guest.GONE
+        return Guest.BROKEN if self.broken else Guest.GONE
 
 
 class Destination:
-    """A peer that has the guest."""
+    """A peer that has the guest, unless it says something else."""
+
+    def __init__(self) -> None:
+        self.says: ContractError | None = None
 
     def complete_destination(
         self, _request: pb.CompleteDestinationRequest
     ) -> pb.CompleteDestinationResponse:
         """As Peer has it."""
+        if self.says is not None:
+            raise self.says
         return pb.CompleteDestinationResponse()
 
 
 class Unhurried:
     """Work that nobody cancels."""
 
-    def phase(self, _name: str, *, percent: int) -> None:
+    def phase(self, _name: str, *, percent: int, message: str = "") -> None:
         """As Work has it."""
 
     def step(self, _name: str) -> None:
@@ -101,8 +118,10 @@ def book(tmp_path: Path) -> MigrationBook:
     return MigrationBook(tmp_path)
 
 
-def course(hypervisor: Hypervisor, book: MigrationBook) -> Course:
-    driver, peer = cast(MigrationDriver, hypervisor), cast(Peer, Destination())
+def course(
+    hypervisor: Hypervisor, book: MigrationBook, destination: Destination | None = None
+) -> Course:
+    driver, peer = cast(MigrationDriver, hypervisor), cast(Peer, destination or Destination())
     return Course(cast(Work, Unhurried()), driver=driver, book=book, peer=peer)
 
 
@@ -124,7 +143,7 @@ def test_guest_that_leaves_after_a_restart_has_moved(
     book: MigrationBook, migration: Migration, look: ContractError
 ) -> None:
     hypervisor = Hypervisor(Counters(), look, None)
-    assert course(hypervisor, book).follow(migration) == Counters()
+    assert course(hypervisor, book).follow(migration, transfer(migration)) == Counters()
 
 
 def test_transfer_that_ends_before_it_is_forced_has_moved(
@@ -143,3 +162,33 @@ def test_transfer_that_is_told_to_have_failed_is_asked_for(
     hypervisor = Hypervisor(GONE)
     hypervisor.fails_with = MigrationFailedError("an answer was lost")
     assert course(hypervisor, book).run(migration, transfer(migration)) == Counters()
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("answer", [None, PeerUnreachableError("the network is away")], ids=str)
+def test_post_copy_that_breaks_is_mended(
+    book: MigrationBook, migration: Migration, answer: ContractError | None, *, restarted: bool
+) -> None:
+    hypervisor, destination = Hypervisor(None), Destination()
+    hypervisor.broken, destination.says = True, answer
+    hypervisor.fails_with = MigrationFailedError("the connection broke")
+    migration.post_copy_allowed = True
+    mended = course(hypervisor, book, destination)
+    mended.follow(migration, transfer(migration)) if restarted else mended.run(
+        migration, transfer(migration)
+    )
+    assert (hypervisor.mends, mended.lost) == (TRIES, False)
+
+
+def test_post_copy_whose_destination_died_is_lost_and_not_taken_back(
+    book: MigrationBook, migration: Migration
+) -> None:
+    hypervisor, destination = Hypervisor(None), Destination()
+    hypervisor.broken = migration.post_copy_allowed = True
+    hypervisor.fails_with = MigrationFailedError("the connection broke")
+    destination.says = PeerRefusedError("no", peer_reason="NOT_SWITCHED")
+    broken = course(hypervisor, book, destination)
+    assert broken.run(migration, transfer(migration)) == Counters()
+    assert broken.lost
+    assert hypervisor.mends == 0
+    assert migration.phase == Phase.MIGRATION_PHASE_POST_COPY_BROKEN

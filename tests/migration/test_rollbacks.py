@@ -43,9 +43,10 @@ class Destination:
         yield cast(Peer, self)
 
     def rollback_destination(
-        self, request: pb.RollbackDestinationRequest
+        self, request: pb.RollbackDestinationRequest, *, within_s: float
     ) -> pb.RollbackDestinationResponse:
         """As Peer has it."""
+        assert within_s >= 1
         self.asked.append(request)
         if self.answer is not None:
             raise self.answer

@@ -22,6 +22,7 @@ from tests.images import place_guest_images
 from tests.instances import TIMEOUT_S, small_spec, spawned
 from tests.libvirtd import LibvirtdHost
 from tests.network.lan import BRIDGE, UPLINK, Lan
+from tests.open_vswitch import start_open_vswitch
 from tests.refusals import refused
 
 pytestmark = pytest.mark.libvirt
@@ -33,7 +34,6 @@ _NETWORK = """\
   <portgroup name='web'/>
 </network>
 """
-_SCHEMA = "/usr/share/openvswitch/vswitch.ovsschema"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def host(lan: Lan, short_folder: Callable[[], Path]) -> Iterator[LibvirtdHost]:
     folder = short_folder()
     made = LibvirtdHost(folder, network=lan.name)
     try:
-        _start_open_vswitch(made, folder)
+        start_open_vswitch(made, folder)
         made.start()
         start_event_loop()
         connection = libvirt.open(made.uri)
@@ -60,21 +60,6 @@ def host(lan: Lan, short_folder: Callable[[], Path]) -> Iterator[LibvirtdHost]:
         yield made
     finally:
         made.close()
-
-
-def _start_open_vswitch(host: LibvirtdHost, folder: Path) -> None:
-    run, database = folder / "ovs", folder / "ovs" / "conf.db"
-    run.mkdir()
-    Path("/run/openvswitch").mkdir(exist_ok=True)
-    host.run("mount", "--bind", str(run), "/run/openvswitch")
-    host.run("ovsdb-tool", "create", str(database), _SCHEMA)
-    log = f"--log-file={run}/ovs.log"
-    socket = "--remote=punix:/run/openvswitch/db.sock"
-    host.run("ovsdb-server", str(database), socket, "--detach", "--no-chdir", "--pidfile", log)
-    host.run("ovs-vsctl", "--no-wait", "init")
-    host.run("ovs-vswitchd", "--detach", "--no-chdir", "--pidfile", log)
-    netdev = ("--", "set", "bridge", "ovs0", "datapath_type=netdev")
-    host.run("ovs-vsctl", "--timeout=20", "add-br", "ovs0", *netdev)
 
 
 @pytest.fixture(scope="module")

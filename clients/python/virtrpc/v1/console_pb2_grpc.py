@@ -49,8 +49,6 @@ class ConsoleServiceStub(object):
 
     Errors of every RPC here, besides those at InstanceService:
     FAILED_PRECONDITION / NO_CONSOLE     its machine has no such device
-    NOT_FOUND / INSTANCE_NOT_FOUND       with `host_uri` in the metadata where
-    it is known to have migrated there
     """
 
     def __init__(self, channel):
@@ -110,8 +108,6 @@ class ConsoleServiceServicer(object):
 
     Errors of every RPC here, besides those at InstanceService:
     FAILED_PRECONDITION / NO_CONSOLE     its machine has no such device
-    NOT_FOUND / INSTANCE_NOT_FOUND       with `host_uri` in the metadata where
-    it is known to have migrated there
     """
 
     def GetConsoleOutput(self, request, context):
@@ -266,8 +262,6 @@ class ConsoleService(object):
 
     Errors of every RPC here, besides those at InstanceService:
     FAILED_PRECONDITION / NO_CONSOLE     its machine has no such device
-    NOT_FOUND / INSTANCE_NOT_FOUND       with `host_uri` in the metadata where
-    it is known to have migrated there
     """
 
     @staticmethod

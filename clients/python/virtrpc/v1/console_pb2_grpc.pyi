@@ -43,8 +43,6 @@ class ConsoleServiceStub:
 
     Errors of every RPC here, besides those at InstanceService:
       FAILED_PRECONDITION / NO_CONSOLE     its machine has no such device
-      NOT_FOUND / INSTANCE_NOT_FOUND       with `host_uri` in the metadata where
-                                           it is known to have migrated there
     """
 
     def __init__(self, channel: typing.Union[grpc.Channel, grpc.aio.Channel]) -> None: ...
@@ -164,8 +162,6 @@ class ConsoleServiceAsyncStub:
 
     Errors of every RPC here, besides those at InstanceService:
       FAILED_PRECONDITION / NO_CONSOLE     its machine has no such device
-      NOT_FOUND / INSTANCE_NOT_FOUND       with `host_uri` in the metadata where
-                                           it is known to have migrated there
     """
 
     GetConsoleOutput: grpc.aio.UnaryUnaryMultiCallable[
@@ -284,8 +280,6 @@ class ConsoleServiceServicer(metaclass=abc.ABCMeta):
 
     Errors of every RPC here, besides those at InstanceService:
       FAILED_PRECONDITION / NO_CONSOLE     its machine has no such device
-      NOT_FOUND / INSTANCE_NOT_FOUND       with `host_uri` in the metadata where
-                                           it is known to have migrated there
     """
 
     @abc.abstractmethod

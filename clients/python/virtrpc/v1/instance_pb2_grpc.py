@@ -50,7 +50,9 @@ class InstanceServiceStub(object):
     UNAUTHENTICATED, PERMISSION_DENIED   who calls, or its role, is not enough
     UNIMPLEMENTED / CAPABILITY_MISSING   `capability` names what this backend
     on this host lacks; nothing was done
-    NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host
+    NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host; with
+    `host_uri` in the metadata where it is
+    known to have migrated there
     FAILED_PRECONDITION / WRONG_STATE    not possible in its present state
     FAILED_PRECONDITION / SOFT_DELETED   hidden: only RestoreInstance starts it
     FAILED_PRECONDITION / BLOCKED        every blocker in PreconditionFailure
@@ -267,7 +269,9 @@ class InstanceServiceServicer(object):
     UNAUTHENTICATED, PERMISSION_DENIED   who calls, or its role, is not enough
     UNIMPLEMENTED / CAPABILITY_MISSING   `capability` names what this backend
     on this host lacks; nothing was done
-    NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host
+    NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host; with
+    `host_uri` in the metadata where it is
+    known to have migrated there
     FAILED_PRECONDITION / WRONG_STATE    not possible in its present state
     FAILED_PRECONDITION / SOFT_DELETED   hidden: only RestoreInstance starts it
     FAILED_PRECONDITION / BLOCKED        every blocker in PreconditionFailure
@@ -870,7 +874,9 @@ class InstanceService(object):
     UNAUTHENTICATED, PERMISSION_DENIED   who calls, or its role, is not enough
     UNIMPLEMENTED / CAPABILITY_MISSING   `capability` names what this backend
     on this host lacks; nothing was done
-    NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host
+    NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host; with
+    `host_uri` in the metadata where it is
+    known to have migrated there
     FAILED_PRECONDITION / WRONG_STATE    not possible in its present state
     FAILED_PRECONDITION / SOFT_DELETED   hidden: only RestoreInstance starts it
     FAILED_PRECONDITION / BLOCKED        every blocker in PreconditionFailure

@@ -42,7 +42,9 @@ class InstanceServiceStub:
       UNAUTHENTICATED, PERMISSION_DENIED   who calls, or its role, is not enough
       UNIMPLEMENTED / CAPABILITY_MISSING   `capability` names what this backend
                                            on this host lacks; nothing was done
-      NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host
+      NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host; with
+                                           `host_uri` in the metadata where it is
+                                           known to have migrated there
       FAILED_PRECONDITION / WRONG_STATE    not possible in its present state
       FAILED_PRECONDITION / SOFT_DELETED   hidden: only RestoreInstance starts it
       FAILED_PRECONDITION / BLOCKED        every blocker in PreconditionFailure
@@ -463,7 +465,9 @@ class InstanceServiceAsyncStub:
       UNAUTHENTICATED, PERMISSION_DENIED   who calls, or its role, is not enough
       UNIMPLEMENTED / CAPABILITY_MISSING   `capability` names what this backend
                                            on this host lacks; nothing was done
-      NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host
+      NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host; with
+                                           `host_uri` in the metadata where it is
+                                           known to have migrated there
       FAILED_PRECONDITION / WRONG_STATE    not possible in its present state
       FAILED_PRECONDITION / SOFT_DELETED   hidden: only RestoreInstance starts it
       FAILED_PRECONDITION / BLOCKED        every blocker in PreconditionFailure
@@ -883,7 +887,9 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
       UNAUTHENTICATED, PERMISSION_DENIED   who calls, or its role, is not enough
       UNIMPLEMENTED / CAPABILITY_MISSING   `capability` names what this backend
                                            on this host lacks; nothing was done
-      NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host
+      NOT_FOUND / INSTANCE_NOT_FOUND       no such instance on this host; with
+                                           `host_uri` in the metadata where it is
+                                           known to have migrated there
       FAILED_PRECONDITION / WRONG_STATE    not possible in its present state
       FAILED_PRECONDITION / SOFT_DELETED   hidden: only RestoreInstance starts it
       FAILED_PRECONDITION / BLOCKED        every blocker in PreconditionFailure
