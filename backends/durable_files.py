@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 
-def write_durably(path: Path, text: str) -> None:
+def write_durably(path: Path, content: str | bytes) -> None:
     """Replaces a small file so that a reader, or a start after a crash, finds old or new."""
     fresh = path.with_name(f"{path.name}.new")
     try:
-        with fresh.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with fresh.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         fresh.rename(path)

@@ -1,7 +1,7 @@
 """What may be shared with a guest, said alike by every backend."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from virtrpc.v1.instance_pb2 import Instance, MountShareRequest, Share
@@ -13,12 +13,13 @@ from backends.errors import (
     InvalidArgumentError,
     NotFoundError,
     PermissionRefusedError,
+    WrongStateError,
 )
 from backends.host_paths import is_below
 from backends.power_states import power_blockers
 
-READ_ONLY = "virtiofs_read_only"
-"""Feature of backends on whose shares guests can be kept from writing."""
+SHARES, READ_ONLY = "virtiofs", "virtiofs_read_only"
+"""Features of backends; READ_ONLY: of those on whose shares guests can be kept from writing."""
 
 
 def wanted_share(request: MountShareRequest) -> Share:
@@ -65,6 +66,34 @@ def mount_blockers(
 def off_blockers(instance: Instance) -> list[ContractError]:
     """Shares come and go while the machine is off: its memory must be shared from its start."""
     return power_blockers(instance, PowerState.POWER_STATE_SHUTDOWN)
+
+
+class ArrivingShares:
+    """Shares of instances that come from another host: the same directories of this one."""
+
+    def __init__(self, allowed: Sequence[Path], features: Callable[[], Mapping[str, str]]) -> None:
+        """`allowed` are directories that may be shared, with all below them."""
+        self._allowed = allowed
+        self._features = features
+
+    def errors(self, shares: Iterable[Share], field: str) -> Iterator[ContractError]:
+        """SHARE_NOT_MIGRATED, for each that this host cannot have."""
+        for index, share in enumerate(shares):
+            for why in self._obstacles(share):
+                yield share_not_migrated(share, why, field=f"{field}[{index}]")
+
+    def _obstacles(self, share: Share) -> Iterator[str]:
+        features = self._features()
+        lacks = features[SHARES] or (features[READ_ONLY] if share.read_only else "")
+        if lacks:
+            yield lacks
+        yield from map(str, _path_blockers(share.path, self._allowed))
+
+
+def share_not_migrated(share: Share, why: str, *, field: str = "") -> ContractError:
+    """That a share cannot be taken along."""
+    message = f"share {share.share_id} cannot be taken along: {why}"
+    return WrongStateError(message, reason="SHARE_NOT_MIGRATED", field=field)
 
 
 def is_used_elsewhere(share_id: str, instances: Iterable[Instance], *, but: str) -> bool:

@@ -34,12 +34,14 @@ class Host:
 def fakes(
     make_folder: Callable[[], Path], add_images: Callable[[DaemonProcess], None]
 ) -> Iterator[tuple[Host, Host]]:
-    """Two fakes, each with a directory of volumes of its own."""
+    """Two fakes: each has volumes of its own, and may share the first one's `sources`."""
     folders = [make_folder() for _ in range(2)]
+    shares = f"--share-dir={folders[0]}/sources"
     daemons = [
-        DaemonProcess(folder, backend="fake", arguments=[f"--volume-dir={folder}/volumes"])
+        DaemonProcess(folder, backend="fake", arguments=[f"--volume-dir={folder}/volumes", shares])
         for folder in folders
     ]
+    daemons[0].sources.mkdir()
     for daemon in daemons:
         daemon.volume_dir.mkdir()
         add_images(daemon)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
-from virtrpc.v1.spec_pb2 import BlockDevice, DiskFormat
+from virtrpc.v1.spec_pb2 import BlockDevice, DiskFormat, FirmwareType
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.errors import ContractError
@@ -19,6 +19,7 @@ from backends.fake.migration import disk_file
 from backends.fake.spawning import FakeSpawning
 from backends.interfaces.side import InterfaceSide
 from backends.migration.cold_driver import Arrival, ColdDriver, Parcel
+from backends.migration.state_files import NVRAM, ROLES, TPM, state_file
 from backends.plan import InstancePlan
 from backends.qcow2 import empty_disk
 from backends.rebuild import name_blockers
@@ -26,6 +27,7 @@ from backends.volumes.devices import device_of
 from backends.work import Undo, Work
 
 _DISK_BYTES = 1 << 20
+_UEFI = (FirmwareType.FIRMWARE_TYPE_UEFI, FirmwareType.FIRMWARE_TYPE_UEFI_SECURE_BOOT)
 
 
 class FakeColdDriver(ColdDriver):
@@ -49,6 +51,12 @@ class FakeColdDriver(ColdDriver):
         disks = self._host.get(instance_id).persistent.disks
         found = (device_of(disk) for disk in disks if disk.volume_id)
         return [device for device in found if device is not None]
+
+    def state(self, instance: Instance) -> Sequence[pb.MigrationDisk]:
+        """See ColdDriver."""
+        machine = InstancePlan(instance.instance_id, instance.spec).machine
+        has = {NVRAM: machine.firmware in _UEFI, TPM: machine.tpm is not None}
+        return [state_file(role, _DISK_BYTES) for role in ROLES if has[role]]
 
     def unmoved(self, instance: Instance) -> Sequence[ContractError]:  # noqa: ARG002 - all goes
         """See ColdDriver."""
@@ -153,6 +161,9 @@ class FakeColdDriver(ColdDriver):
         """See ColdDriver."""
         arrived.rename(self.place_of(disk))
 
+    def forget_state(self, instance_id: str) -> None:
+        """See ColdDriver: it is used where it arrives."""
+
     def make(self, arrival: Arrival, work: Work) -> Instance:
         """See ColdDriver."""
         instance_id, source = arrival.instance_id, arrival.migration.data.source
@@ -168,6 +179,7 @@ class FakeColdDriver(ColdDriver):
         with self._host.edit(instance_id) as instance:
             instance.created_at.CopyFrom(source.created_at)
             instance.metadata.update(source.metadata)
+            instance.shares.extend(source.shares)
         arrival.done()
         work.commit()
         self._side.book.give_up(instance_id)

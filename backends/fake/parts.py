@@ -18,6 +18,7 @@ from backends.migration.book import MigrationBook
 from backends.migration.connections import Connections
 from backends.migration.verbs import HostMigrations
 from backends.migration.volumes import ArrivingVolumes
+from backends.shares import ArrivingShares
 from backends.volumes.facts import initiator_name
 from backends.volumes.storage import Storage
 
@@ -59,4 +60,6 @@ class Parts:
             is_held=lambda _path: True,
         )
         initiator = initiator_name(self.options.state_dir)
-        return Connections(FakeInterfaceHost(self.host), self.side, volumes, initiator=initiator)
+        shares = ArrivingShares(self.options.share_dirs, lambda: self.features)
+        host = FakeInterfaceHost(self.host)
+        return Connections(host, self.side, volumes, shares, initiator=initiator)

@@ -13,8 +13,10 @@ from backends.libvirt import transfer as transfers
 from backends.libvirt.blueprint import disk_path
 from backends.libvirt.disks import make_overlay
 from backends.libvirt.folders import InstanceFolders
+from backends.libvirt.machine_state import arrived_at
 from backends.migration import console
 from backends.migration.checks import COPY
+from backends.migration.state_files import ROLES
 from backends.plan import InstancePlan
 from backends.plan.disks import PlannedDisk
 from backends.specification import SpecImages
@@ -39,7 +41,9 @@ class Arrivals:
         images = SpecImages(spec, self._images)
         cold = data.kind == pb.MIGRATION_KIND_COLD
         for disk in data.disks:
-            if disk.device_name in plan and not disk.volume_id:
+            if disk.role in ROLES:
+                disk.destination_source = str(arrived_at(folder, disk.role))
+            elif disk.device_name in plan and not disk.volume_id:
                 path = disk_path(folder, plan[disk.device_name])
                 if cold and not _stays(disk, plan[disk.device_name]):
                     continue

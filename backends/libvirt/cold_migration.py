@@ -16,11 +16,10 @@ from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.spec_pb2 import BlockDevice, DiskFormat
 from virtrpc.v1.types_pb2 import PowerState
 
-from backends.errors import ContractError, NoRoomError, WrongStateError
+from backends.errors import ContractError, NoRoomError
 from backends.images import ImageStore
 from backends.interfaces.side import InterfaceSide
 from backends.libvirt.blueprint import unsupported
-from backends.libvirt.blueprint.firmware import UEFI
 from backends.libvirt.blueprint.resize import keep_present, resize_domain
 from backends.libvirt.definition import define, persistent, power_on, start_from_disk
 from backends.libvirt.disks import copy_disk, set_base
@@ -29,6 +28,7 @@ from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.host_limits import host_limits
 from backends.libvirt.host_room import HostRoomBook
 from backends.libvirt.lifecycle import force_off
+from backends.libvirt.machine_state import MachineState, forget_arrived
 from backends.libvirt.memento import Memento
 from backends.libvirt.own_disks import copy_files, fit_disks, own_files
 from backends.libvirt.placement import Placement
@@ -40,6 +40,7 @@ from backends.libvirt.xml.element import parse, to_text
 from backends.libvirt.xml.metadata import InstanceMetadata
 from backends.migration.cold_driver import Arrival, ColdDriver, Parcel
 from backends.migration.parcels import goes_without_base
+from backends.migration.state_files import ROLES
 from backends.plan import InstancePlan
 from backends.plan.room import Room
 from backends.qcow2 import head_without_base, read_header
@@ -73,6 +74,7 @@ class LibvirtColdDriver(ColdDriver):
         self._spawning = spawning
         self._side = side
         self._rooms = HostRoomBook(domains, folders, probed)
+        self._state = MachineState(domains, folders)
 
     # The source.
 
@@ -81,15 +83,13 @@ class LibvirtColdDriver(ColdDriver):
         domain, _ = self._domains.managed(instance_id)
         return volume_devices(persistent(self._domains, domain))
 
+    def state(self, instance: Instance) -> Sequence[pb.MigrationDisk]:
+        """See ColdDriver."""
+        return self._state.sent(instance)
+
     def unmoved(self, instance: Instance) -> Sequence[ContractError]:
         """See ColdDriver."""
-        machine = InstancePlan(instance.instance_id, instance.spec).machine
-        stays = {
-            "NVRAM_NOT_MIGRATED": machine.firmware in UEFI,
-            "VTPM_NOT_MIGRATED": machine.tpm,
-        }
-        what = "the state of its firmware or vTPM does not go to another host yet"
-        return [WrongStateError(what, reason=reason) for reason, has in stays.items() if has]
+        return [*self._state.unmoved(instance)]
 
     def shut_down(self, instance_id: str, *, timeout_s: float, retry_s: float, work: Work) -> bool:
         """See ColdDriver. A paused guest cannot react."""
@@ -124,6 +124,8 @@ class LibvirtColdDriver(ColdDriver):
     def parcel(self, data: pb.MigrationData, disk: pb.MigrationDisk, work: Work) -> Parcel:
         """See ColdDriver."""
         _, instance = self._domains.managed(data.instance_id)
+        if disk.role in ROLES:
+            return Parcel(disk=disk, path=self._state.path(instance, disk.role))
         path = next(
             Path(d.source) for d in instance.persistent.disks if d.device_name == disk.device_name
         )
@@ -256,6 +258,10 @@ class LibvirtColdDriver(ColdDriver):
         arrived.chmod(0o600)
         arrived.rename(self.place_of(disk))
 
+    def forget_state(self, instance_id: str) -> None:
+        """See ColdDriver."""
+        self._state.forget_installed(instance_id)
+
     def make(self, arrival: Arrival, work: Work) -> Instance:
         """See ColdDriver."""
         plan, source = (
@@ -274,10 +280,20 @@ class LibvirtColdDriver(ColdDriver):
             own=own,
             machine_type=source.machine_type,
             power_on=arrival.power_on,
-            begun=arrival.begun,
+            undefine="undefine_arrival",
+            shares=source.shares,
+            begun=lambda: self._begin(arrival, plan, work),
             done=arrival.done,
         )
-        return self._spawning.settle(plan, work, settling)
+        made = self._spawning.settle(plan, work, settling)
+        forget_arrived(self._folders.of(plan.instance_id))
+        return made
+
+    def _begin(self, arrival: Arrival, plan: InstancePlan, work: Work) -> None:
+        arrival.begun()
+        if plan.machine.tpm is not None:
+            work.step("vtpm", Undo("forget_state", {"instance_id": plan.instance_id}))
+            self._state.install(plan)
 
     def _plan_blockers(self, plan: InstancePlan, room: Room) -> list[ContractError]:
         """What stands in the way of a plan whose root disk is there already."""

@@ -25,11 +25,8 @@ log = structlog.get_logger()
 _UNDEFINE_EVERYWHERE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
 )
-_UNDEFINE = (
-    _UNDEFINE_EVERYWHERE
-    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
-    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
-)
+_UNDEFINE = _UNDEFINE_EVERYWHERE | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+_REMOVE, _KEEP = libvirt.VIR_DOMAIN_UNDEFINE_NVRAM, libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
 
 
 class LibvirtLifecycle(Lifecycle):
@@ -52,6 +49,9 @@ class LibvirtLifecycle(Lifecycle):
         self.undo = {
             "remove_files": folders.remove,
             "undefine": lambda instance_id: undefine(domains, instance_id),
+            "undefine_arrival": lambda instance_id: undefine(
+                domains, instance_id, keep_variables=True
+            ),
             "force_off": lambda instance_id: force_off(domains, instance_id),
             "take_away": side.take_away,
         }
@@ -90,8 +90,10 @@ class LibvirtLifecycle(Lifecycle):
         work.step("stop")
         force_off(self._domains, request.instance_id)
         work.step("undefine")
-        undefine(self._domains, request.instance_id)
-        if self._migrations.is_shared(request.instance_id):
+        shared = self._migrations.is_shared(request.instance_id)
+        foreign = self._folders.is_foreign(request.instance_id)
+        undefine(self._domains, request.instance_id, keep_variables=shared or foreign)
+        if shared:
             self._folders.hand_over(request.instance_id)
         self._migrations.destroyed(request.instance_id)
         work.step("network")
@@ -164,24 +166,27 @@ def force_off(domains: Domains, instance_id: str) -> None:
             raise domains.failed(error, instance_id) from error
 
 
-def undefine(domains: Domains, instance_id: str) -> None:
-    """Makes a domain that is off unknown, its log with it; nothing where it is."""
+def undefine(domains: Domains, instance_id: str, *, keep_variables: bool = False) -> None:
+    """Makes a domain that is off unknown, its log with it; nothing where it is.
+
+    Firmware variables go too, unless they are kept: another host may have the same file.
+    """
     domain = domains.find(instance_id)
     if domain is not None:
         # First, so that whoever does this again after a crash still knows the name.
         if domains.embedded is not None:
             domains.embedded.remove_log(domain.name())
         try:
-            _undefine(domain)
+            _undefine(domain, _KEEP if keep_variables else _REMOVE)
         except libvirt.libvirtError as error:
             if not is_gone(error):
                 raise domains.failed(error, instance_id) from error
     domains.gone(instance_id)
 
 
-def _undefine(domain: libvirt.virDomain) -> None:
+def _undefine(domain: libvirt.virDomain, variables: int) -> None:
     try:
-        domain.undefineFlags(_UNDEFINE)
+        domain.undefineFlags(_UNDEFINE | variables)
     except libvirt.libvirtError as error:
         # Said by drivers that know not all of the flags: they keep no such things either.
         if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG:

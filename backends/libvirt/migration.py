@@ -28,6 +28,7 @@ from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.host_limits import host_limits
 from backends.libvirt.host_room import HostRoomBook
 from backends.libvirt.lifecycle import force_off, undefine
+from backends.libvirt.machine_state import forget_arrived
 from backends.libvirt.migration_features import post_copy_lacks, tls_lacks
 from backends.libvirt.probe import Probed
 from backends.migration.book import Migration
@@ -188,9 +189,10 @@ class LibvirtMigrationDriver(MigrationDriver):
 
     def give_up(self, migration: Migration) -> None:
         """See MigrationDriver."""
+        copied = migration.data.storage == COPY
         force_off(self._domains, migration.instance_id)
-        undefine(self._domains, migration.instance_id)
-        if migration.data.storage == COPY:
+        undefine(self._domains, migration.instance_id, keep_variables=not copied)
+        if copied:
             self._folders.remove(migration.instance_id)
 
     # The destination.
@@ -232,13 +234,15 @@ class LibvirtMigrationDriver(MigrationDriver):
 
     def unprepare(self, migration: Migration) -> None:
         """See MigrationDriver."""
-        instance_id = migration.instance_id
+        instance_id, copied = migration.instance_id, migration.data.storage == COPY
         domain = self._domains.find(instance_id)
         if domain is not None and self._own_id(domain) == migration.migration_id:
             force_off(self._domains, instance_id)  # it has never run
-            undefine(self._domains, instance_id)
+            undefine(self._domains, instance_id, keep_variables=not copied)
             domain = self._domains.find(instance_id)
-        if migration.data.storage == COPY and domain is None:
+        if domain is None:
+            forget_arrived(self._folders.of(instance_id))
+        if copied and domain is None:
             self._folders.remove(instance_id)
 
     def has_arrived(self, migration: Migration, *, alive: bool = False) -> bool:

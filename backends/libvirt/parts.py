@@ -24,6 +24,7 @@ from backends.migration.book import MigrationBook
 from backends.migration.connections import Connections
 from backends.migration.verbs import HostMigrations
 from backends.migration.volumes import ArrivingVolumes
+from backends.shares import ArrivingShares
 from backends.volumes.holders import is_held
 
 
@@ -102,4 +103,5 @@ class Parts:
             is_held=is_held,
         )
         host = LibvirtInterfaceHost(self.domains, self.probed)
-        return Connections(host, self.side, volumes, initiator=self.places.initiator)
+        shares = ArrivingShares(self.options.share_dirs, lambda: self.probed.features)
+        return Connections(host, self.side, volumes, shares, initiator=self.places.initiator)

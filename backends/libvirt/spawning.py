@@ -3,11 +3,11 @@
 image → disks → network → define → start
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import libvirt
-from virtrpc.v1.instance_pb2 import Instance
+from virtrpc.v1.instance_pb2 import Instance, Share
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.console_log import ConsoleLog
@@ -33,6 +33,7 @@ from backends.libvirt.probe import Probed
 from backends.libvirt.volume_places import VolumePlaces, volume_texts
 from backends.libvirt.volume_secrets import VolumeSecrets, secrets_of
 from backends.libvirt.xml.metadata import InstanceMetadata
+from backends.libvirt.xml.shares import with_share
 from backends.plan import InstancePlan
 from backends.plan.room import Room
 from backends.redaction import redacted
@@ -57,6 +58,9 @@ class Settling:
     own: InstanceMetadata
     machine_type: str = ""
     power_on: bool = True
+    shares: Sequence[Share] = ()
+    undefine: str = "undefine"
+    """The undo of its definition."""
     begun: Callable[[], None] = _nothing
     """Called when something is about to change."""
     done: Callable[[], None] = _nothing
@@ -239,8 +243,11 @@ class Spawning:
         self._keep_secrets(plan, work)
         try:
             work.phase("define", percent=40)
-            work.step("define", Undo("undefine", {"instance_id": instance_id}))
-            domain = self._define(plan, domain_xml(instance_id, settling.own, place))
+            work.step("define", Undo(settling.undefine, {"instance_id": instance_id}))
+            xml = domain_xml(instance_id, settling.own, place)
+            for share in settling.shares:
+                xml = with_share(xml, share)
+            domain = self._define(plan, xml)
             if settling.power_on:
                 work.phase("start", percent=50)
                 work.step("start", Undo("force_off", {"instance_id": instance_id}))

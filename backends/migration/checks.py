@@ -10,6 +10,7 @@ from virtrpc.v1.types_pb2 import Blocker, PowerState
 
 from backends.errors import ContractError, InvalidArgumentError, NoRoomError, WrongStateError
 from backends.power_states import NOT_SUSPENDED, power_blockers
+from backends.shares import share_not_migrated
 
 SHARED, COPY = pb.MIGRATION_STORAGE_SHARED, pb.MIGRATION_STORAGE_COPY
 Storage = pb.MigrationStorage
@@ -62,10 +63,13 @@ def bound_blockers(instance: Instance) -> Iterator[ContractError]:
             why = f"an interface of the kind {kind} holds its guest at this host: detach it"
             field = f"spec.interfaces[{index}]"
             yield WrongStateError(why, reason="INTERFACE_NOT_MIGRATED", field=field)
-    for share in instance.shares:
-        why = f"share {share.share_id} cannot be taken along: unmount it"
-        yield WrongStateError(why, reason="SHARE_NOT_MIGRATED")
     yield from rescue_blockers(instance)
+
+
+def share_blockers(instance: Instance) -> Iterator[ContractError]:
+    """That a guest has nothing mounted which cannot leave its host while it runs."""
+    for share in instance.shares:
+        yield share_not_migrated(share, "unmount it")
 
 
 def rescue_blockers(instance: Instance) -> Iterator[ContractError]:

@@ -1,4 +1,4 @@
-"""The verbs of cold migration and resize, alike on every backend.
+"""The verbs of cold migration and resize, alike on every backend; their ends are in cold_endings.
 
     source       MigrateDiskAndPowerOff ─▶ pending ─▶ Confirm: the copy goes
                                               ╰─────▶ Revert: the copy comes back
@@ -12,9 +12,7 @@ destination has given it up for good: a rollback there that is on disk before th
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import structlog
 from virtrpc.v1 import migration_pb2 as pb
-from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.spec_pb2 import InstanceSpec
 
@@ -23,29 +21,24 @@ from backends.errors import (
     AlreadyExistsError,
     ContractError,
     InvalidArgumentError,
-    NotFoundError,
-    PeerRefusedError,
-    PeerUnreachableError,
     WrongStateError,
 )
-from backends.migration import checks, console, resize
+from backends.migration import resize
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
 from backends.migration.cold_checks import ColdChecks
 from backends.migration.cold_driver import Arrival, ColdDriver
+from backends.migration.cold_endings import ColdEndings
 from backends.migration.cold_source import ON, ColdRun
 from backends.migration.driver import MigrationDriver
-from backends.migration.endings import completion, end_rolled_back, let_go
+from backends.migration.endings import end_rolled_back
 from backends.migration.receiving import missing, not_prepared
-from backends.migration.rollbacks import Rollbacks, give_up_there
+from backends.migration.rollbacks import Rollbacks
 from backends.migration.source_checks import SourceChecks, chosen_id, is_same_host
 from backends.migration.storage import StorageMark
 from backends.plan import InstancePlan
-from backends.power_states import start_blockers, wanted_blockers
+from backends.power_states import wanted_blockers
 from backends.specification import require_managed
 from backends.work import Undo, Work
-
-_HAS_NOT = ("NOT_SWITCHED", "INSTANCE_NOT_FOUND")
-log = structlog.get_logger()
 
 
 class ColdMigrations(ColdMigration):
@@ -68,12 +61,14 @@ class ColdMigrations(ColdMigration):
         self._storage = SourceChecks(driver, mark, book)
         self._checks = ColdChecks(driver, cold, self._storage)
         self._rollbacks = rollbacks
+        self._endings = ColdEndings(driver, cold, peers=peers, book=book)
         self.undo = {
             "end_cold": self._end,
             "forget_cold": self._forget,
             "bring_back": self._bring_back,
             "put_back_kept": cold.put_back,
             "forget_parcels": cold.forget_parcels,
+            "forget_state": cold.forget_state,
             "undo_finish": self._undo_finish,
         }
 
@@ -134,46 +129,14 @@ class ColdMigrations(ColdMigration):
     ) -> pb.ConfirmMigrationResponse:
         """See ColdMigration."""
         work = self._driver.work(work, "confirm_migration", request.instance_id)
-        migration = self._of_this_source(request.instance_id, request.migration_id)
-        if migration.phase == Phase.MIGRATION_PHASE_CANCELLED:
-            raise WrongStateError("the migration was reverted", reason="REVERTED")
-        if not migration.pending:
-            work.ready()
-            self._tell_there(migration)
-            return pb.ConfirmMigrationResponse(already_confirmed=True)
-        if migration.in_place:
-            work.ready([] if migration.finished else [_not_finished()])
-            work.step("forget")
-            self._cold.forget_kept(migration.instance_id)
-        else:
-            self._confirm_there(migration, work)
-        self._book.end(migration, Phase.MIGRATION_PHASE_SUCCEEDED)
-        return pb.ConfirmMigrationResponse()
+        return self._endings.confirm(request, work)
 
     def revert_migration(
         self, request: pb.RevertMigrationRequest, work: Work
     ) -> pb.RevertMigrationResponse:
         """See ColdMigration."""
         work = self._driver.work(work, "revert_migration", request.instance_id)
-        migration = self._of_this_source(request.instance_id, request.migration_id)
-        if migration.phase == Phase.MIGRATION_PHASE_SUCCEEDED:
-            raise WrongStateError("the migration was confirmed", reason="CONFIRMED")
-        instance = require_managed(self._driver.find(request.instance_id), request.instance_id)
-        if not migration.pending:
-            work.ready()
-            return pb.RevertMigrationResponse(instance=instance)
-        if not (migration.in_place or request.destination_fenced):
-            with self._peers.at(migration.data.destination_uri) as peer:
-                work.ready(_still_there(migration, peer))
-                work.step("roll back")
-                _give_up_there(migration, peer)
-        else:
-            work.ready()
-        self._come_back(migration, work, power_on=request.power_on)
-        migration.finished = False
-        self._book.end(migration, Phase.MIGRATION_PHASE_CANCELLED)
-        found = self._driver.find(request.instance_id)
-        return pb.RevertMigrationResponse(instance=found)
+        return self._endings.revert(request, work)
 
     # What they share.
 
@@ -214,18 +177,6 @@ class ColdMigrations(ColdMigration):
                 f"migration {migration_id} is another one", reason="MIGRATION_EXISTS"
             )
         return known
-
-    def _of_this_source(self, instance_id: str, migration_id: str) -> Migration:
-        """A migration that was released here; raises NotFoundError."""
-        migration = self._book.find(migration_id)
-        found = migration is not None and migration.instance_id == instance_id.lower()
-        if migration is None or not found or not migration.cold_result.HasField("data"):
-            raise NotFoundError(
-                "no such migration has left its copy here",
-                reason="MIGRATION_NOT_FOUND",
-                metadata={"instance_id": instance_id, "migration_id": migration_id},
-            )
-        return migration
 
     def _may_be_made(self, migration: Migration, data: pb.MigrationData) -> bool:
         if migration.in_place:
@@ -302,77 +253,3 @@ class ColdMigrations(ColdMigration):
         self._cold.bar(migration.instance_id, "")
         if migration.cold_result.old_power_state in ON:
             self._cold.start(migration.instance_id)
-
-    def _confirm_there(self, migration: Migration, work: Work) -> None:
-        """The copy goes, when the destination has said that it has the instance for good."""
-        with self._peers.at(migration.data.destination_uri) as peer:
-            there = _has_it(migration, peer)
-            work.ready([] if there else [_not_finished()])
-            work.step("complete")
-            request = completion(migration)
-            log = self._driver.console(migration.instance_id)
-            if log is not None and migration.data.storage == checks.COPY:
-                request.console_log.extend(console.last_pieces(log))
-            peer.complete_destination(request)
-        work.step("forget")
-        let_go(migration, self._driver)
-
-    def _tell_there(self, migration: Migration) -> None:
-        """The destination may not know it yet, where the copy was destroyed instead."""
-        if migration.in_place:
-            return
-        try:
-            with self._peers.at(migration.data.destination_uri) as peer:
-                peer.complete_destination(completion(migration))
-        except (PeerRefusedError, PeerUnreachableError) as error:
-            log.info("destination does not take a confirmation", reason=str(error))
-
-    def _come_back(self, migration: Migration, work: Work, *, power_on: bool) -> None:
-        work.step("put back")
-        if migration.in_place:
-            self._cold.put_back(migration.instance_id)
-        else:
-            self._cold.take_back(migration.instance_id)
-        self._cold.bar(migration.instance_id, "")
-        instance = self._driver.find(migration.instance_id)
-        if power_on and instance is not None and not start_blockers(instance):
-            work.step("start")
-            self._cold.start(migration.instance_id)
-        self._driver.tell(migration.instance_id, EventType.EVENT_TYPE_UPDATED, "reverted")
-
-
-def _has_it(migration: Migration, peer: Peer) -> bool:
-    """Whether the destination has made the instance; raises where it cannot say."""
-    question = completion(migration)
-    question.validate_only = True
-    try:
-        peer.complete_destination(question)
-    except PeerRefusedError as error:
-        if error.peer_reason in _HAS_NOT:
-            return False
-        raise
-    return True
-
-
-def _still_there(migration: Migration, peer: Peer) -> list[ContractError]:
-    return [_there()] if _has_it(migration, peer) else []
-
-
-def _give_up_there(migration: Migration, peer: Peer) -> None:
-    """From here on the destination cannot make the instance of this migration."""
-    try:
-        give_up_there(migration, peer)
-    except PeerRefusedError as error:
-        if error.peer_reason == "SWITCHED":
-            raise _there() from error
-        raise
-
-
-def _there() -> ContractError:
-    why = "the destination has the instance: DestroyInstance there first"
-    return WrongStateError(why, reason="DESTINATION_HAS_INSTANCE")
-
-
-def _not_finished() -> ContractError:
-    why = "the destination does not have the instance by this migration"
-    return WrongStateError(why, reason="NOT_FINISHED")

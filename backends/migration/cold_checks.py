@@ -32,6 +32,8 @@ class ColdChecks:
         """What a destination is told of an instance that is to be as `spec` says."""
         source = self._driver.source(instance)
         source.flavor.CopyFrom(spec.flavor)
+        source.disks.extend(self._cold.state(instance))
+        source.shares.extend(instance.shares)
         source.created_at.CopyFrom(instance.created_at)
         source.metadata.update(instance.metadata)
         return source

@@ -56,6 +56,10 @@ class ColdDriver(ABC):
         """The volumes that an instance has, without secrets; those of which enough is known."""
 
     @abstractmethod
+    def state(self, instance: Instance) -> Sequence[pb.MigrationDisk]:
+        """Files of its machine that go along beside its disks (see state_files)."""
+
+    @abstractmethod
     def unmoved(self, instance: Instance) -> Sequence[ContractError]:
         """What of an instance cannot go to another host."""
 
@@ -122,6 +126,10 @@ class ColdDriver(ABC):
     @abstractmethod
     def take(self, data: pb.MigrationData, disk: pb.MigrationDisk, arrived: Path) -> None:
         """Puts a disk whose bytes have arrived, and were inspected, where it is to be."""
+
+    @abstractmethod
+    def forget_state(self, instance_id: str) -> None:
+        """Undoes what `make` has done with a machine's state. Idempotent."""
 
     @abstractmethod
     def make(self, arrival: Arrival, work: Work) -> Instance:

@@ -18,6 +18,7 @@ from backends.interfaces.places import place_errors
 from backends.interfaces.side import InterfaceSide
 from backends.migration.volumes import ArrivingVolumes
 from backends.plan.needs import interface_needs, unmet
+from backends.shares import ArrivingShares
 
 
 class Connections:
@@ -28,6 +29,7 @@ class Connections:
         host: InterfaceHost,
         side: InterfaceSide,
         volumes: ArrivingVolumes,
+        shares: ArrivingShares,
         *,
         initiator: str,
     ) -> None:
@@ -35,6 +37,7 @@ class Connections:
         self._host = host
         self._side = side
         self._volumes = volumes
+        self._shares = shares
         self._initiator = initiator
 
     def source_errors(
@@ -44,6 +47,7 @@ class Connections:
         with self._claimed(instance_id, source.interfaces, "source.interfaces") as errors:
             yield from errors
         yield from self._volumes.source_errors(source, instance_id, live=live)
+        yield from self._shares.errors(source.shares, "source.shares")
 
     @contextmanager
     def claimed(
@@ -56,6 +60,7 @@ class Connections:
                 *_other_ports(data, spec),
                 *self._side.firewall.too_many(self._unknown(groups)),
                 *self._volumes.errors(data, spec),
+                *self._shares.errors(data.source.shares, "data.source.shares"),
             ]
 
     def announce(self, data: pb.MigrationData, groups: Iterable[SecurityGroup]) -> None:

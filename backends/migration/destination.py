@@ -16,6 +16,7 @@ from backends.errors import (
 from backends.migration import checks, console
 from backends.migration.book import DESTINATION, Migration, MigrationBook, Phase
 from backends.migration.driver import MigrationDriver
+from backends.migration.state_files import way_of
 from backends.migration.storage import StorageMark
 from backends.redaction import redacted
 from backends.work import Undo, Work
@@ -260,4 +261,4 @@ def _complete_cold(data: pb.MigrationData) -> None:
     data.storage = data.storage or checks.COPY
     data.disks.extend(data.source.disks)
     for disk in data.disks:
-        disk.storage = checks.SHARED if disk.volume_id else data.storage
+        disk.storage = way_of(disk, data.storage)

@@ -10,6 +10,7 @@ from backends.errors import ContractError
 from backends.migration import checks
 from backends.migration.book import MigrationBook
 from backends.migration.driver import MigrationDriver
+from backends.migration.state_files import way_of
 from backends.migration.storage import StorageMark
 from backends.power_states import pending
 from backends.work import Work
@@ -31,7 +32,7 @@ class SourceChecks:
         if is_same_host(blockers):
             return blockers, data
         running = checks.state_blockers(instance)
-        bound = checks.bound_blockers(instance)
+        bound = [*checks.bound_blockers(instance), *checks.share_blockers(instance)]
         able = checks.option_blockers(request.options, request.check)
         return [*running, *bound, *blockers, *able, *self._tls_blockers(request.options)], data
 
@@ -75,7 +76,7 @@ class SourceChecks:
         if log is not None:
             data.console_log_id, data.console_offset = log.log_id, log.end()
         for disk in data.disks:
-            disk.storage = checks.SHARED if disk.volume_id else data.storage
+            disk.storage = way_of(disk, data.storage)
         if check.storage_mark and check.storage_mark == self._mark.name:
             return [checks.same_host()], data
         blockers = [

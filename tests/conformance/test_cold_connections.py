@@ -4,8 +4,8 @@ import uuid
 from typing import Any
 
 import grpc
+from virtrpc.v1 import instance_pb2, volume_pb2
 from virtrpc.v1 import migration_pb2 as pb
-from virtrpc.v1 import volume_pb2
 from virtrpc.v1.instance_pb2 import AttachedDisk, Instance
 from virtrpc.v1.spec_pb2 import (
     BlockDevice,
@@ -185,3 +185,28 @@ def test_key_of_a_volume_is_its_controller_s_to_give(hosts: tuple[Host, Host]) -
         assert [disk.encrypted for disk in volumes(made).values()] == [True]
         confirm(here.connection, data)
         destroyed(there.connection, instance_id)
+
+
+def test_shares_go_where_the_destination_has_the_directory(hosts: tuple[Host, Host]) -> None:
+    here, there = hosts
+    directory = here.daemon.sources / "docs"
+    directory.mkdir()
+    share = instance_pb2.MountShareRequest(
+        share_id=str(uuid.uuid4()), tag="docs", path=str(directory)
+    )
+    with spawned(here.connection, small_spec(backend="fake")) as instance_id:
+        off = instance_pb2.PowerOffInstanceRequest(instance_id=instance_id)
+        here.connection.instances.PowerOffInstance(off, timeout=TIMEOUT_S)
+        share.instance_id = instance_id
+        before = here.connection.instances.MountShare(share, timeout=TIMEOUT_S).instance
+        request = cold_request(instance_id, to=there.uri)
+        directory.rmdir()
+        assert blockers_of(here, request) == {"SHARE_NOT_MIGRATED"}
+        directory.mkdir()
+        request = cold_request(instance_id, to=there.uri)
+        data = released(here.connection, request).data
+        made = finished_at(there.connection, finish_request(data))
+        assert made.shares == before.shares
+        confirm(here.connection, data)
+        destroyed(there.connection, instance_id)
+    directory.rmdir()

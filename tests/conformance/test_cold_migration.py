@@ -11,7 +11,7 @@ import pytest
 from virtrpc.v1 import instance_pb2, types_pb2
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.migration_pb2 import MigrationPhase
-from virtrpc.v1.spec_pb2 import DiskFormat, Flavor, InstanceSpec
+from virtrpc.v1.spec_pb2 import DiskFormat, FirmwareType, Flavor, InstanceSpec
 
 from backends.qcow2 import empty_disk
 from tests.cold import (
@@ -391,3 +391,48 @@ def test_disk_that_nobody_expects_is_refused(arrival: Arrival) -> None:
         arrival.send("vdb", bytes(MIB), migration_id=str(uuid.uuid4()))
     with refused(PRECONDITION, "NOT_PREPARED"):
         arrival.send("vdb", bytes(MIB), instance_id=str(uuid.uuid4()))
+
+
+# What a machine keeps beside its disks.
+
+
+def kept_beside_disks(host: Host, instance_id: str) -> list[bytes]:
+    """Firmware variables and the state of a vTPM, as far as a host has them."""
+    paths = [folder_at(host, instance_id) / f"{name}.disk" for name in ("nvram", "tpm")]
+    return [path.read_bytes() for path in paths if path.exists()]
+
+
+def test_firmware_variables_and_vtpm_go_along(hosts: tuple[Host, Host]) -> None:
+    here, there = hosts
+    spec = disk_spec()
+    spec.machine.firmware = FirmwareType.FIRMWARE_TYPE_UEFI
+    spec.machine.vtpm = True
+    state = [b"variables" * 99, b"keys" * 99]
+    with spawned(here.connection, spec) as instance_id:
+        for name, content in zip(("nvram", "tpm"), state, strict=True):
+            (folder_at(here, instance_id) / f"{name}.disk").write_bytes(content)
+        data = moved(hosts, instance_id)
+        assert kept_beside_disks(there, instance_id) == state
+        revert(here.connection, data)
+        assert kept_beside_disks(there, instance_id) == []
+        assert kept_beside_disks(here, instance_id) == state
+        data = moved(hosts, instance_id)
+        finished_at(there.connection, finish_request(data))
+        confirm(here.connection, data)
+        assert kept_beside_disks(here, instance_id) == []
+        assert kept_beside_disks(there, instance_id) == state
+        destroyed(there.connection, instance_id)
+
+
+def test_finish_waits_for_the_state_of_a_vtpm(hosts: tuple[Host, Host]) -> None:
+    here, there = hosts
+    spec = disk_spec()
+    spec.machine.vtpm = True
+    with spawned(here.connection, spec) as instance_id:
+        data = moved(hosts, instance_id)
+        (folder_at(there, instance_id) / "tpm.disk").unlink()
+        request = finish_request(data)
+        request.validate_only = True
+        with refused(PRECONDITION, "DISKS_MISSING"):
+            there.connection.migrations.FinishMigration(request, timeout=TIMEOUT_S)
+        revert(here.connection, data)

@@ -323,9 +323,14 @@ class MigrationDisk(google.protobuf.message.Message):
     NEEDS_SECRET_FIELD_NUMBER: builtins.int
     MULTI_ATTACH_FIELD_NUMBER: builtins.int
     device_name: builtins.str
-    """Name by which the hypervisor addresses it, e.g. "vda"."""
+    """Name by which the hypervisor addresses it, e.g. "vda"; of a file of the machine's
+    own its role.
+    """
     role: builtins.str
-    """What it is for, as AttachedDisk.role."""
+    """What it is for, as AttachedDisk.role; or a file that a machine which is off takes
+    along beside its disks: "nvram", its firmware's variables, or "tpm", its vTPM's
+    state, which is copied also where the directory of instances is shared.
+    """
     volume_id: builtins.str
     """Volume that it is; empty for disks of the instance's own."""
     format: virtrpc.v1.spec_pb2.DiskFormat.ValueType
@@ -415,6 +420,7 @@ class MigrationSource(google.protobuf.message.Message):
     BOOT_IMAGE_IDS_FIELD_NUMBER: builtins.int
     CREATED_AT_FIELD_NUMBER: builtins.int
     METADATA_FIELD_NUMBER: builtins.int
+    SHARES_FIELD_NUMBER: builtins.int
     host_name: builtins.str
     """Name of the source's host."""
     daemon_version: builtins.str
@@ -445,7 +451,7 @@ class MigrationSource(google.protobuf.message.Message):
 
     @property
     def disks(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___MigrationDisk]:
-        """All disks, root disk first."""
+        """All disks, root disk first; COLD, then the files of the machine's own."""
 
     @property
     def interfaces(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[virtrpc.v1.spec_pb2.InterfaceSpec]:
@@ -465,6 +471,10 @@ class MigrationSource(google.protobuf.message.Message):
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
         """Its metadata as they are now; COLD only."""
 
+    @property
+    def shares(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[virtrpc.v1.instance_pb2.Share]:
+        """Its shares; COLD only. The destination has to have the same directories."""
+
     def __init__(
         self,
         *,
@@ -483,9 +493,10 @@ class MigrationSource(google.protobuf.message.Message):
         boot_image_ids: collections.abc.Iterable[builtins.str] | None = ...,
         created_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         metadata: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
+        shares: collections.abc.Iterable[virtrpc.v1.instance_pb2.Share] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["created_at", b"created_at", "flavor", b"flavor", "guest_cpu", b"guest_cpu", "host_cpu", b"host_cpu", "machine", b"machine"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["boot_image_ids", b"boot_image_ids", "created_at", b"created_at", "daemon_version", b"daemon_version", "disks", b"disks", "flavor", b"flavor", "guest_cpu", b"guest_cpu", "host_cpu", b"host_cpu", "host_name", b"host_name", "hypervisor_type", b"hypervisor_type", "hypervisor_version", b"hypervisor_version", "instance_name", b"instance_name", "interfaces", b"interfaces", "machine", b"machine", "machine_type", b"machine_type", "metadata", b"metadata"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["boot_image_ids", b"boot_image_ids", "created_at", b"created_at", "daemon_version", b"daemon_version", "disks", b"disks", "flavor", b"flavor", "guest_cpu", b"guest_cpu", "host_cpu", b"host_cpu", "host_name", b"host_name", "hypervisor_type", b"hypervisor_type", "hypervisor_version", b"hypervisor_version", "instance_name", b"instance_name", "interfaces", b"interfaces", "machine", b"machine", "machine_type", b"machine_type", "metadata", b"metadata", "shares", b"shares"]) -> None: ...
 
 global___MigrationSource = MigrationSource
 

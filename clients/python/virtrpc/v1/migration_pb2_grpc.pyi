@@ -175,7 +175,8 @@ class MigrationServiceStub:
     way; blockers are its answer, not an error. Returns the data for
     PrepareDestination.
 
-    What stays on its host is a blocker: SHARE_NOT_MIGRATED: a virtiofs share;
+    What stays on its host is a blocker: SHARE_NOT_MIGRATED: a virtiofs share, but
+    of COLD ones only where the destination may not share the same directory;
     INTERFACE_NOT_MIGRATED: a device of the host, or vhost-user; WRONG_STATE: the
     instance is in rescue; CONFIG_DRIVE_NOT_COPIED: it is on storage that the
     hosts do not share.
@@ -224,6 +225,8 @@ class MigrationServiceStub:
     FAILED_PRECONDITION / BLOCKED: what CheckDestination would have found.
     FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: `spec` lacks a volume's key or
     password.
+    FAILED_PRECONDITION / VOLUME_NOT_MIGRATED: of a cold one, `spec` lacks a volume
+    that the instance has.
     FAILED_PRECONDITION / HOST_DISABLED: SetHostEnabled has switched it off.
     FAILED_PRECONDITION / MIGRATION_PORT_TAKEN: nobody can listen at `migration_uri`.
     RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
@@ -303,10 +306,18 @@ class MigrationServiceStub:
     Where both hosts see its directory nothing is copied, and nothing is kept
     beside it: the disks are the same ones there, and here after a revert.
 
+    Volumes go as the instance has them now, also those that were attached later,
+    each with its attachment, name and limits; the specification there says so. The
+    source has them attached, unused, until ConfirmMigration.
+
+    Firmware variables and the state of a vTPM go with the disks. Where they are not
+    found: NVRAM_NOT_MIGRATED, VTPM_NOT_MIGRATED, among the blockers.
+
     Idempotent by `migration_id` and request_id.
 
     INVALID_ARGUMENT / DISK_SHRINK: a disk of the new flavor is smaller.
     FAILED_PRECONDITION / BLOCKED: the blockers of both sides.
+    FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: as for LiveMigrateInstance.
     FAILED_PRECONDITION / WRONG_STATE: its memory is saved, which would be lost:
     ResumeInstance first; or it is in rescue.
     FAILED_PRECONDITION / MIGRATION_PENDING: an earlier one of the instance is
@@ -535,7 +546,8 @@ class MigrationServiceAsyncStub:
     way; blockers are its answer, not an error. Returns the data for
     PrepareDestination.
 
-    What stays on its host is a blocker: SHARE_NOT_MIGRATED: a virtiofs share;
+    What stays on its host is a blocker: SHARE_NOT_MIGRATED: a virtiofs share, but
+    of COLD ones only where the destination may not share the same directory;
     INTERFACE_NOT_MIGRATED: a device of the host, or vhost-user; WRONG_STATE: the
     instance is in rescue; CONFIG_DRIVE_NOT_COPIED: it is on storage that the
     hosts do not share.
@@ -584,6 +596,8 @@ class MigrationServiceAsyncStub:
     FAILED_PRECONDITION / BLOCKED: what CheckDestination would have found.
     FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: `spec` lacks a volume's key or
     password.
+    FAILED_PRECONDITION / VOLUME_NOT_MIGRATED: of a cold one, `spec` lacks a volume
+    that the instance has.
     FAILED_PRECONDITION / HOST_DISABLED: SetHostEnabled has switched it off.
     FAILED_PRECONDITION / MIGRATION_PORT_TAKEN: nobody can listen at `migration_uri`.
     RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
@@ -663,10 +677,18 @@ class MigrationServiceAsyncStub:
     Where both hosts see its directory nothing is copied, and nothing is kept
     beside it: the disks are the same ones there, and here after a revert.
 
+    Volumes go as the instance has them now, also those that were attached later,
+    each with its attachment, name and limits; the specification there says so. The
+    source has them attached, unused, until ConfirmMigration.
+
+    Firmware variables and the state of a vTPM go with the disks. Where they are not
+    found: NVRAM_NOT_MIGRATED, VTPM_NOT_MIGRATED, among the blockers.
+
     Idempotent by `migration_id` and request_id.
 
     INVALID_ARGUMENT / DISK_SHRINK: a disk of the new flavor is smaller.
     FAILED_PRECONDITION / BLOCKED: the blockers of both sides.
+    FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: as for LiveMigrateInstance.
     FAILED_PRECONDITION / WRONG_STATE: its memory is saved, which would be lost:
     ResumeInstance first; or it is in rescue.
     FAILED_PRECONDITION / MIGRATION_PENDING: an earlier one of the instance is
@@ -909,7 +931,8 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
         way; blockers are its answer, not an error. Returns the data for
         PrepareDestination.
 
-        What stays on its host is a blocker: SHARE_NOT_MIGRATED: a virtiofs share;
+        What stays on its host is a blocker: SHARE_NOT_MIGRATED: a virtiofs share, but
+        of COLD ones only where the destination may not share the same directory;
         INTERFACE_NOT_MIGRATED: a device of the host, or vhost-user; WRONG_STATE: the
         instance is in rescue; CONFIG_DRIVE_NOT_COPIED: it is on storage that the
         hosts do not share.
@@ -966,6 +989,8 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
         FAILED_PRECONDITION / BLOCKED: what CheckDestination would have found.
         FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: `spec` lacks a volume's key or
         password.
+        FAILED_PRECONDITION / VOLUME_NOT_MIGRATED: of a cold one, `spec` lacks a volume
+        that the instance has.
         FAILED_PRECONDITION / HOST_DISABLED: SetHostEnabled has switched it off.
         FAILED_PRECONDITION / MIGRATION_PORT_TAKEN: nobody can listen at `migration_uri`.
         RESOURCE_EXHAUSTED / NO_ROOM: memory or disk do not suffice.
@@ -1055,10 +1080,18 @@ class MigrationServiceServicer(metaclass=abc.ABCMeta):
         Where both hosts see its directory nothing is copied, and nothing is kept
         beside it: the disks are the same ones there, and here after a revert.
 
+        Volumes go as the instance has them now, also those that were attached later,
+        each with its attachment, name and limits; the specification there says so. The
+        source has them attached, unused, until ConfirmMigration.
+
+        Firmware variables and the state of a vTPM go with the disks. Where they are not
+        found: NVRAM_NOT_MIGRATED, VTPM_NOT_MIGRATED, among the blockers.
+
         Idempotent by `migration_id` and request_id.
 
         INVALID_ARGUMENT / DISK_SHRINK: a disk of the new flavor is smaller.
         FAILED_PRECONDITION / BLOCKED: the blockers of both sides.
+        FAILED_PRECONDITION / VOLUME_SECRET_NEEDED: as for LiveMigrateInstance.
         FAILED_PRECONDITION / WRONG_STATE: its memory is saved, which would be lost:
         ResumeInstance first; or it is in rescue.
         FAILED_PRECONDITION / MIGRATION_PENDING: an earlier one of the instance is
