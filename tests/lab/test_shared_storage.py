@@ -2,14 +2,17 @@
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from virtrpc.v1 import host_pb2
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.migration_pb2 import LiveMigrationOptions
+from virtrpc.v1.spec_pb2 import FirmwareType
 
+from backends.libvirt.xml.element import parse
 from tests.cold import cold_request, confirm, finish_request, finished_at, released, revert
-from tests.instances import console_until, destroyed, finished
+from tests.instances import console_until, destroyed, finished, small_spec, spawned
 from tests.lab.guests import TIMEOUT_S, counting, goes_on, location
 from tests.lab.hosts import Lab
 from tests.migrations import ended, instance_at, live_request, migrated
@@ -136,3 +139,28 @@ def test_guest_that_is_off_goes_without_its_files(sharing_hosts: Lab, guest: str
     destroyed(here.connection, guest)
     end = result.data.console_offset
     console_until(there.connection, guest, b"count 3", offset=end)
+
+
+def test_firmware_variables_stay_and_vtpm_goes(sharing_hosts: Lab) -> None:
+    """A host that has not the instance, or not for good, leaves the variables alone."""
+    here, there = sharing_hosts.hosts
+    spec = small_spec(backend="libvirt")
+    spec.machine.firmware, spec.machine.vtpm = FirmwareType.FIRMWARE_TYPE_UEFI, True
+    with spawned(here.connection, spec) as instance_id:
+        variables = Path(parse(here.virsh("dumpxml", instance_id)).findtext("os/nvram", ""))
+        assert variables.is_file()
+        data = released(here.connection, cold_request(instance_id, to=there.uri)).data
+        finished_at(there.connection, finish_request(data, power_on=False))
+        destroyed(there.connection, instance_id)
+        assert variables.exists()
+        revert(here.connection, data)
+        data = released(here.connection, cold_request(instance_id, to=there.uri)).data
+        tpms = [host.libvirtd.folder / "lib/swtpm" / instance_id for host in sharing_hosts.hosts]
+        sent = (tpms[0] / "tpm2/tpm2-00.permall").read_bytes()
+        finished_at(there.connection, finish_request(data, power_on=False))
+        confirm(here.connection, data)
+        assert variables.exists()
+        assert not tpms[0].exists()
+        assert (tpms[1] / "tpm2/tpm2-00.permall").read_bytes() == sent
+        destroyed(there.connection, instance_id)
+        assert not variables.exists()
