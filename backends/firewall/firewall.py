@@ -75,10 +75,14 @@ class HostFirewall:
         """The interfaces of an instance that are filtered."""
         return self._book.interfaces.get(instance_id, ())
 
-    def users_of(self, group_id: str) -> list[str]:
-        """Instances that have a group, or one whose rules name it."""
-        naming = {g for g, group in self._book.groups.items() if group_id in remote_groups(group)}
-        concerned = {group_id, *naming}
+    def users_of(self, *group_ids: str) -> list[str]:
+        """Instances that have one of the groups, or one whose rules name it."""
+        concerned = set(group_ids)
+        concerned |= {
+            group_id
+            for group_id, group in self._book.groups.items()
+            if not concerned.isdisjoint(remote_groups(group))
+        }
         return sorted(
             instance_id
             for instance_id, interfaces in self._book.interfaces.items()
@@ -109,7 +113,7 @@ class HostFirewall:
             with self._kept_or_not(group_ids=[g.security_group_id for g in changed]):
                 for group in changed:
                     self._book.keep_group(group)
-                concerned = {i for g in changed for i in self.users_of(g.security_group_id)}
+                concerned = set(self.users_of(*(g.security_group_id for g in changed)))
                 self._in_force_or_held(concerned)
             for group in changed:
                 self._forget_where_unused(group)
