@@ -18,19 +18,18 @@ from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.instance_pb2 import Instance
 
 from backends.durable_files import sync_folder, write_durably
-from backends.errors import ContractError, WrongStateError
+from backends.errors import ContractError
 from backends.libvirt.blueprint.firmware import UEFI
 from backends.libvirt.definition import persistent
 from backends.libvirt.domains import Domains
 from backends.libvirt.folders import InstanceFolders
 from backends.libvirt.xml.domain import Domain
-from backends.migration.state_files import NVRAM, TPM, state_file
+from backends.migration.state_files import NVRAM, TPM, not_migrated, state_file
 from backends.plan import InstancePlan
 
 _NVRAM_FILE, _ARRIVED_TPM = "nvram.fd", "tpm.state"
 _SYSTEM_TPMS = Path("/var/lib/libvirt/swtpm")
 _TPM_FILES = {"1.2": "tpm1.2/tpm-00.permall", "2.0": "tpm2/tpm2-00.permall"}
-_REASONS = {NVRAM: "NVRAM_NOT_MIGRATED", TPM: "VTPM_NOT_MIGRATED"}
 
 
 class MachineState:
@@ -50,7 +49,7 @@ class MachineState:
         for role, path in self._files(instance):
             if not path.exists():
                 why = f"{path} is not there: start the instance once, on a libvirtd of this host"
-                yield WrongStateError(why, reason=_REASONS[role])
+                yield not_migrated(role, why)
 
     def path(self, instance: Instance, role: str) -> Path:
         """Where a part of an instance's state is."""

@@ -12,8 +12,10 @@ from backends.migration.cold_driver import ColdDriver
 from backends.migration.cold_volumes import untold, with_volumes
 from backends.migration.driver import MigrationDriver
 from backends.migration.source_checks import SourceChecks, is_same_host
+from backends.migration.state_files import untaken
 from backends.migration.volumes import secret_needed
 from backends.plan import InstancePlan
+from backends.shares import share_not_migrated
 
 Found = tuple[list[ContractError], pb.MigrationData]
 
@@ -69,6 +71,15 @@ class ColdChecks:
             *self._of_instance(instance, spec, source),
             *checks.bound_blockers(instance),
             *self._cold.unmoved(instance),
+        ]
+
+    def prepared(self, data: pb.MigrationData, source: pb.MigrationSource) -> list[ContractError]:
+        """What of the instance somebody else has not prepared the destination for."""
+        shares = [share for share in source.shares if share not in data.source.shares]
+        why = "the destination was not told of it"
+        return [
+            *untaken(source, data.disks),
+            *(share_not_migrated(share, why, field="data.source.shares") for share in shares),
         ]
 
     def unprepared(self, spec: InstanceSpec, source: pb.MigrationSource) -> list[ContractError]:

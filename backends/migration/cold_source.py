@@ -116,7 +116,9 @@ class ColdRun:
             data.migration_id = migration_id.lower()
             return blockers, data
         if self._orchestrated:
-            return self._checks.leaving(instance, spec, source), self._request.data
+            told = self._request.data
+            lacks = self._checks.prepared(told, source)
+            return [*self._checks.leaving(instance, spec, source), *lacks], told
         answer = self._peer.check_destination(
             pb.CheckDestinationRequest(
                 instance_id=instance.instance_id,

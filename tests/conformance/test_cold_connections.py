@@ -210,3 +210,24 @@ def test_shares_go_where_the_destination_has_the_directory(hosts: tuple[Host, Ho
         confirm(here.connection, data)
         destroyed(there.connection, instance_id)
     directory.rmdir()
+
+
+def test_preparation_that_lacks_a_vtpm_is_not_gone_on_with(
+    hosts: tuple[Host, Host],
+) -> None:
+    here, there = hosts
+    spec = small_spec(backend="fake")
+    spec.machine.vtpm, spec.flavor.ephemeral_disk_gib = True, 1
+    with spawned(here.connection, spec) as instance_id:
+        request = cold_request(instance_id, to=there.uri)
+        preparation = prepared(here, there, request, spec)
+        kept = [disk for disk in preparation.data.disks if disk.role != "tpm"]
+        del preparation.data.disks[:]
+        preparation.data.disks.extend(kept)
+        answer = there.connection.migrations.PrepareDestination(preparation, timeout=TIMEOUT_S)
+        request.data.CopyFrom(answer.data)
+        assert blockers_of(here, request) == {"VTPM_NOT_MIGRATED"}
+        rollback = pb.RollbackDestinationRequest(
+            instance_id=instance_id, migration_id=request.migration_id
+        )
+        there.connection.migrations.RollbackDestination(rollback, timeout=TIMEOUT_S)
