@@ -10,8 +10,10 @@ from backends.errors import ContractError
 from service.bound_verbs import BoundVerbs
 from service.core import Core
 from service.health import Health
+from service.host_boot import HostBoots
 from service.image_cache import age_images
 from service.reclaim import reclaim
+from service.thaws import Thaws
 
 _HEALTH_S = 0.2
 _SETTLE_S = 5.0
@@ -19,7 +21,7 @@ log = structlog.get_logger()
 
 
 class Chores:
-    """None of them ends by itself."""
+    """None of them ends by itself, but for the one about the host's boot."""
 
     def __init__(self, core: Core, bound: BoundVerbs, health: Health) -> None:
         self._core = core
@@ -37,6 +39,11 @@ class Chores:
         yield core.consoles.age()
         destroy = bound.verb("InstanceService", "DestroyInstance")
         yield reclaim(core.truth, core.operations, bound.bindings, destroy)
+        unquiesce = bound.verb("InstanceService", "UnquiesceInstance")
+        yield Thaws(core.truth, core.operations, bound.bindings, unquiesce).watch()
+        boots = HostBoots(core.state_dir.boot, resume=self._settings.resume_instances)
+        resume = bound.verb("InstanceService", "ResumeInstanceOnHostBoot")
+        yield boots.resume_after(core.truth, core.operations, bound.bindings, resume)
         if self._settings.image_cache_interval_s:
             yield age_images(
                 core.operations,

@@ -61,6 +61,11 @@ class StateDir:
         return self.path / "recordings"
 
     @property
+    def boot(self) -> Path:
+        """File with the id of the host's boot that a daemon last ran in."""
+        return self.path / "boot_id"
+
+    @property
     def host_state(self) -> Path:
         """File of what the service itself knows of its host."""
         return self.path / "host.sqlite"

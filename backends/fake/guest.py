@@ -1,9 +1,12 @@
 """What is done inside the guest, on the fake: its files and passwords are forgotten at once."""
 
+import time
+
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import GuestAgent
+from backends.durations import seconds
 from backends.errors import ContractError
 from backends.fake.faults import FaultyWork
 from backends.fake.host import FakeHost
@@ -11,6 +14,7 @@ from backends.power_states import power_blockers
 from backends.work import Undo, Work
 
 _FILESYSTEMS = 1
+_DEFAULT_THAW_AFTER_S = 60.0
 
 
 class FakeGuestAgent(GuestAgent):
@@ -18,7 +22,6 @@ class FakeGuestAgent(GuestAgent):
 
     def __init__(self, host: FakeHost) -> None:
         self._host = host
-        self._frozen: set[str] = set()
         self.undo = {"thaw": self.thaw}
 
     def set_admin_password(
@@ -54,24 +57,30 @@ class FakeGuestAgent(GuestAgent):
     ) -> pb.QuiesceInstanceResponse:
         """See GuestAgent."""
         faulty = self._checked(request.instance_id, "quiesce_instance", work)
-        if request.instance_id in self._frozen:
-            return pb.QuiesceInstanceResponse()
-        faulty.step("freeze", Undo("thaw", {"instance_id": request.instance_id}))
-        self._frozen.add(request.instance_id)
-        return pb.QuiesceInstanceResponse(filesystems=_FILESYSTEMS)
+        frozen = self._host.get(request.instance_id).HasField("thaw_at")
+        undo = Undo("thaw", {"instance_id": request.instance_id})
+        faulty.step("time" if frozen else "freeze", None if frozen else undo)
+        thaw_after_s = seconds(request, "timeout", _DEFAULT_THAW_AFTER_S)
+        with self._host.edit(request.instance_id) as edited:
+            edited.thaw_at.FromNanoseconds(time.time_ns() + int(thaw_after_s * 1e9))
+        return pb.QuiesceInstanceResponse(filesystems=0 if frozen else _FILESYSTEMS)
 
     def unquiesce_instance(
         self, request: pb.UnquiesceInstanceRequest, work: Work
     ) -> pb.UnquiesceInstanceResponse:
         """See GuestAgent."""
         self._checked(request.instance_id, "unquiesce_instance", work).step("thaw")
-        was_frozen = request.instance_id in self._frozen
-        self.thaw(request.instance_id)
-        return pb.UnquiesceInstanceResponse(filesystems=_FILESYSTEMS if was_frozen else 0)
+        thawed = self.thaw(request.instance_id)
+        return pb.UnquiesceInstanceResponse(filesystems=_FILESYSTEMS if thawed else 0)
 
-    def thaw(self, instance_id: str) -> None:
-        """Thaws what may be frozen."""
-        self._frozen.discard(instance_id)
+    def thaw(self, instance_id: str) -> bool:
+        """Thaws what may be frozen; says whether it was."""
+        instance = self._host.find(instance_id)
+        if instance is None or not instance.HasField("thaw_at"):
+            return False
+        with self._host.edit(instance_id) as edited:
+            edited.ClearField("thaw_at")
+        return True
 
     def _checked(self, instance_id: str, verb: str, work: Work) -> FaultyWork:
         instance = self._host.get(instance_id)

@@ -163,6 +163,7 @@ class FakeHost:
             instance.power_state = PowerState.POWER_STATE_SHUTDOWN
             instance.power_state_reason = reason
             instance.ClearField("started_at")
+            instance.ClearField("thaw_at")
             instance.ClearField("effective")
         self.lines.hang_up(instance_id)
 

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import io
+import re
 import socket
 import ssl
 import time
@@ -25,7 +26,10 @@ _CONNECT_S = 10.0
 _SILENCE_S = 60.0
 _POLL_S = 0.25
 _READ_BYTES = 1 << 20
-_TRIES = 5  # in a row that bring nothing
+_PAUSES_S = (0.0, 0.2, 0.6, 1.2)  # before each of the tries in a row that bring nothing
+_PARTIAL = HTTPStatus.PARTIAL_CONTENT
+_VERSIONS = ("ETag", "Last-Modified")
+_PART = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)")
 _MOVED = (301, 302, 303, 307, 308)
 _GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 _TRY_LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
@@ -35,20 +39,26 @@ _USER_AGENT = "virtrpcd"
 class HttpSource:
     """A file of a web server that was asked for.
 
-    `checkpoint` is called every quarter of a second and may raise. Neither the query nor
-    the token stands in any message.
+    `checkpoint` is called every quarter of a second and may raise, as may `wait`, which
+    sleeps. Neither the query nor the token stands in any message.
     """
 
     def __init__(
-        self, source: ImageHttpSource, rules: AddressRules, checkpoint: Callable[[], None]
+        self,
+        source: ImageHttpSource,
+        rules: AddressRules,
+        *,
+        checkpoint: Callable[[], None],
+        wait: Callable[[float], None],
     ) -> None:
         self.size_bytes = 0
         """Size of the file as the server tells it; 0: not known, or not begun yet."""
         self._source = source
         self._rules = rules
         self._checkpoint = checkpoint
+        self._wait = wait
         self._response: http.client.HTTPResponse | None = None
-        self._validator = ""
+        self._version: dict[str, str] = {}
 
     def check(self) -> None:
         """Raises InvalidArgumentError where the address itself is not allowed; asks nobody."""
@@ -56,10 +66,9 @@ class HttpSource:
 
     def begin(self) -> None:
         """Asks the server for it; raises the errors of PullImage."""
-        self._response = self._ask(0)
-        self.size_bytes = self._response.length or 0
-        etag = self._response.headers.get("ETag", "")
-        self._validator = "" if etag.startswith("W/") else etag
+        self._response = response = self._ask(0)
+        self.size_bytes = response.length or 0
+        self._version = {name: response.headers.get(name, "") for name in _VERSIONS}
 
     def chunks(self) -> Iterator[bytes]:
         """Its bytes, in order; a broken transfer is taken up again where it broke off."""
@@ -69,11 +78,14 @@ class HttpSource:
                 for chunk in self._read(offset):
                     offset, in_vain = offset + len(chunk), 0
                     yield chunk
+                if offset < self.size_bytes:  # a part is an answer too
+                    raise source_unreachable("the server broke off")
                 return
             except UnreachableError:
-                in_vain += 1
-                if in_vain >= _TRIES or not offset:
+                if in_vain >= len(_PAUSES_S) or not offset:
                     raise
+                self._wait(_PAUSES_S[in_vain])
+                in_vain += 1
 
     def close(self) -> None:
         """Lets go of the server."""
@@ -105,7 +117,7 @@ class HttpSource:
         for _ in range(_REDIRECTIONS + 1):
             response = self._get(address, token, offset)
             if response.status not in _MOVED:
-                return self._at_offset(response, offset)
+                return self._checked(response, offset)
             with contextlib.closing(response):
                 there = address.redirected(response.headers.get("Location", ""))
             if there.origin != address.origin:
@@ -113,26 +125,38 @@ class HttpSource:
             address = there
         raise source_unreachable(f"more than {_REDIRECTIONS} redirections")
 
-    def _at_offset(
-        self, response: http.client.HTTPResponse, offset: int
-    ) -> http.client.HTTPResponse:
-        """Checks the answer; where the server sends all of it again, skips what is known."""
+    def _checked(self, response: http.client.HTTPResponse, offset: int) -> http.client.HTTPResponse:
+        """The answer, when its body is what was asked for, of the same file as before."""
         try:
             _refuse_failure(response)
-            if response.status == HTTPStatus.PARTIAL_CONTENT:
-                if not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-                    raise source_unreachable("the server sends another part than was asked for")
-                return response
-            while offset:
-                with _telling_network_errors():
-                    skipped = len(response.read1(min(offset, _READ_BYTES)))
-                if not skipped:
-                    raise source_unreachable("the server broke off")
-                offset -= skipped
+            start, size_bytes = _told_place(response)
+            if start not in (0, offset) or (response.status == _PARTIAL and not offset):
+                raise source_unreachable("the server sends another part than was asked for")
+            if self._is_other(response, size_bytes):
+                raise source_unreachable("the file on the server has changed meanwhile")
+            self._skip(response, offset - start)
         except ContractError:
             response.close()
             raise
         return response
+
+    def _is_other(self, response: http.client.HTTPResponse, size_bytes: int | None) -> bool:
+        """Whether the answer is of another file than the first one was."""
+        if self.size_bytes and size_bytes not in (None, self.size_bytes):
+            return True
+        return any(
+            before and response.headers.get(name, before) != before
+            for name, before in self._version.items()
+        )
+
+    def _skip(self, response: http.client.HTTPResponse, count: int) -> None:
+        """Passes over what is known, where the server sends all of it again."""
+        while count:
+            with _telling_network_errors():
+                skipped = len(response.read1(min(count, _READ_BYTES)))
+            if not skipped:
+                raise source_unreachable("the server broke off")
+            count -= skipped
 
     def _get(self, address: Address, token: str, offset: int) -> http.client.HTTPResponse:
         headers = {"Accept-Encoding": "identity", "User-Agent": _USER_AGENT, "Connection": "close"}
@@ -140,8 +164,9 @@ class HttpSource:
             headers["Authorization"] = f"Bearer {token}"
         if offset:
             headers["Range"] = f"bytes={offset}-"
-            if self._validator:
-                headers["If-Range"] = self._validator
+            validator = self._version.get("ETag", "")
+            if validator and not validator.startswith("W/"):
+                headers["If-Range"] = validator
         connection_class = (
             http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
         )
@@ -242,10 +267,20 @@ def _refuse_failure(response: http.client.HTTPResponse) -> None:
         raise source_unreachable(f"the server says {status}")
     if status >= HTTPStatus.BAD_REQUEST:
         raise source_denied(f"the server says {status}", field=FIELD)
-    if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+    if status not in (HTTPStatus.OK, _PARTIAL):
         raise source_unreachable(f"the server says {status}")
     if response.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise source_not_allowed("the server sends the file encoded", field=FIELD)
+
+
+def _told_place(response: http.client.HTTPResponse) -> tuple[int, int | None]:
+    """Where the body begins in the file, -1 where nobody understands it, and the file's size."""
+    if response.status != _PARTIAL:
+        return 0, response.length
+    part = _PART.fullmatch(response.headers.get("Content-Range", ""))
+    if part is None:
+        return -1, None
+    return int(part[1]), None if part[2] == "*" else int(part[2])
 
 
 @contextlib.contextmanager

@@ -120,7 +120,7 @@ class HostImages(Images):
     def _source(self, request: pb.PullImageRequest, work: Work) -> Source:
         if request.WhichOneof("source") == "file":
             return FileSource(request.file, self._store.policy.source_dirs)
-        return HttpSource(request.http, self._rules, work.checkpoint)
+        return HttpSource(request.http, self._rules, checkpoint=work.checkpoint, wait=work.wait)
 
     def _fetch(self, source: Source, arrival: Arrival, work: Work) -> pb.Image:
         try:

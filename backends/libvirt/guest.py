@@ -2,19 +2,23 @@
 
 import base64
 import posixpath
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import libvirt
+import structlog
+from google.protobuf.timestamp_pb2 import Timestamp
 from virtrpc.v1 import instance_pb2 as pb
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import GuestAgent
+from backends.durations import seconds
 from backends.errors import ContractError
 from backends.guest_network import DATA_PATH, apply_script, network_data
-from backends.libvirt.agent import Agent, AgentNotConnectedError
-from backends.libvirt.domains import Domains
+from backends.libvirt.agent import AGENT_FAILURES, Agent
+from backends.libvirt.domains import Domains, is_active
+from backends.libvirt.freezes import note_thaw_time
 from backends.power_states import power_blockers
 from backends.work import Undo, Work
 
@@ -22,6 +26,7 @@ _RUNNING = PowerState.POWER_STATE_RUNNING
 _RUN_TIMEOUT_S = 30.0
 _FREEZE_TIMEOUT_S = 30
 _DEFAULT_THAW_AFTER_S = 60.0
+log = structlog.get_logger()
 
 
 class LibvirtGuestAgent(GuestAgent):
@@ -29,8 +34,6 @@ class LibvirtGuestAgent(GuestAgent):
 
     def __init__(self, domains: Domains) -> None:
         self._domains = domains
-        self._thaws: dict[str, threading.Timer] = {}
-        self._lock = threading.Lock()
         self.undo = {"thaw": self.thaw}
 
     def set_admin_password(
@@ -42,7 +45,11 @@ class LibvirtGuestAgent(GuestAgent):
         password = base64.b64encode(request.password.encode()).decode("ascii")
         agent.call(
             "guest-set-user-password",
-            {"username": request.username or "root", "password": password, "crypted": False},
+            {
+                "username": request.username or agent.administrator(),
+                "password": password,
+                "crypted": False,
+            },
         )
         return pb.SetAdminPasswordResponse()
 
@@ -50,7 +57,7 @@ class LibvirtGuestAgent(GuestAgent):
         """See GuestAgent."""
         agent, _ = self._agent(request.instance_id, work)
         work.step("write")
-        self._write(agent, request.path, request.content, work)
+        agent.write_file(request.path, request.content, work)
         return pb.InjectFileResponse()
 
     def inject_network_info(
@@ -62,7 +69,7 @@ class LibvirtGuestAgent(GuestAgent):
         agent.run(
             "/bin/mkdir", "-p", posixpath.dirname(DATA_PATH), timeout_s=_RUN_TIMEOUT_S, work=work
         )
-        self._write(agent, DATA_PATH, network_data(instance), work)
+        agent.write_file(DATA_PATH, network_data(instance), work)
         return pb.InjectNetworkInfoResponse()
 
     def reset_instance_network(
@@ -80,13 +87,12 @@ class LibvirtGuestAgent(GuestAgent):
     ) -> pb.QuiesceInstanceResponse:
         """See GuestAgent."""
         agent, _ = self._agent(request.instance_id, work)
-        if agent.call("guest-fsfreeze-status") == "frozen":
+        thaw_after_s = seconds(request, "timeout", _DEFAULT_THAW_AFTER_S)
+        if agent.is_frozen():
+            work.step("time")
+            self._note(agent.domain, thaw_after_s)
             return pb.QuiesceInstanceResponse()
-        thaw_after_s = _DEFAULT_THAW_AFTER_S
-        if request.HasField("timeout"):
-            thaw_after_s = request.timeout.ToNanoseconds() / 1e9
-        work.step("freeze", Undo("thaw", {"instance_id": request.instance_id}))
-        frozen = self._freeze(request.instance_id, agent, thaw_after_s)
+        frozen = self._freeze(agent, thaw_after_s, work)
         return pb.QuiesceInstanceResponse(filesystems=frozen)
 
     def unquiesce_instance(
@@ -95,45 +101,57 @@ class LibvirtGuestAgent(GuestAgent):
         """See GuestAgent."""
         agent, _ = self._agent(request.instance_id, work)
         work.step("thaw")
-        self._forget_thaw(request.instance_id)
-        thawed = agent.call("guest-fsfreeze-thaw", timeout_s=_FREEZE_TIMEOUT_S)
+        thawed = agent.count("guest-fsfreeze-thaw", timeout_s=_FREEZE_TIMEOUT_S)
+        self._note(agent.domain, None)
         return pb.UnquiesceInstanceResponse(filesystems=thawed)
 
     @contextmanager
     def frozen(self, domain: libvirt.virDomain, work: Work) -> Iterator[None]:
         """The guest's filesystems are frozen inside; if they were before, they are after it too."""
-        instance_id, agent = domain.UUIDString(), Agent(self._domains, domain)
-        if agent.call("guest-fsfreeze-status") == "frozen":
+        agent = Agent(self._domains, domain)
+        if agent.is_frozen():
             yield
             return
-        work.step("freeze", Undo("thaw", {"instance_id": instance_id}))
-        self._thaw_after(instance_id, _DEFAULT_THAW_AFTER_S)
-        agent.call("guest-fsfreeze-freeze", timeout_s=_FREEZE_TIMEOUT_S)
+        self._freeze(agent, _DEFAULT_THAW_AFTER_S, work)
         try:
             yield
         finally:
-            self.thaw(instance_id)
+            self.thaw(domain.UUIDString())
 
     def agent_blockers(self, domain: libvirt.virDomain) -> list[ContractError]:
         """That an agent answers in a running guest."""
         return Agent(self._domains, domain).blockers()
 
     def thaw(self, instance_id: str) -> None:
-        """Thaws what may be frozen; nothing where no agent answers (any more)."""
-        self._forget_thaw(instance_id)
+        """Thaws what may be frozen; where no agent does so now, the daemon asks it again later."""
         domain = self._domains.find(instance_id)
-        if domain is not None and domain.isActive():
-            try:
-                Agent(self._domains, domain).call(
-                    "guest-fsfreeze-thaw", timeout_s=_FREEZE_TIMEOUT_S
-                )
-            except AgentNotConnectedError:
-                return
+        if domain is None or not is_active(domain):
+            return
+        try:
+            Agent(self._domains, domain).count("guest-fsfreeze-thaw", timeout_s=_FREEZE_TIMEOUT_S)
+        except AGENT_FAILURES as error:
+            log.warning("the guest is not thawed yet", instance_id=instance_id, reason=str(error))
+            self._note(domain, 0)
+        else:
+            self._note(domain, None)
 
-    def _freeze(self, instance_id: str, agent: Agent, thaw_after_s: float) -> int:
-        self._thaw_after(instance_id, thaw_after_s)
-        frozen: int = agent.call("guest-fsfreeze-freeze", timeout_s=_FREEZE_TIMEOUT_S)
-        return frozen
+    def _freeze(self, agent: Agent, thaw_after_s: float, work: Work) -> int:
+        """Who dies meanwhile has noted before that there is something to thaw."""
+        work.step("freeze", Undo("thaw", {"instance_id": agent.domain.UUIDString()}))
+        self._note(agent.domain, thaw_after_s)
+        return agent.count("guest-fsfreeze-freeze", timeout_s=_FREEZE_TIMEOUT_S)
+
+    def _note(self, domain: libvirt.virDomain, thaw_after_s: float | None) -> None:
+        """Tells the daemon when the guest is to be thawed; None: it is."""
+        until = None
+        if thaw_after_s is not None:
+            until = Timestamp()
+            until.FromNanoseconds(time.time_ns() + int(thaw_after_s * 1e9))
+        try:
+            note_thaw_time(domain, until)
+        except libvirt.libvirtError as error:
+            raise self._domains.failed(error, domain.UUIDString()) from error
+        self._domains.tell(domain)
 
     def _agent(self, instance_id: str, work: Work) -> tuple[Agent, pb.Instance]:
         """The agent of a running guest, after all checks."""
@@ -142,23 +160,3 @@ class LibvirtGuestAgent(GuestAgent):
         blockers: list[ContractError] = power_blockers(instance, _RUNNING)
         work.ready(blockers or agent.blockers())
         return agent, instance
-
-    def _write(self, agent: Agent, path: str, content: bytes, work: Work) -> None:
-        """The agent cannot rename: `mv` puts the file into its place at once."""
-        agent.write_file(path, content)
-        agent.run(
-            "/bin/mv", "-f", "--", f"{path}.virtrpc-new", path, timeout_s=_RUN_TIMEOUT_S, work=work
-        )
-
-    def _thaw_after(self, instance_id: str, seconds: float) -> None:
-        timer = threading.Timer(seconds, self.thaw, (instance_id,))
-        timer.daemon = True
-        with self._lock:
-            self._thaws[instance_id] = timer
-        timer.start()
-
-    def _forget_thaw(self, instance_id: str) -> None:
-        with self._lock:
-            timer = self._thaws.pop(instance_id, None)
-        if timer is not None:
-            timer.cancel()

@@ -9,6 +9,7 @@ from virtrpc.v1.instance_pb2 import AttachedInterface, Instance, MachineState
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.libvirt.attached_disks import ALIAS_PREFIX, name_volumes, read_disk
+from backends.libvirt.freezes import thaw_time
 from backends.libvirt.placed import read_host_cells, read_own_cpus
 from backends.libvirt.starts import started_at_ns
 from backends.libvirt.xml import metadata
@@ -89,6 +90,9 @@ def read_instance(domain: libvirt.virDomain, *, pid_folder: Path | None = None) 
         running = parse(domain.XMLDesc(0))
         instance.effective.CopyFrom(read_machine(Domain.from_xml(running)))
         name_volumes(instance.effective.disks, instance.persistent.disks)
+        thaw_at = thaw_time(running)
+        if thaw_at is not None:
+            instance.thaw_at.CopyFrom(thaw_at)
         started_ns = started_at_ns(pid_folder, instance.name)
         if started_ns is not None:
             instance.started_at.FromNanoseconds(started_ns)

@@ -148,6 +148,10 @@ FLAGS: tuple[Callable[[Any], Any], ...] = (
         show_default=True, help="Seconds between samples of the guests' counters.",
     ),
     click.option(
+        "--resume-instances", is_flag=True, help="At the first start after the host has restarted,"
+        " start the instances that should run.",
+    ),
+    click.option(
         "--reclaim-after", type=Seconds(0, 365 * 24 * 3600), default=7 * 24 * 3600,
         show_default=True, help="Seconds that soft-deleted instances are kept.",
     ),

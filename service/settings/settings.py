@@ -42,6 +42,7 @@ class Settings:
     fake_lacks: str
     share_dirs: tuple[Path, ...]
     sample_interval_s: float
+    resume_instances: bool
     reclaim_after_s: float
     rescue_timeout_s: float
     images: ImagePolicy

@@ -6,8 +6,11 @@ from typing import Any
 import grpc
 import pytest
 from virtrpc.v1 import instance_pb2 as pb
+from virtrpc.v1.event_pb2 import Event
 
+from tests.conformance.conftest import state_of
 from tests.daemon import Connection, DaemonProcess
+from tests.events_seen import cursor_now, events_after
 from tests.instances import agent_answers, small_spec, spawned, with_interface
 from tests.refusals import refused
 
@@ -32,6 +35,10 @@ def shared(daemon: DaemonProcess, backend: str) -> Iterator[tuple[Connection, st
         yield connection, instance_id
 
 
+def thawed_by_itself(event: Event) -> bool:
+    return event.operation.verb == "UnquiesceInstance" and event.operation.done
+
+
 def request_of(verb: str, instance_id: str, **arguments: Any) -> Any:
     return getattr(pb, f"{verb}Request")(instance_id=instance_id, **arguments)
 
@@ -46,15 +53,30 @@ def test_a_verb_succeeds_and_may_be_repeated(
     connection.instances.UnquiesceInstance(pb.UnquiesceInstanceRequest(instance_id=instance_id))
 
 
-def test_quiesce_thaws_by_itself(shared: tuple[Connection, str]) -> None:
+def test_quiesce_repeated_sets_the_time_anew(shared: tuple[Connection, str]) -> None:
     connection, instance_id = shared
     request = pb.QuiesceInstanceRequest(instance_id=instance_id)
     request.timeout.FromSeconds(60)
     assert connection.instances.QuiesceInstance(request).filesystems >= 1
+    first = state_of(connection, instance_id).thaw_at
+    request.timeout.FromSeconds(3600)
     again = connection.instances.QuiesceInstance(request)
     assert again.filesystems == 0, "frozen already"
+    assert state_of(connection, instance_id).thaw_at.seconds > first.seconds + 3000
     thaw = pb.UnquiesceInstanceRequest(instance_id=instance_id)
     assert connection.instances.UnquiesceInstance(thaw).filesystems >= 1
+    assert not state_of(connection, instance_id).HasField("thaw_at")
+    assert connection.instances.UnquiesceInstance(thaw).filesystems == 0
+
+
+def test_quiesce_thaws_by_itself(shared: tuple[Connection, str]) -> None:
+    connection, instance_id = shared
+    cursor = cursor_now(connection)
+    request = pb.QuiesceInstanceRequest(instance_id=instance_id)
+    request.timeout.FromMilliseconds(1)
+    assert connection.instances.QuiesceInstance(request).filesystems >= 1
+    events_after(connection, cursor, until=thawed_by_itself)
+    thaw = pb.UnquiesceInstanceRequest(instance_id=instance_id)
     assert connection.instances.UnquiesceInstance(thaw).filesystems == 0
 
 

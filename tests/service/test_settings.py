@@ -102,7 +102,7 @@ EVERY_SETTING: Mapping[str, tuple[str, str, str, object]] = {
 # Given together, or none of them.
 TLS_FILES = {"tls-cert": "/tmp/c", "tls-key": "/tmp/k", "tls-ca": "/tmp/a"}
 # Flags without a value.
-SWITCHES = {"--insecure", "--allow-host-power", "--migration-tls"}
+SWITCHES = {"--insecure", "--allow-host-power", "--migration-tls", "--resume-instances"}
 
 
 def run(

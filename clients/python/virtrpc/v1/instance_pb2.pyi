@@ -139,6 +139,7 @@ class Instance(google.protobuf.message.Message):
     RESCUE_IMAGE_ID_FIELD_NUMBER: builtins.int
     RESCUED_AT_FIELD_NUMBER: builtins.int
     PENDING_MIGRATION_ID_FIELD_NUMBER: builtins.int
+    THAW_AT_FIELD_NUMBER: builtins.int
     instance_id: builtins.str
     """The UUID that the caller chose."""
     name: builtins.str
@@ -224,6 +225,12 @@ class Instance(google.protobuf.message.Message):
     def rescued_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """When it went into rescue; unset while it is not."""
 
+    @property
+    def thaw_at(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """Its filesystems are frozen, and thawed by the daemon at this time; unset:
+        the service has not frozen them.
+        """
+
     def __init__(
         self,
         *,
@@ -253,9 +260,10 @@ class Instance(google.protobuf.message.Message):
         rescue_image_id: builtins.str = ...,
         rescued_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         pending_migration_id: builtins.str = ...,
+        thaw_at: google.protobuf.timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["cpu_time_at", b"cpu_time_at", "created_at", b"created_at", "effective", b"effective", "persistent", b"persistent", "reclaim_at", b"reclaim_at", "rescued_at", b"rescued_at", "spec", b"spec", "started_at", b"started_at"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bootable", b"bootable", "cpu_time_at", b"cpu_time_at", "cpu_time_ns", b"cpu_time_ns", "created_at", b"created_at", "effective", b"effective", "instance_id", b"instance_id", "labels", b"labels", "managed", b"managed", "max_memory_kib", b"max_memory_kib", "memory_kib", b"memory_kib", "metadata", b"metadata", "name", b"name", "operation_id", b"operation_id", "pending_migration_id", b"pending_migration_id", "persistent", b"persistent", "power_state", b"power_state", "power_state_reason", b"power_state_reason", "reclaim_at", b"reclaim_at", "rescue_image_id", b"rescue_image_id", "rescued", b"rescued", "rescued_at", b"rescued_at", "shares", b"shares", "spec", b"spec", "started_at", b"started_at", "vcpus", b"vcpus", "virt_type", b"virt_type"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["cpu_time_at", b"cpu_time_at", "created_at", b"created_at", "effective", b"effective", "persistent", b"persistent", "reclaim_at", b"reclaim_at", "rescued_at", b"rescued_at", "spec", b"spec", "started_at", b"started_at", "thaw_at", b"thaw_at"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["bootable", b"bootable", "cpu_time_at", b"cpu_time_at", "cpu_time_ns", b"cpu_time_ns", "created_at", b"created_at", "effective", b"effective", "instance_id", b"instance_id", "labels", b"labels", "managed", b"managed", "max_memory_kib", b"max_memory_kib", "memory_kib", b"memory_kib", "metadata", b"metadata", "name", b"name", "operation_id", b"operation_id", "pending_migration_id", b"pending_migration_id", "persistent", b"persistent", "power_state", b"power_state", "power_state_reason", b"power_state_reason", "reclaim_at", b"reclaim_at", "rescue_image_id", b"rescue_image_id", "rescued", b"rescued", "rescued_at", b"rescued_at", "shares", b"shares", "spec", b"spec", "started_at", b"started_at", "thaw_at", b"thaw_at", "vcpus", b"vcpus", "virt_type", b"virt_type"]) -> None: ...
 
 global___Instance = Instance
 
@@ -2034,7 +2042,9 @@ class QuiesceInstanceRequest(google.protobuf.message.Message):
     """Look for blockers only and change nothing."""
     @property
     def timeout(self) -> google.protobuf.duration_pb2.Duration:
-        """Thawed by the daemon itself after this long; unset: 60 s; at most 1 h."""
+        """Thawed by the daemon itself this long after this call; unset: 60 s; at most
+        1 h.
+        """
 
     def __init__(
         self,
@@ -2057,7 +2067,7 @@ class QuiesceInstanceResponse(google.protobuf.message.Message):
 
     FILESYSTEMS_FIELD_NUMBER: builtins.int
     filesystems: builtins.int
-    """How many filesystems are frozen."""
+    """How many filesystems were frozen; 0: they were already."""
     def __init__(
         self,
         *,

@@ -466,8 +466,9 @@ class InstanceServiceServicer(object):
 
     def ResumeInstanceOnHostBoot(self, request, context):
         """After the host has restarted: brings the instance back to the power state it
-        should have. Idempotent. The daemon can do it for all at its start
-        (`--resume-instances`).
+        should have: that in which a verb last brought it, whatever the guest has
+        done since. Idempotent. With `--resume-instances` the daemon does it for all
+        by itself, at its first start after the host's restart.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -577,8 +578,10 @@ class InstanceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def InjectFile(self, request, context):
-        """Writes a file in the guest, through the guest agent; whole or not at all.
-        Errors as SetAdminPassword.
+        """Writes a file in the guest, through the guest agent and a POSIX shell; whole
+        or not at all. One that is there keeps its owner and mode, a link is followed;
+        a new one only its owner, the agent's account, may read and write. Errors as
+        SetAdminPassword.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -610,14 +613,17 @@ class InstanceServiceServicer(object):
 
     def QuiesceInstance(self, request, context):
         """Freezes the guest's filesystems through the guest agent; thawed by the
-        daemon itself after `timeout`. Idempotent. Errors as SetAdminPassword.
+        daemon itself after `timeout`, also when it was restarted meanwhile, and
+        again and again where no agent answers then. Idempotent: where they are
+        frozen already it only sets `timeout` anew. Errors as SetAdminPassword.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnquiesceInstance(self, request, context):
-        """Thaws the guest's filesystems. Idempotent. Errors as SetAdminPassword.
+        """Thaws the guest's filesystems, also while another mutation of the instance
+        runs. Idempotent. Errors as SetAdminPassword.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -243,8 +243,9 @@ class InstanceServiceStub:
         virtrpc.v1.instance_pb2.ResumeInstanceOnHostBootResponse,
     ]
     """After the host has restarted: brings the instance back to the power state it
-    should have. Idempotent. The daemon can do it for all at its start
-    (`--resume-instances`).
+    should have: that in which a verb last brought it, whatever the guest has
+    done since. Idempotent. With `--resume-instances` the daemon does it for all
+    by itself, at its first start after the host's restart.
     """
 
     PowerOffInstance: grpc.UnaryUnaryMultiCallable[
@@ -353,8 +354,10 @@ class InstanceServiceStub:
         virtrpc.v1.instance_pb2.InjectFileRequest,
         virtrpc.v1.instance_pb2.InjectFileResponse,
     ]
-    """Writes a file in the guest, through the guest agent; whole or not at all.
-    Errors as SetAdminPassword.
+    """Writes a file in the guest, through the guest agent and a POSIX shell; whole
+    or not at all. One that is there keeps its owner and mode, a link is followed;
+    a new one only its owner, the agent's account, may read and write. Errors as
+    SetAdminPassword.
     """
 
     InjectNetworkInfo: grpc.UnaryUnaryMultiCallable[
@@ -386,14 +389,18 @@ class InstanceServiceStub:
         virtrpc.v1.instance_pb2.QuiesceInstanceResponse,
     ]
     """Freezes the guest's filesystems through the guest agent; thawed by the
-    daemon itself after `timeout`. Idempotent. Errors as SetAdminPassword.
+    daemon itself after `timeout`, also when it was restarted meanwhile, and
+    again and again where no agent answers then. Idempotent: where they are
+    frozen already it only sets `timeout` anew. Errors as SetAdminPassword.
     """
 
     UnquiesceInstance: grpc.UnaryUnaryMultiCallable[
         virtrpc.v1.instance_pb2.UnquiesceInstanceRequest,
         virtrpc.v1.instance_pb2.UnquiesceInstanceResponse,
     ]
-    """Thaws the guest's filesystems. Idempotent. Errors as SetAdminPassword."""
+    """Thaws the guest's filesystems, also while another mutation of the instance
+    runs. Idempotent. Errors as SetAdminPassword.
+    """
 
     SnapshotInstance: grpc.UnaryUnaryMultiCallable[
         virtrpc.v1.instance_pb2.SnapshotInstanceRequest,
@@ -665,8 +672,9 @@ class InstanceServiceAsyncStub:
         virtrpc.v1.instance_pb2.ResumeInstanceOnHostBootResponse,
     ]
     """After the host has restarted: brings the instance back to the power state it
-    should have. Idempotent. The daemon can do it for all at its start
-    (`--resume-instances`).
+    should have: that in which a verb last brought it, whatever the guest has
+    done since. Idempotent. With `--resume-instances` the daemon does it for all
+    by itself, at its first start after the host's restart.
     """
 
     PowerOffInstance: grpc.aio.UnaryUnaryMultiCallable[
@@ -775,8 +783,10 @@ class InstanceServiceAsyncStub:
         virtrpc.v1.instance_pb2.InjectFileRequest,
         virtrpc.v1.instance_pb2.InjectFileResponse,
     ]
-    """Writes a file in the guest, through the guest agent; whole or not at all.
-    Errors as SetAdminPassword.
+    """Writes a file in the guest, through the guest agent and a POSIX shell; whole
+    or not at all. One that is there keeps its owner and mode, a link is followed;
+    a new one only its owner, the agent's account, may read and write. Errors as
+    SetAdminPassword.
     """
 
     InjectNetworkInfo: grpc.aio.UnaryUnaryMultiCallable[
@@ -808,14 +818,18 @@ class InstanceServiceAsyncStub:
         virtrpc.v1.instance_pb2.QuiesceInstanceResponse,
     ]
     """Freezes the guest's filesystems through the guest agent; thawed by the
-    daemon itself after `timeout`. Idempotent. Errors as SetAdminPassword.
+    daemon itself after `timeout`, also when it was restarted meanwhile, and
+    again and again where no agent answers then. Idempotent: where they are
+    frozen already it only sets `timeout` anew. Errors as SetAdminPassword.
     """
 
     UnquiesceInstance: grpc.aio.UnaryUnaryMultiCallable[
         virtrpc.v1.instance_pb2.UnquiesceInstanceRequest,
         virtrpc.v1.instance_pb2.UnquiesceInstanceResponse,
     ]
-    """Thaws the guest's filesystems. Idempotent. Errors as SetAdminPassword."""
+    """Thaws the guest's filesystems, also while another mutation of the instance
+    runs. Idempotent. Errors as SetAdminPassword.
+    """
 
     SnapshotInstance: grpc.aio.UnaryUnaryMultiCallable[
         virtrpc.v1.instance_pb2.SnapshotInstanceRequest,
@@ -1117,8 +1131,9 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.instance_pb2.ResumeInstanceOnHostBootResponse, collections.abc.Awaitable[virtrpc.v1.instance_pb2.ResumeInstanceOnHostBootResponse]]:
         """After the host has restarted: brings the instance back to the power state it
-        should have. Idempotent. The daemon can do it for all at its start
-        (`--resume-instances`).
+        should have: that in which a verb last brought it, whatever the guest has
+        done since. Idempotent. With `--resume-instances` the daemon does it for all
+        by itself, at its first start after the host's restart.
         """
 
     @abc.abstractmethod
@@ -1249,8 +1264,10 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
         request: virtrpc.v1.instance_pb2.InjectFileRequest,
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.instance_pb2.InjectFileResponse, collections.abc.Awaitable[virtrpc.v1.instance_pb2.InjectFileResponse]]:
-        """Writes a file in the guest, through the guest agent; whole or not at all.
-        Errors as SetAdminPassword.
+        """Writes a file in the guest, through the guest agent and a POSIX shell; whole
+        or not at all. One that is there keeps its owner and mode, a link is followed;
+        a new one only its owner, the agent's account, may read and write. Errors as
+        SetAdminPassword.
         """
 
     @abc.abstractmethod
@@ -1290,7 +1307,9 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.instance_pb2.QuiesceInstanceResponse, collections.abc.Awaitable[virtrpc.v1.instance_pb2.QuiesceInstanceResponse]]:
         """Freezes the guest's filesystems through the guest agent; thawed by the
-        daemon itself after `timeout`. Idempotent. Errors as SetAdminPassword.
+        daemon itself after `timeout`, also when it was restarted meanwhile, and
+        again and again where no agent answers then. Idempotent: where they are
+        frozen already it only sets `timeout` anew. Errors as SetAdminPassword.
         """
 
     @abc.abstractmethod
@@ -1299,7 +1318,9 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
         request: virtrpc.v1.instance_pb2.UnquiesceInstanceRequest,
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.instance_pb2.UnquiesceInstanceResponse, collections.abc.Awaitable[virtrpc.v1.instance_pb2.UnquiesceInstanceResponse]]:
-        """Thaws the guest's filesystems. Idempotent. Errors as SetAdminPassword."""
+        """Thaws the guest's filesystems, also while another mutation of the instance
+        runs. Idempotent. Errors as SetAdminPassword.
+        """
 
     @abc.abstractmethod
     def SnapshotInstance(
