@@ -48,10 +48,10 @@ def is_mounted(instance: Instance, share: Share) -> bool:
 
 
 def mount_blockers(
-    instance: Instance, share: Share, allowed: Sequence[Path]
+    instance: Instance, share: Share, allowed: Sequence[Path], *, hot: bool
 ) -> list[ContractError]:
     """What stands in the way of a share that the instance does not have yet."""
-    found = [*off_blockers(instance), *_path_blockers(share.path, allowed)]
+    found = [*change_blockers(instance, hot=hot), *_path_blockers(share.path, allowed)]
     if any(there.tag == share.tag for there in instance.shares):
         found.append(
             AlreadyExistsError(
@@ -63,9 +63,13 @@ def mount_blockers(
     return found
 
 
-def off_blockers(instance: Instance) -> list[ContractError]:
-    """Shares come and go while the machine is off: its memory must be shared from its start."""
-    return power_blockers(instance, PowerState.POWER_STATE_SHUTDOWN)
+def change_blockers(instance: Instance, *, hot: bool) -> list[ContractError]:
+    """Shares come and go while the machine is off, or runs and had one at its start.
+
+    `hot`: its memory has been shared from its start.
+    """
+    while_on = (PowerState.POWER_STATE_RUNNING,) if hot else ()
+    return power_blockers(instance, PowerState.POWER_STATE_SHUTDOWN, *while_on)
 
 
 class ArrivingShares:

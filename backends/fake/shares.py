@@ -10,10 +10,10 @@ from backends.errors import UnsupportedError
 from backends.fake.host import FakeHost
 from backends.shares import (
     READ_ONLY,
+    change_blockers,
     is_mounted,
     is_used_elsewhere,
     mount_blockers,
-    off_blockers,
     wanted_share,
 )
 from backends.work import Undo, Work
@@ -38,7 +38,9 @@ class FakeShares(Shares):
         if share.read_only and self._features[READ_ONLY]:
             raise UnsupportedError(READ_ONLY, why=self._features[READ_ONLY], field="read_only")
         there = is_mounted(instance, share)
-        faulty.ready([] if there else mount_blockers(instance, share, self._allowed))
+        faulty.ready(
+            [] if there else mount_blockers(instance, share, self._allowed, hot=_is_hot(instance))
+        )
         if not there:
             faulty.step(
                 "share", Undo("unshare", {"share": f"{instance.instance_id} {share.share_id}"})
@@ -52,7 +54,7 @@ class FakeShares(Shares):
         instance = self._host.get(request.instance_id)
         faulty = self._host.faulty(work, "umount_share", instance)
         there = any(share.share_id == request.share_id for share in instance.shares)
-        faulty.ready(off_blockers(instance) if there else [])
+        faulty.ready(change_blockers(instance, hot=_is_hot(instance)) if there else [])
         if there:
             faulty.step("share")
             self._undo_mount(f"{request.instance_id} {request.share_id}")
@@ -71,3 +73,8 @@ class FakeShares(Shares):
             kept = [there for there in instance.shares if there.share_id != share_id]
             del instance.shares[:]
             instance.shares.extend(kept)
+
+
+def _is_hot(instance: pb.Instance) -> bool:
+    """It has had a share since its start, or so we pretend."""
+    return bool(instance.shares)

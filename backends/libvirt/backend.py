@@ -31,6 +31,7 @@ from backends.libvirt.lifecycle import (
 from backends.libvirt.network_features import NOT_REAL
 from backends.libvirt.parts import Parts
 from backends.libvirt.probe import probe
+from backends.libvirt.read_only_shares import write_program
 from backends.libvirt.resources import HostResources
 from backends.loading import BackendOptions
 from backends.power_states import pending
@@ -74,7 +75,7 @@ class LibvirtBackend(Backend):
         assert self._connection is not None  # noqa: S101
         handles = self._connection.open()
         try:
-            return probe(
+            facts = probe(
                 handles.own,
                 self._connection.uri,
                 virt_type=self._options.virt_type,
@@ -83,6 +84,9 @@ class LibvirtBackend(Backend):
             )
         except libvirt.libvirtError as error:
             raise UnreachableError(str(translated(error))) from error
+        if self._parts.probed.virtiofsd is not None:
+            write_program(self._options.state_dir, self._parts.probed.virtiofsd)
+        return facts
 
     def close(self) -> None:
         """See Backend."""

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import libvirt
 
 from backends.contract import HypervisorFacts
+from backends.libvirt import read_only_shares
 from backends.libvirt.firmware import has_secure_boot
 from backends.libvirt.host_probe import HostFacts, probe_host
 from backends.libvirt.migration_features import migration_features
@@ -52,6 +53,7 @@ class Probed:
     """Configured: host CPUs kept for instances that have them to themselves."""
     virt_type: str = "qemu"
     emulator: str | None = None
+    virtiofsd: str | None = None
     features: Mapping[str, str] = field(default_factory=dict)
     """Features as in HypervisorFacts: name → why it is missing here; "": it is there."""
     machine_types: frozenset[str] = frozenset()
@@ -139,7 +141,7 @@ def _features(connection: libvirt.virConnect, probed: Probed) -> dict[str, str]:
         "disk_hotplug": "" if real else _NO_GUESTS,
         "boot_from_volume": "",
         **_volumes(connection),
-        **_shares(guests, no_guests=not real),
+        **_shares(guests, probed, no_guests=not real),
         **_filesystems(),
     }
 
@@ -183,32 +185,33 @@ def _knows_nfs() -> bool:
     return "\tnfs\n" in kinds or "\tnfs4\n" in kinds
 
 
-def _shares(guests: GuestCapabilities, *, no_guests: bool) -> dict[str, str]:
-    """Whether directories can be shared; no virtiofsd of QEMU's own serves them read-only."""
-    why = ""
+def _shares(guests: GuestCapabilities, probed: Probed, *, no_guests: bool) -> dict[str, str]:
+    """Whether directories can be shared."""
+    why, probed.virtiofsd = "", find_virtiofsd()
     if no_guests:
         why = _NO_GUESTS
     elif "virtiofs" not in guests.filesystem_drivers:
         why = "QEMU has no virtiofs device"
-    elif not virtiofsd_is_there():
+    elif probed.virtiofsd is None:
         why = "virtiofsd is not installed (Debian 12: package qemu-system-common)"
     return {
         "virtiofs": why,
-        "virtiofs_read_only": why or "libvirt does not know read-only shares yet",
+        "virtiofs_read_only": why or read_only_shares.why_not(probed.virtiofsd),
     }
 
 
-def virtiofsd_is_there() -> bool:
-    """As libvirt finds it: by what QEMU's vhost-user programs say of themselves.
+def find_virtiofsd() -> str | None:
+    """The program, as libvirt finds it: by what QEMU's vhost-user programs say of themselves.
 
     Source: docs/interop/vhost-user.json of QEMU.
     """
     for folder in _VHOST_USER_FOLDERS:
         for path in sorted(folder.glob("*.json")):
             told = json.loads(path.read_text(encoding="utf-8"))
-            if told.get("type") == "fs" and os.access(told.get("binary", ""), os.X_OK):
-                return True
-    return False
+            program = str(told.get("binary", ""))
+            if told.get("type") == "fs" and os.access(program, os.X_OK):
+                return program
+    return None
 
 
 def _filesystems() -> dict[str, str]:

@@ -6,6 +6,8 @@ loop only.
 
 import asyncio
 import hashlib
+import hmac
+import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ class RequestKey:
 
     verb: str
     lane: str
+    """Of a verb that has none, the instance."""
     request_id: str
 
 
@@ -35,21 +38,40 @@ def recorded_request(request: Message) -> bytes:
     return redacted(request).SerializeToString(deterministic=True)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What an operation was begun by."""
+
+    operation_id: str
+    recorded: bytes
+    """Digest of the request without its secrets."""
+    whole: bytes
+    """Digest of the request with them; empty after a restart of the daemon."""
+
+
 class OperationBook:
     """Operations by id, in the order of their acceptance."""
 
     def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
         self._operations: OrderedDict[str, Operation] = OrderedDict()
-        self._by_request: dict[RequestKey, tuple[str, bytes]] = {}
+        self._by_request: dict[RequestKey, _Asked] = {}
         self._keys: dict[str, RequestKey] = {}
         self._watchers: dict[str, set[asyncio.Event]] = {}
 
-    def add(self, operation: Operation, *, lane: str, recorded: bytes) -> None:
-        """Enters an operation; the oldest ended ones beyond the retention go."""
+    def add(
+        self, operation: Operation, *, lane: str, recorded: bytes, request: Message | None = None
+    ) -> None:
+        """Enters an operation; the oldest ended ones beyond the retention go.
+
+        `request` is as it came, where it is known; its secrets are not kept.
+        """
         self._operations[operation.operation_id] = operation
         if operation.request_id:
-            key = RequestKey(operation.verb, lane, operation.request_id)
-            self._by_request[key] = (operation.operation_id, hashlib.sha256(recorded).digest())
+            key = RequestKey(operation.verb, lane or operation.instance_id, operation.request_id)
+            whole = b"" if request is None else self._digest(request)
+            digest = hashlib.sha256(recorded).digest()
+            self._by_request[key] = _Asked(operation.operation_id, digest, whole)
             self._keys[operation.operation_id] = key
         self._forget_oldest()
 
@@ -81,18 +103,19 @@ class OperationBook:
         Raises InvalidArgumentError where that call was another.
         """
         request_id = getattr(request, "request_id", "")
+        lane = lane or getattr(request, "instance_id", "")
         found = self._by_request.get(RequestKey(verb.name, lane, request_id))
         if not request_id or found is None:
             return None
-        operation_id, digest = found
-        if hashlib.sha256(recorded_request(request)).digest() != digest:
+        digest = hashlib.sha256(recorded_request(request)).digest()
+        if digest != found.recorded or (found.whole and self._digest(request) != found.whole):
             raise InvalidArgumentError(
                 f"request_id {request_id} was used for another {verb.name} request",
                 field="request_id",
                 reason="REQUEST_ID_REUSED",
-                metadata={"operation_id": operation_id},
+                metadata={"operation_id": found.operation_id},
             )
-        return operation_id
+        return found.operation_id
 
     def changed(self, operation_id: str) -> None:
         """Wakes the watchers of an operation."""
@@ -122,6 +145,10 @@ class OperationBook:
             self._watchers[operation_id].discard(wake)
             if not self._watchers[operation_id]:
                 del self._watchers[operation_id]
+
+    def _digest(self, request: Message) -> bytes:
+        """Of all of a request, by a key of this run of the daemon: it tells no password."""
+        return hmac.digest(self._key, request.SerializeToString(deterministic=True), "sha256")
 
     def _forget_oldest(self) -> None:
         excess = len(self._operations) - RETAINED_OPERATIONS

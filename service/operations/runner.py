@@ -276,7 +276,8 @@ class Operations:
 
     def _enter(self, live: LiveOperation, recorded: bytes) -> None:
         self._live[live.operation_id] = live
-        self.book.add(live.message, lane=live.lane, recorded=recorded)
+        asked = None if live.message.recovered else live.request
+        self.book.add(live.message, lane=live.lane, recorded=recorded, request=asked)
 
     def _leave(self, live: LiveOperation) -> None:
         self._live.pop(live.operation_id, None)

@@ -240,7 +240,7 @@ CASES = (
     Case("CleanupInstance", KEPT_FILES, {"destroy_disks": True}, wrong=[SPAWN], unknown=""),
     Case("DeleteInstanceFiles", KEPT_FILES, wrong=[SPAWN], unknown=""),
     MOUNT,
-    Case("UmountShare", WITH_SHARE, SHARE, wrong=[*WITH_SHARE, Case("PowerOnInstance")]),
+    Case("UmountShare", WITH_SHARE, SHARE, wrong=[*WITH_SHARE, Case("PowerOnInstance"), PAUSE]),
     Case("PollRebootingInstances", fields={"timeout": {"seconds": 3600}}),
     ATTACH_VOLUME,
     Case("DetachVolume", [*IS_OFF, ATTACH_VOLUME], VOLUME, wrong=[*WITH_VOLUME, PAUSE]),

@@ -78,6 +78,33 @@ def test_repeat_is_recognised_without_its_secrets(book: OperationBook) -> None:
     assert book.repeated(SPAWN, INSTANCE_ID, request) == operation.operation_id
 
 
+def test_other_secret_is_another_request_for_as_long_as_it_is_known(book: OperationBook) -> None:
+    inject = VERBS["InjectFile"]
+    request = instance_pb2.InjectFileRequest(
+        instance_id=INSTANCE_ID, path="/f", content=b"one", request_id="r1"
+    )
+    operation = Operation(operation_id=str(uuid.uuid4()), verb=inject.name, request_id="r1")
+    recorded = recorded_request(request)
+    book.add(operation, lane=INSTANCE_ID, recorded=recorded, request=request)
+    assert book.repeated(inject, INSTANCE_ID, request) == operation.operation_id
+    request.content = b"another"
+    with pytest.raises(InvalidArgumentError) as caught:
+        book.repeated(inject, INSTANCE_ID, request)
+    assert caught.value.reason == "REQUEST_ID_REUSED"
+
+
+def test_verbs_without_a_lane_are_repeated_within_their_instance(book: OperationBook) -> None:
+    thaw = VERBS["UnquiesceInstance"]
+    request = instance_pb2.UnquiesceInstanceRequest(instance_id=INSTANCE_ID, request_id="r1")
+    operation = Operation(
+        operation_id=str(uuid.uuid4()), verb=thaw.name, request_id="r1", instance_id=INSTANCE_ID
+    )
+    book.add(operation, lane="", recorded=recorded_request(request))
+    assert book.repeated(thaw, "", request) == operation.operation_id
+    request.instance_id = str(uuid.uuid4())
+    assert book.repeated(thaw, "", request) is None
+
+
 def test_order_of_map_entries_makes_no_other_request(book: OperationBook) -> None:
     request, again = spawn_request(), spawn_request()
     for key in ("a", "b", "c"):

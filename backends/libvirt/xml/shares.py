@@ -24,9 +24,11 @@ class Filesystem(Element):
     type: str | None = text("@type")
     access_mode: str | None = text("@accessmode")
     driver: str | None = text("driver/@type")
+    binary: str | None = text("binary/@path")
     source: str | None = text("source/@dir")
     mount_tag: str | None = text("target/@dir")
     read_only: bool = flag("readonly")
+    """Of domains that others made: this service's have a program that serves them so."""
     alias: str | None = text("alias/@name")
 
 
@@ -38,7 +40,7 @@ def shares_of(domain: Node) -> list[Share]:
             share_id=_share_id(one.alias or ""),
             tag=one.mount_tag or "",
             path=one.source or "",
-            read_only=one.read_only,
+            read_only=one.read_only or one.binary is not None,
         )
         for one in found
         if (one.alias or "").startswith(_ALIAS_PREFIX)
@@ -46,23 +48,40 @@ def shares_of(domain: Node) -> list[Share]:
     return sorted(shares, key=lambda share: share.share_id)
 
 
-def with_share(document: str, share: Share) -> str:
+def share_device(share: Share, *, read_only_program: str) -> Node:
+    """The device of a share; one that is read-only is served by another program."""
+    return Filesystem(
+        type="mount",
+        access_mode="passthrough",
+        driver="virtiofs",
+        binary=read_only_program if share.read_only else None,
+        source=share.path,
+        mount_tag=share.tag,
+        alias=share_alias(share.share_id),
+    ).to_xml()
+
+
+def has_shared_memory(domain: Node) -> bool:
+    """Whether a machine was started with memory that virtiofsd can see."""
+    return domain.find("memoryBacking/access[@mode='shared']") is not None
+
+
+def find_share(domain: Node, share_id: str) -> Node | None:
+    """The device of a share; None where there is none."""
+    for node in domain.iterfind("devices/filesystem"):
+        if Filesystem.from_xml(node).alias == share_alias(share_id):
+            return node
+    return None
+
+
+def with_share(document: str, device: Node) -> str:
     """A domain's XML with one more share, and with memory that virtiofsd can see."""
     domain = parse(document)
     backing = _child(domain, "memoryBacking")
     if backing.find("source") is None:
         _child(backing, "source").set("type", "memfd")
     _child(backing, "access").set("mode", "shared")
-    device = Filesystem(
-        type="mount",
-        access_mode="passthrough",
-        driver="virtiofs",
-        source=share.path,
-        mount_tag=share.tag,
-        read_only=share.read_only,
-        alias=share_alias(share.share_id),
-    )
-    _child(domain, "devices").append(device.to_xml())
+    _child(domain, "devices").append(device)
     return to_text(domain)
 
 
@@ -70,9 +89,9 @@ def without_share(document: str, share_id: str) -> str:
     """A domain's XML without a share; with the last one its memory is its own again."""
     domain = parse(document)
     devices = _child(domain, "devices")
-    for device in devices.findall("filesystem"):
-        if Filesystem.from_xml(device).alias == share_alias(share_id):
-            devices.remove(device)
+    device = find_share(domain, share_id)
+    if device is not None:
+        devices.remove(device)
     if devices.find("filesystem") is None and devices.find("interface[@type='vhostuser']") is None:
         _unshare_memory(domain)
     return to_text(domain)

@@ -186,6 +186,27 @@ def _wrong_range(handler: Handler) -> None:
         _answer_in_vain(handler)
 
 
+def _part_of_it(handler: Handler) -> None:
+    handler.begin(206, Content_Length=4, Content_Range=f"bytes 0-3/{len(DATA)}")
+    handler.wfile.write(DATA[:4])
+
+
+def _another_version(handler: Handler) -> None:
+    again = "Range" in handler.headers
+    handler.begin(200, Content_Length=len(DATA), ETag='"two"' if again else '"one"')
+    handler.wfile.write(DATA if again else DATA[:1000])
+
+
+def _another_size(handler: Handler) -> None:
+    start = handler.wanted_from
+    if start:
+        content_range = f"bytes {start}-{len(DATA)}/{len(DATA) + 1}"
+        handler.begin(206, Content_Length=len(DATA) + 1 - start, Content_Range=content_range)
+        handler.wfile.write(DATA[start:] + b"x")
+    else:
+        _answer_in_vain(handler)
+
+
 def _no_http(handler: Handler) -> None:
     handler.wfile.write(b"what do you want\r\n\r\n")
 
@@ -201,6 +222,9 @@ def _no_http(handler: Handler) -> None:
         (status(429), grpc.StatusCode.UNAVAILABLE, "SOURCE_UNREACHABLE"),
         (_answer_in_vain, grpc.StatusCode.UNAVAILABLE, "SOURCE_UNREACHABLE"),
         (_wrong_range, grpc.StatusCode.UNAVAILABLE, "SOURCE_UNREACHABLE"),
+        (_part_of_it, grpc.StatusCode.UNAVAILABLE, "SOURCE_UNREACHABLE"),
+        (_another_version, grpc.StatusCode.UNAVAILABLE, "SOURCE_UNREACHABLE"),
+        (_another_size, grpc.StatusCode.UNAVAILABLE, "SOURCE_UNREACHABLE"),
         (_no_http, grpc.StatusCode.UNAVAILABLE, "SOURCE_UNREACHABLE"),
         (_encoded, grpc.StatusCode.INVALID_ARGUMENT, "SOURCE_NOT_ALLOWED"),
         (whole(DATA[:-1]), grpc.StatusCode.FAILED_PRECONDITION, "CHECKSUM_MISMATCH"),
@@ -211,7 +235,8 @@ def _no_http(handler: Handler) -> None:
         (redirect("http://localhost:1/"), grpc.StatusCode.INVALID_ARGUMENT, "SOURCE_NOT_ALLOWED"),
         (redirect("/bad"), grpc.StatusCode.UNAVAILABLE, "SOURCE_UNREACHABLE"),
     ],
-    ids=["404", "410", "401", "403", "500", "429", "breaks off", "other range", "no http",
+    ids=["404", "410", "401", "403", "500", "429", "breaks off", "other range", "part",
+         "other version", "other size", "no http",
          "encoded", "checksum", "too large", "metadata service", "file", "other port", "loop"],
 )  # fmt: skip
 def test_answer_of_the_server_is_told(
@@ -223,6 +248,22 @@ def test_answer_of_the_server_is_told(
     assert "hide" not in str(operation)
     assert "web" not in host.listed()
     assert host.leftovers() == []
+
+
+def test_server_may_send_it_in_parts(host: ImageHost) -> None:
+    def parts(handler: Handler) -> None:
+        start = handler.wanted_from
+        if not start:
+            _answer_in_vain(handler)
+            return
+        part = DATA[start : start + 700_000]
+        content_range = f"bytes {start}-{start + len(part) - 1}/{len(DATA)}"
+        handler.begin(206, Content_Length=len(part), Content_Range=content_range)
+        handler.wfile.write(part)
+
+    url = host.web.serve("/parts", parts)
+    result(host.pull("web", http=http(url), declared=raw(sha256(DATA))))
+    assert host.download("web")[1] == DATA
 
 
 def test_size_that_the_server_hides_is_limited_too(host: ImageHost) -> None:

@@ -26,7 +26,9 @@ from virtrpc.v1 import instance_pb2 as messages
 def mount_share(
     session: Session, /, *, instance: str, share_id: str | None, **options: Any
 ) -> None:
-    """Offers the host's directory PATH to an instance that is off.
+    """Offers the host's directory PATH to an instance.
+
+    It is off, or had a share at its start.
 
     The guest mounts it with: mount -t virtiofs TAG DIRECTORY
     """
@@ -42,7 +44,7 @@ def mount_share(
 @mutation_options
 @pass_session
 def umount_share(session: Session, /, *, instance: str, **options: Any) -> None:
-    """Takes a share away from an instance that is off."""
+    """Takes a share away from an instance; a guest that runs has unmounted it before."""
     request = partial(messages.UmountShareRequest, **options)
     change(session, [instance], session.client.instances.UmountShare, request, words=_umounted)
 

@@ -103,6 +103,8 @@ def _notes(instance: Instance) -> Iterator[str]:
     if instance.rescued:
         since = f" since {when(instance.rescued_at)}" if instance.HasField("rescued_at") else ""
         yield " ".join(filter(None, ("in rescue", instance.rescue_image_id))) + since
+    if instance.HasField("thaw_at"):
+        yield f"filesystems frozen, thawed at {when(instance.thaw_at)}"
     if instance.HasField("reclaim_at"):
         yield f"deleted, destroyed at {when(instance.reclaim_at)}"
 

@@ -652,14 +652,17 @@ class InstanceServiceServicer(object):
 
     def MountShare(self, request, context):
         """Offers a directory of the host to the guest as a virtiofs share. Idempotent.
+        A machine that runs takes it where it had a share at its start; one that is
+        off always does. With `read_only` the kernel of the host refuses writes, and
+        what is mounted below the directory is not seen.
 
         ALREADY_EXISTS / TAG_TAKEN: another share of the instance has the tag.
         ALREADY_EXISTS / SHARE_DIFFERS: this id has another tag, path or mode.
         INVALID_ARGUMENT / PATH_NOT_ALLOWED: the path, or where its links lead, is
         not below a directory that the configuration allows (`--share-dir`).
         NOT_FOUND / PATH_NOT_FOUND: there is no such directory.
-        FAILED_PRECONDITION / WRONG_STATE: the machine must be off where shares
-        cannot be hot-plugged.
+        FAILED_PRECONDITION / WRONG_STATE: it is paused or suspended, or runs and had
+        no share at its start: its memory cannot be shared later.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -669,7 +672,8 @@ class InstanceServiceServicer(object):
         """Takes a share away and says whether other instances still use it.
         Idempotent.
 
-        FAILED_PRECONDITION / WRONG_STATE: as in MountShare.
+        FAILED_PRECONDITION / WRONG_STATE: as in MountShare. FAILED_PRECONDITION /
+        DEVICE_NOT_RELEASED: the guest still uses it after 20 s; unmount it there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

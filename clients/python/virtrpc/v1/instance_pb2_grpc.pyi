@@ -428,14 +428,17 @@ class InstanceServiceStub:
         virtrpc.v1.instance_pb2.MountShareResponse,
     ]
     """Offers a directory of the host to the guest as a virtiofs share. Idempotent.
+    A machine that runs takes it where it had a share at its start; one that is
+    off always does. With `read_only` the kernel of the host refuses writes, and
+    what is mounted below the directory is not seen.
 
     ALREADY_EXISTS / TAG_TAKEN: another share of the instance has the tag.
     ALREADY_EXISTS / SHARE_DIFFERS: this id has another tag, path or mode.
     INVALID_ARGUMENT / PATH_NOT_ALLOWED: the path, or where its links lead, is
     not below a directory that the configuration allows (`--share-dir`).
     NOT_FOUND / PATH_NOT_FOUND: there is no such directory.
-    FAILED_PRECONDITION / WRONG_STATE: the machine must be off where shares
-    cannot be hot-plugged.
+    FAILED_PRECONDITION / WRONG_STATE: it is paused or suspended, or runs and had
+    no share at its start: its memory cannot be shared later.
     """
 
     UmountShare: grpc.UnaryUnaryMultiCallable[
@@ -445,7 +448,8 @@ class InstanceServiceStub:
     """Takes a share away and says whether other instances still use it.
     Idempotent.
 
-    FAILED_PRECONDITION / WRONG_STATE: as in MountShare.
+    FAILED_PRECONDITION / WRONG_STATE: as in MountShare. FAILED_PRECONDITION /
+    DEVICE_NOT_RELEASED: the guest still uses it after 20 s; unmount it there.
     """
 
 class InstanceServiceAsyncStub:
@@ -857,14 +861,17 @@ class InstanceServiceAsyncStub:
         virtrpc.v1.instance_pb2.MountShareResponse,
     ]
     """Offers a directory of the host to the guest as a virtiofs share. Idempotent.
+    A machine that runs takes it where it had a share at its start; one that is
+    off always does. With `read_only` the kernel of the host refuses writes, and
+    what is mounted below the directory is not seen.
 
     ALREADY_EXISTS / TAG_TAKEN: another share of the instance has the tag.
     ALREADY_EXISTS / SHARE_DIFFERS: this id has another tag, path or mode.
     INVALID_ARGUMENT / PATH_NOT_ALLOWED: the path, or where its links lead, is
     not below a directory that the configuration allows (`--share-dir`).
     NOT_FOUND / PATH_NOT_FOUND: there is no such directory.
-    FAILED_PRECONDITION / WRONG_STATE: the machine must be off where shares
-    cannot be hot-plugged.
+    FAILED_PRECONDITION / WRONG_STATE: it is paused or suspended, or runs and had
+    no share at its start: its memory cannot be shared later.
     """
 
     UmountShare: grpc.aio.UnaryUnaryMultiCallable[
@@ -874,7 +881,8 @@ class InstanceServiceAsyncStub:
     """Takes a share away and says whether other instances still use it.
     Idempotent.
 
-    FAILED_PRECONDITION / WRONG_STATE: as in MountShare.
+    FAILED_PRECONDITION / WRONG_STATE: as in MountShare. FAILED_PRECONDITION /
+    DEVICE_NOT_RELEASED: the guest still uses it after 20 s; unmount it there.
     """
 
 class InstanceServiceServicer(metaclass=abc.ABCMeta):
@@ -1352,14 +1360,17 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[virtrpc.v1.instance_pb2.MountShareResponse, collections.abc.Awaitable[virtrpc.v1.instance_pb2.MountShareResponse]]:
         """Offers a directory of the host to the guest as a virtiofs share. Idempotent.
+        A machine that runs takes it where it had a share at its start; one that is
+        off always does. With `read_only` the kernel of the host refuses writes, and
+        what is mounted below the directory is not seen.
 
         ALREADY_EXISTS / TAG_TAKEN: another share of the instance has the tag.
         ALREADY_EXISTS / SHARE_DIFFERS: this id has another tag, path or mode.
         INVALID_ARGUMENT / PATH_NOT_ALLOWED: the path, or where its links lead, is
         not below a directory that the configuration allows (`--share-dir`).
         NOT_FOUND / PATH_NOT_FOUND: there is no such directory.
-        FAILED_PRECONDITION / WRONG_STATE: the machine must be off where shares
-        cannot be hot-plugged.
+        FAILED_PRECONDITION / WRONG_STATE: it is paused or suspended, or runs and had
+        no share at its start: its memory cannot be shared later.
         """
 
     @abc.abstractmethod
@@ -1371,7 +1382,8 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
         """Takes a share away and says whether other instances still use it.
         Idempotent.
 
-        FAILED_PRECONDITION / WRONG_STATE: as in MountShare.
+        FAILED_PRECONDITION / WRONG_STATE: as in MountShare. FAILED_PRECONDITION /
+        DEVICE_NOT_RELEASED: the guest still uses it after 20 s; unmount it there.
         """
 
 def add_InstanceServiceServicer_to_server(servicer: InstanceServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
