@@ -84,8 +84,9 @@ class LibvirtBackend(Backend):
             )
         except libvirt.libvirtError as error:
             raise UnreachableError(str(translated(error))) from error
-        if self._parts.probed.virtiofsd is not None:
-            write_program(self._options.state_dir, self._parts.probed.virtiofsd)
+        probed = self._parts.probed
+        if probed.virtiofsd is not None:
+            write_program(probed.read_only_program, probed.virtiofsd)
         return facts
 
     def close(self) -> None:

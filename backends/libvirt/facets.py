@@ -15,7 +15,6 @@ from backends.libvirt.interfaces import LibvirtInterfaceHost
 from backends.libvirt.lifecycle import LibvirtInstanceFiles, LibvirtLifecycle
 from backends.libvirt.parts import Parts
 from backends.libvirt.power import LibvirtPower
-from backends.libvirt.read_only_shares import NAME as READ_ONLY_PROGRAM
 from backends.libvirt.rebuild import LibvirtRebuild
 from backends.libvirt.rescue import LibvirtRescue
 from backends.libvirt.shares import LibvirtShares
@@ -49,12 +48,7 @@ def _instances(parts: Parts) -> Iterator[Facet]:
     yield LibvirtRebuild(domains, folders, images, parts.spawning)
     yield LibvirtRescue(domains, folders, images)
     yield LibvirtSnapshots(domains, images, parts.guest)
-    yield LibvirtShares(
-        domains,
-        parts.probed,
-        parts.options.share_dirs,
-        read_only_program=parts.options.state_dir / READ_ONLY_PROGRAM,
-    )
+    yield LibvirtShares(domains, parts.probed, parts.options.share_dirs)
     yield LibvirtAdoption(domains, folders, image_dir=parts.options.image_dir)
 
 

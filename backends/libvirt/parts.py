@@ -16,6 +16,7 @@ from backends.libvirt.guest import LibvirtGuestAgent
 from backends.libvirt.interfaces import LibvirtInterfaceHost
 from backends.libvirt.migration import LibvirtMigrationDriver
 from backends.libvirt.probe import Probed
+from backends.libvirt.read_only_shares import NAME as READ_ONLY_PROGRAM
 from backends.libvirt.spawning import Spawning
 from backends.libvirt.volume_places import VolumePlaces
 from backends.libvirt.volume_secrets import VolumeSecrets
@@ -37,7 +38,10 @@ class Parts:
             options.instance_dir or options.state_dir / "instances", host_id=options.host_id
         )
         self.domains = Domains()
-        self.probed = Probed(dedicated_cpus=options.dedicated_cpus)
+        self.probed = Probed(
+            dedicated_cpus=options.dedicated_cpus,
+            read_only_program=options.state_dir / READ_ONLY_PROGRAM,
+        )
         self.image_store = ImageStore(options.image_dir, options.images)
         self.image_users = ImageUsers(self.image_store, self.folders.folder)
         self.guest = LibvirtGuestAgent(self.domains)

@@ -51,6 +51,8 @@ class Probed:
 
     dedicated_cpus: frozenset[int] = frozenset()
     """Configured: host CPUs kept for instances that have them to themselves."""
+    read_only_program: Path = Path(read_only_shares.NAME)
+    """Configured: what serves read-only shares."""
     virt_type: str = "qemu"
     emulator: str | None = None
     virtiofsd: str | None = None

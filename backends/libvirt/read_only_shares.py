@@ -30,12 +30,12 @@ exec {virtiofsd} "$@"
 """
 
 
-def write_program(folder: Path, virtiofsd: str) -> None:
+def write_program(path: Path, virtiofsd: str) -> None:
     """Writes the program, which everybody may run; `virtiofsd` is what it becomes."""
-    fresh = folder / f"{NAME}.new"
+    fresh = path.with_name(f"{path.name}.new")
     fresh.write_text(_PROGRAM.format(virtiofsd=shlex.quote(virtiofsd)), encoding="utf-8")
     fresh.chmod(0o755)
-    fresh.rename(folder / NAME)
+    fresh.rename(path)
 
 
 def why_not(virtiofsd: str | None) -> str:

@@ -42,19 +42,11 @@ _RELEASE_S, _LOOK_S = 20.0, 0.2
 class LibvirtShares(Shares):
     """virtiofs devices of domains; libvirt starts a virtiofsd for each with the machine."""
 
-    def __init__(
-        self,
-        domains: Domains,
-        probed: Probed,
-        allowed: Sequence[Path],
-        *,
-        read_only_program: Path,
-    ) -> None:
+    def __init__(self, domains: Domains, probed: Probed, allowed: Sequence[Path]) -> None:
         """`allowed` are directories that may be shared, with all below them."""
         self._domains = domains
         self._probed = probed
         self._allowed = allowed
-        self._read_only_program = str(read_only_program)
         self.undo = {"unshare": self._undo_mount}
 
     def mount_share(self, request: pb.MountShareRequest, work: Work) -> pb.MountShareResponse:
@@ -70,7 +62,7 @@ class LibvirtShares(Shares):
             return pb.MountShareResponse(instance=instance)
         undo = Undo("unshare", {"share": f"{request.instance_id} {request.share_id}"})
         work.step("share", undo)
-        device = share_device(share, read_only_program=self._read_only_program)
+        device = share_device(share, read_only_program=self._probed.read_only_program)
         if hot:
             self._call(domain, lambda: domain.attachDeviceFlags(to_text(device), _LIVE))
         self._redefine(domain, lambda document: with_share(document, device))

@@ -33,7 +33,7 @@ from backends.libvirt.probe import Probed
 from backends.libvirt.volume_places import VolumePlaces, volume_texts
 from backends.libvirt.volume_secrets import VolumeSecrets, secrets_of
 from backends.libvirt.xml.metadata import InstanceMetadata
-from backends.libvirt.xml.shares import with_share
+from backends.libvirt.xml.shares import share_device, with_share
 from backends.plan import InstancePlan
 from backends.plan.room import Room
 from backends.redaction import redacted
@@ -246,7 +246,8 @@ class Spawning:
             work.step("define", Undo(settling.undefine, {"instance_id": instance_id}))
             xml = domain_xml(instance_id, settling.own, place)
             for share in settling.shares:
-                xml = with_share(xml, share)
+                program = self._probed.read_only_program
+                xml = with_share(xml, share_device(share, read_only_program=program))
             domain = self._define(plan, xml)
             if settling.power_on:
                 work.phase("start", percent=50)

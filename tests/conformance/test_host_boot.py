@@ -11,10 +11,10 @@ from virtrpc.v1 import types_pb2
 from virtrpc.v1.event_pb2 import Event
 
 from tests.conformance.conftest import state_of
-from tests.crash.verdict import machine_pids
 from tests.daemon import DaemonProcess
 from tests.events_seen import cursor_now, events_after
 from tests.instances import agent_answers, small_spec, spawned
+from tests.machines import qemu_pids
 
 pytestmark = pytest.mark.libvirt
 RUNNING = types_pb2.POWER_STATE_RUNNING
@@ -74,7 +74,7 @@ def test_instances_come_back_after_a_restart_of_the_host_and_only_then(
         with own.connect() as connection:
             cursor = cursor_now(connection)
         own.kill()
-        for pid in machine_pids(guest):
+        for pid in qemu_pids(guest):
             os.kill(pid, signal.SIGKILL)
         if restarted:
             (own.state_dir / "boot_id").write_text("that of another boot\n")

@@ -30,7 +30,7 @@ def test_domain_has_its_shares_and_is_as_it_was_without_them(path: Path) -> None
 
 
 def device(share: Share) -> Node:
-    return share_device(share, read_only_program="/var/lib/virtrpc/virtiofsd-read-only")
+    return share_device(share, read_only_program=Path("/var/lib/virtrpc/virtiofsd-read-only"))
 
 
 def flat(document: str) -> bytes:

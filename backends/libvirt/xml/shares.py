@@ -8,6 +8,7 @@ Source: libvirt's "Sharing files with Virtiofs".
 import base64
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 from virtrpc.v1.instance_pb2 import Share
 
@@ -48,13 +49,13 @@ def shares_of(domain: Node) -> list[Share]:
     return sorted(shares, key=lambda share: share.share_id)
 
 
-def share_device(share: Share, *, read_only_program: str) -> Node:
+def share_device(share: Share, *, read_only_program: Path) -> Node:
     """The device of a share; one that is read-only is served by another program."""
     return Filesystem(
         type="mount",
         access_mode="passthrough",
         driver="virtiofs",
-        binary=read_only_program if share.read_only else None,
+        binary=str(read_only_program) if share.read_only else None,
         source=share.path,
         mount_tag=share.tag,
         alias=share_alias(share.share_id),
