@@ -9,14 +9,16 @@ The pages load nothing from elsewhere, and nothing of what is sent here is logge
 
 import asyncio
 import secrets
+import socket
 from collections.abc import Mapping
+from html import escape
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from virtrpc.address import Address
 
 from service.consoles.web_address import PAGES, SOCKET_PATH, WebAddress
@@ -25,12 +27,13 @@ from service.tls import Tls
 from service.web.sockets import ConsoleSockets
 
 _PAGE = "console.html"
-_NONCE = "{{nonce}}"
+_NONCE, _ORIGIN = "{{nonce}}", "{{origin}}"
 _CLOSE_S = 2.0
 # Who connects and asks for nothing, or not to the end, is hung up on.
 _IDLE_S = 15.0
 _HANDSHAKE_S = 10.0
 _MOST_CONNECTIONS = 640
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - no addresses for browsers
 # Both clients place what they draw by element.style, which needs no exception; the
 # terminal also adds style elements, which the page marks with the nonce.
 _POLICY = (
@@ -46,6 +49,26 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 log = structlog.get_logger()
+
+
+class _Connection(web.RequestHandler):
+    """One client. What is no HTTP ends it, quietly: strangers fill no log, and get no echo."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - has a piece of the request
+    ) -> web.StreamResponse:
+        """The answer to what was not understood, or has failed."""
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("defect in the web console", exc_info=exc)
+        if request.writer.output_size > 0:
+            raise ConnectionError("half an answer is sent")
+        response = web.Response(status=status, text=HTTPStatus(status).phrase, headers=_HEADERS)
+        response.force_close()
+        return response
 
 
 class _TurnedAway(asyncio.Protocol):
@@ -71,7 +94,8 @@ class WebConsole:
         address: WebAddress,
         sockets: ConsoleSockets,
     ) -> None:
-        """`public_url`: by which browsers reach it; empty: the address listened on.
+        """`public_url`: by which browsers reach it; empty: the address listened on, or this
+        host's name where that is every address.
 
         `folder`: the built web client. `address` is filled in at the start.
         """
@@ -88,12 +112,7 @@ class WebConsole:
     async def start(self) -> str:
         """Serves; gives the address for browsers. Raises ListenError."""
         place = self._parsed()
-        self._runner = web.AppRunner(
-            self._app(),
-            access_log=None,
-            shutdown_timeout=_CLOSE_S,
-            keepalive_timeout=_IDLE_S,
-        )
+        self._runner = web.AppRunner(self._app(), shutdown_timeout=_CLOSE_S)
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         try:
@@ -103,7 +122,8 @@ class WebConsole:
         except OSError as error:
             raise ListenError(f"cannot serve on {self._listen}: {error.strerror}") from error
         port = self._server.sockets[0].getsockname()[1]
-        host = f"[{place.host}]" if ":" in place.host else place.host
+        name = socket.gethostname() if place.host in _EVERYWHERE else place.host
+        host = f"[{name}]" if ":" in name else name
         scheme = "https" if place.secure else "http"
         self._address.base = self._public_url or f"{scheme}://{host}:{port}"
         return self._address.base
@@ -121,7 +141,14 @@ class WebConsole:
         assert self._runner is not None  # noqa: S101 - made before anybody connects
         server = self._runner.server
         assert server is not None  # noqa: S101 - set up before anybody connects
-        return _TurnedAway() if len(server.connections) >= _MOST_CONNECTIONS else server()
+        if len(server.connections) >= _MOST_CONNECTIONS:
+            return _TurnedAway()
+        return _Connection(
+            server,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
+            keepalive_timeout=_IDLE_S,
+        )
 
     def _by_tls(self, place: Address) -> Mapping[str, Any]:
         if not place.secure:
@@ -147,7 +174,8 @@ class WebConsole:
         log.warning("INSECURE: the web console is served unencrypted", address=self._listen)
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[_with_headers])
+        app = web.Application()
+        app.on_response_prepare.append(_with_headers)
         app.router.add_get(SOCKET_PATH, self._sockets.handle)
         self._address.has_pages = (self._folder / _PAGE).is_file()
         if self._address.has_pages:
@@ -162,6 +190,7 @@ class WebConsole:
         """The same page for all consoles; its script looks at its address."""
         nonce = secrets.token_urlsafe(16)
         text = (self._folder / _PAGE).read_text(encoding="utf-8").replace(_NONCE, nonce)
+        text = text.replace(_ORIGIN, escape(self._address.origin))
         response = web.Response(text=text, content_type="text/html")
         response.headers["Content-Security-Policy"] = _POLICY.format(nonce=nonce)
         response.headers["Cache-Control"] = "no-store"
@@ -180,14 +209,6 @@ def _place(text: str) -> Address:
     return place
 
 
-@web.middleware
-async def _with_headers(request: web.Request, handler: Handler) -> web.StreamResponse:
-    try:
-        response = await handler(request)
-    except web.HTTPException as error:
-        error.headers.update(_HEADERS)
-        raise
-    if not response.prepared:
-        response.headers.update(_HEADERS)
-        response.headers.setdefault("Cache-Control", "no-cache")
-    return response
+async def _with_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+    response.headers.setdefault("Cache-Control", "no-cache")

@@ -6,6 +6,9 @@
     bytes, {"resize": [c, r]}   ◀──▶    bytes, {"expired": n}, {"dropped": n}, {"writer_lost": who}
                                  ◀──    {"closed": reason, "message": …}
 
+"opened" says of a serial port's log where it begins ("offset"), and up to where it is an old
+story ("end"), whose questions to a terminal nobody is to answer again.
+
 A first message may also say "offset" and "log_id" of a serial port's log, "takeover", or
 "watch", which is not to type. A connection that was resumed is ended where it still stands:
 its place at the keyboard is free for the next one.
@@ -15,11 +18,9 @@ Browsers say by which page's script a socket is opened; others than our own are 
 """
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -27,7 +28,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from virtrpc.v1 import console_pb2 as pb
 from virtrpc.v1.options_pb2 import ROLE_OPERATOR
 
-from backends.errors import ContractError, UnreachableError, WrongStateError
+from backends.errors import ContractError, OutOfRangeError, UnreachableError, WrongStateError
 from service.consoles.access import ConsoleAccess
 from service.consoles.connections import ConsoleConnection, ConsoleConnections, closed
 from service.consoles.output import ConsoleLogs
@@ -38,6 +39,7 @@ from service.identity import Identity
 from service.own.console_attach import AttachVerbs
 from service.own.console_tunnel import Tunnel
 from service.roles import including
+from service.web.messages import Hello, hello, window
 
 _HELLO_S = 10.0
 _RESUME_S = 120.0
@@ -48,19 +50,6 @@ _MOST_MESSAGE_BYTES = 64 * 1024
 _HEARTBEAT_S = 30.0
 _REFUSED, _ENDED = 4403, 4410  # codes of our own (RFC 6455, 7.4.2), after HTTP's
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class _Hello:
-    """The client's first message."""
-
-    page: str
-    """"vnc" or "serial"."""
-    token: str
-    offset: int | None
-    log_id: str
-    takeover: bool
-    watch: bool
 
 
 class ConsoleSockets:
@@ -112,7 +101,7 @@ class ConsoleSockets:
 
     async def _answer(self, socket: web.WebSocketResponse) -> None:
         try:
-            await self._serve(socket, await _hello(socket))
+            await self._serve(socket, await _first(socket))
         except ConnectionError:
             return  # the client has gone
         except UnreachableError:
@@ -123,7 +112,7 @@ class ConsoleSockets:
                 return
             await _end(socket, _REFUSED, {"refused": error.reason, "message": str(error)})
 
-    async def _serve(self, socket: web.WebSocketResponse, hello: _Hello) -> None:
+    async def _serve(self, socket: web.WebSocketResponse, hello: Hello) -> None:
         access = await self._access.spend(
             hello.token, fits=lambda access: PAGES.get(access.kind) == hello.page
         )
@@ -184,17 +173,20 @@ class ConsoleSockets:
             await tunnel.close()
 
     async def _attached(
-        self, socket: web.WebSocketResponse, access: Access, hello: _Hello, told: dict[str, Any]
+        self, socket: web.WebSocketResponse, access: Access, hello: Hello, told: dict[str, Any]
     ) -> None:
-        """As writer, or as reader where somebody else writes."""
+        """As writer, or as reader where somebody else writes; at the end of a log made anew."""
         asked = self._opening(access, hello)
-        try:
-            await self._attach_as(socket, asked, access, told)
-        except WrongStateError as error:
-            if error.reason != "WRITER_PRESENT":
-                raise
-            asked.mode = pb.CONSOLE_MODE_READER
-            await self._attach_as(socket, asked, access, told)
+        while True:
+            try:
+                return await self._attach_as(socket, asked, access, told)
+            except WrongStateError as error:
+                if error.reason != "WRITER_PRESENT":
+                    raise
+                asked.mode = pb.CONSOLE_MODE_READER
+            except OutOfRangeError:  # virtlogd has cut it short
+                asked.log_id = ""
+                asked.offset = self._tail(access)
 
     async def _attach_as(
         self,
@@ -206,20 +198,23 @@ class ConsoleSockets:
         identity = Identity(f"{access.caller} by web", including(ROLE_OPERATOR))
         call = Call(identity, None, _still_there)
         messages = self._attach.attach_console(_typed(socket, asked), call)
+        end = self._logs.of(access.instance_id).end()
         async with aclosing(messages):
             async for message in messages:
-                await _tell(socket, message, told)
+                await _tell(socket, message, told | {"end": end})
 
-    def _opening(self, access: Access, hello: _Hello) -> pb.AttachConsoleOpen:
+    def _opening(self, access: Access, hello: Hello) -> pb.AttachConsoleOpen:
         asked = pb.AttachConsoleOpen(
             instance_id=access.instance_id,
             mode=pb.CONSOLE_MODE_READER if hello.watch else pb.CONSOLE_MODE_WRITER,
             takeover=hello.takeover and not hello.watch,
             log_id=hello.log_id,
         )
-        end = self._logs.of(access.instance_id).end()
-        asked.offset = max(end - _TAIL_BYTES, 0) if hello.offset is None else hello.offset
+        asked.offset = self._tail(access) if hello.offset is None else hello.offset
         return asked
+
+    def _tail(self, access: Access) -> int:
+        return max(self._logs.of(access.instance_id).end() - _TAIL_BYTES, 0)
 
 
 async def _while_open(connection: ConsoleConnection, carried: Coroutine[Any, Any, None]) -> None:
@@ -236,22 +231,13 @@ async def _while_open(connection: ConsoleConnection, carried: Coroutine[Any, Any
         await asyncio.wait({carrying, ended})
 
 
-async def _hello(socket: web.WebSocketResponse) -> _Hello:
+async def _first(socket: web.WebSocketResponse) -> Hello:
     """The first message; raises TokenRefusedError where none comes, or nonsense."""
     try:
         async with asyncio.timeout(_HELLO_S):
-            first = await socket.receive()
-        said = json.loads(first.data) if first.type == WSMsgType.TEXT else {}
-        offset = said.get("offset")
-        return _Hello(
-            page=str(said["page"]),
-            token=str(said["token"]),
-            offset=None if offset is None else int(offset),
-            log_id=str(said.get("log_id") or ""),
-            takeover=bool(said.get("takeover")),
-            watch=bool(said.get("watch")),
-        )
-    except (TimeoutError, ValueError, LookupError, AttributeError, TypeError) as error:
+            message = await socket.receive()
+        return hello(message.data if message.type == WSMsgType.TEXT else "")
+    except (TimeoutError, ValueError) as error:
         raise TokenRefusedError from error
 
 
@@ -272,16 +258,9 @@ async def _typed(
             continue
         if message.type == WSMsgType.BINARY and message.data:
             yield pb.AttachConsoleRequest(input=message.data)
-        elif message.type == WSMsgType.TEXT and (size := _size(message.data)) is not None:
-            yield pb.AttachConsoleRequest(resize=size)
-
-
-def _size(text: str) -> pb.ConsoleSize | None:
-    try:
-        columns, rows = json.loads(text)["resize"]
-        return pb.ConsoleSize(columns=columns, rows=rows)
-    except (ValueError, LookupError, TypeError):
-        return None
+        elif message.type == WSMsgType.TEXT:
+            with suppress(ValueError):
+                yield pb.AttachConsoleRequest(resize=window(message.data))
 
 
 async def _tell(

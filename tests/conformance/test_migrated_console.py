@@ -7,7 +7,7 @@ import pytest
 from virtrpc.v1 import console_pb2 as pb
 from virtrpc.v1 import spec_pb2
 
-from tests.attached import Attached
+from tests.attached import Attached, Tunnelled
 from tests.instances import console_until, destroyed, small_spec, spawned
 from tests.migrations import Host, live_request, migrated
 from tests.refusals import refused
@@ -54,7 +54,31 @@ def test_follower_is_told_where_the_console_went(hosts: tuple[Host, Host], guest
     assert console_until(there.connection, guest, b"migrated here").count(b"booting") == 1
 
 
-def test_attachment_and_tunnel_end_and_tokens_are_void(
+def tunnel(host: Host, instance_id: str, token: str = "") -> Iterator[pb.TunnelConsoleResponse]:
+    opening = pb.TunnelConsoleOpen(instance_id=instance_id, type=pb.CONSOLE_TYPE_VNC, token=token)
+    return host.connection.consoles.TunnelConsole(
+        iter([pb.TunnelConsoleRequest(open=opening)]), timeout=TIMEOUT_S
+    )
+
+
+def test_accesses_are_told_where_the_instance_went(hosts: tuple[Host, Host], guest: str) -> None:
+    here, there = hosts
+    with Tunnelled(here.connection, guest, type=pb.CONSOLE_TYPE_VNC) as open_tunnel:
+        open_tunnel.opened()
+        migrated(here, live_request(guest, there))
+        assert open_tunnel.closed() == pb.CONSOLE_CLOSE_REASON_INSTANCE_MOVED
+    for kind in (pb.CONSOLE_TYPE_VNC, pb.CONSOLE_TYPE_SERIAL):
+        with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND") as refusal:
+            here.connection.consoles.GetConsole(
+                pb.GetConsoleRequest(instance_id=guest, type=kind), timeout=TIMEOUT_S
+            )
+        assert refusal.metadata["host_uri"] == there.uri
+    with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND") as refusal:
+        next(tunnel(here, guest))
+    assert refusal.metadata["host_uri"] == there.uri
+
+
+def test_attachment_ends_and_tokens_are_void(
     hosts: tuple[Host, Host], guest: str
 ) -> None:
     here, there = hosts
@@ -66,10 +90,5 @@ def test_attachment_and_tunnel_end_and_tokens_are_void(
         *_, last = attached.responses
     assert last.moved.host_uri == there.uri
     migrated(there, live_request(guest, here))
-    opening = pb.TunnelConsoleOpen(instance_id=guest, type=pb.CONSOLE_TYPE_VNC, token=token)
     with refused(grpc.StatusCode.PERMISSION_DENIED, "CONSOLE_TOKEN_REFUSED"):
-        next(
-            here.connection.consoles.TunnelConsole(
-                iter([pb.TunnelConsoleRequest(open=opening)]), timeout=TIMEOUT_S
-            )
-        )
+        next(tunnel(here, guest, token))

@@ -24,6 +24,11 @@ BYTES = (aiohttp.WSMsgType.BINARY,)
 Socket = aiohttp.ClientWebSocketResponse
 
 
+def nameless(_: str | bytes) -> str:
+    """Of parameters that are no names for tests: pytest numbers them."""
+    return ""
+
+
 def base(access: pb.GetConsoleResponse) -> str:
     return f"http://{access.host}:{urlsplit(access.web_url).port}"
 
@@ -98,7 +103,8 @@ async def test_page_is_strict_about_what_it_loads(fake_host: WebHost) -> None:
     assert page.headers["Cache-Control"] == "no-store"
     nonce = policy.partition("'nonce-")[2].partition("'")[0]
     assert f'nonce="{nonce}"' in text
-    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert f'<meta name="origin" content="{base(access)}">' in text
+    assert "http://" not in text.replace(base(access), "")
     async with aiohttp.ClientSession() as session, session.get(access.web_url) as again:
         assert nonce not in again.headers["Content-Security-Policy"]
 
@@ -131,11 +137,87 @@ async def test_our_own_page_and_programs_connect(fake_host: WebHost) -> None:
 
 
 @pytest.mark.parametrize(
-    "hello", ["", "x", "[]", "{}", '{"token": 1}', '{"page": "serial", "token": "a.b"}', "null"]
+    "hello",
+    [
+        *("", "x", "[]", "{}", "null", "[" * 60_000, '{"a":' * 9_000),
+        '{"token": 1}',
+        '{"page": "serial", "token": "a.b"}',
+        '{"page": "serial", "token": "\\ud800.\\ud800"}',
+        '{"page": "serial", "token": "TOKEN\\ud800"}',
+        '{"page": "serial", "token": "TOKEN", "offset": -1}',
+        '{"page": "serial", "token": "TOKEN", "offset": 1e999}',
+        '{"page": "serial", "token": "TOKEN", "offset": 99999999999999999999}',
+        '{"page": "serial", "token": "TOKEN", "log_id": ["\\ud800"]}',
+        '{"page": "serial", "token": "TOKEN", "log_id": "\\ud800"}',
+    ],
+    ids=nameless,
 )
 async def test_nonsense_is_refused(fake_host: WebHost, hello: str) -> None:
     async with connected(fake_host) as socket:
-        await refused(socket, hello)
+        await refused(socket, hello.replace("TOKEN", fake_host.access(SERIAL).token))
+    assert "Traceback" not in fake_host.daemon.log()
+
+
+@pytest.mark.parametrize(
+    "size", ["[-1, 1]", "[0, 0]", "[1e999, 1]", "[1, 4000000000]", '["a", 1]', "[" * 60_000, "{}"],
+    ids=nameless,
+)  # fmt: skip
+async def test_nonsense_of_a_window_is_passed_over(fake_host: WebHost, size: str) -> None:
+    async with connected(fake_host) as socket:
+        await opened(socket, "serial", fake_host.access(SERIAL).token)
+        await socket.send_str(f'{{"resize": {size}}}')
+        await socket.send_bytes(b"echo still-there\r")
+        await shown(socket, b"\nstill-there\r\n")
+    assert "Traceback" not in fake_host.daemon.log()
+
+
+async def test_page_whose_place_in_the_log_is_gone_begins_at_its_end(fake_host: WebHost) -> None:
+    """As where virtlogd has rotated the log."""
+    for place in ({"offset": 1 << 40}, {"offset": 0, "log_id": fake_host.instance_id}):
+        async with connected(fake_host) as socket:
+            facts = await opened(socket, "serial", fake_host.access(SERIAL).token, **place)
+            assert facts["offset"] <= facts["end"] < 1 << 40
+            assert facts["log_id"] != fake_host.instance_id
+
+
+@pytest.mark.parametrize(
+    "request_", [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /secret HTTP/1.1\nHost: a\n\n",
+        b"GET /" + b"secret" * 2_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nsecret",
+        b"GET / HTTP/1.1\r\nHost: a\r\nsecret : b\r\n\r\n",
+        b"\x16\x03\x01secret\r\n\r\n",
+    ],
+    ids=nameless,
+)  # fmt: skip
+async def test_what_is_no_request_is_refused_quietly(fake_host: WebHost, request_: bytes) -> None:
+    """Nothing of it comes back or into the log, and nothing after it is taken for a request."""
+    address = urlsplit(base(fake_host.access(SERIAL)))
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(request_ + b"GET /console/vnc HTTP/1.1\r\nHost: a\r\n\r\n")
+    answer = await asyncio.wait_for(reader.read(), TIMEOUT_S)
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.0 400 ")
+    assert b"\r\nServer: virtrpcd\r\n" in head
+    assert b"\r\nX-Content-Type-Options: nosniff\r\n" in head
+    assert body == b"Bad Request"
+    assert "Traceback" not in fake_host.daemon.log()
+    assert "secret" not in fake_host.daemon.log()
+
+
+@pytest.mark.parametrize("method", ["OPTIONS", "POST", "PUT", "DELETE", "TRACE"])
+async def test_only_reads_are_answered(fake_host: WebHost, method: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        address = f"{base(fake_host.access(SERIAL))}/console/serial"
+        async with session.request(method, address) as response:
+            assert response.status == 405
+        async with session.head(address) as response:
+            assert response.status == 200
+            assert "Content-Security-Policy" in response.headers
 
 
 async def test_token_opens_once_and_only_its_own_page(fake_host: WebHost) -> None:

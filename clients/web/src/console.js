@@ -3,6 +3,9 @@
 import { Link } from "./link.js";
 
 const NOTICE_MS = 6000;
+const KEPT = `virtrpc token ${location.pathname}`;
+const ORIGIN = document.querySelector("meta[name=origin]").content;
+const ELSEWHERE = "OTHER_ORIGIN";
 const by = (id) => document.getElementById(id);
 
 /** Style elements that the terminal adds pass the page's policy with its nonce. */
@@ -16,11 +19,22 @@ function allowStyles() {
   };
 }
 
-/** The token of the address, which then no longer shows it: nor do history and bookmarks. */
+/** The token of the address, which then no longer shows it: nor do history and bookmarks.
+ *  A page that is loaded again finds the one for its next connection.
+ */
 function takeToken() {
-  const token = location.hash.slice(1);
+  const token = location.hash.slice(1) || sessionStorage.getItem(KEPT) || "";
   history.replaceState(null, "", location.pathname);
+  sessionStorage.removeItem(KEPT);
   return token;
+}
+
+/** Only while the page is not there: another tab must not find it. */
+function keepToken(link) {
+  window.addEventListener("pagehide", () => {
+    if (link.openedOnce) sessionStorage.setItem(KEPT, link.token);
+  });
+  window.addEventListener("pageshow", () => sessionStorage.removeItem(KEPT));
 }
 
 async function makeView(link) {
@@ -37,6 +51,7 @@ function showState({ state, again, ...last }) {
   by("status").textContent = { open: "connected", over: "disconnected" }[state]
     ?? (again ? "connection lost, connecting again …" : "connecting …");
   by("curtain").hidden = state !== "over";
+  if (state === "over") document.title = `(disconnected) ${document.title}`;
   if (state !== "over") return;
   const [title, text] = farewell({ again, ...last });
   by("curtain-title").textContent = title;
@@ -45,6 +60,10 @@ function showState({ state, again, ...last }) {
 
 /** What to say at the end: a heading, and what to do. */
 function farewell({ again, refused, message }) {
+  if (refused === ELSEWHERE) {
+    return ["This is not the console's own address",
+      `Open the link as it was given: it begins with ${ORIGIN}, not with ${location.origin}.`];
+  }
   if (refused && again) {
     return ["The console could not be opened again",
       "The instance was stopped meanwhile, or the page was away too long. Ask for a new link."];
@@ -72,7 +91,7 @@ function notice(text, { stays = false } = {}) {
 function watchOnly(view, writer) {
   view.watchOnly();
   by("takeover").hidden = false;
-  by("paste").disabled = true;
+  by("paste").disabled = by("fit").disabled = true;
   document.body.dataset.state = "watching";
   by("status").textContent = `watching only, ${writer || "nobody"} types here`;
 }
@@ -81,10 +100,11 @@ function listen(link, view) {
   link.addEventListener("state", ({ detail }) => showState(detail));
   link.addEventListener("opened", ({ detail }) => {
     const name = detail.name || detail.instance_id;
-    by("name").textContent = document.title = name;
+    by("name").textContent = name;
+    document.title = `${name} – ${view.label}`;
     by("name").title = detail.instance_id;
     by("takeover").hidden = true;
-    by("paste").disabled = false;
+    by("paste").disabled = by("fit").disabled = false;
     view.opened(detail);
     if (detail.writer === false) {
       queueMicrotask(() => watchOnly(view, detail.writer_identity));
@@ -100,10 +120,11 @@ function listen(link, view) {
 function equip(link, view) {
   by("kind").textContent = view.label;
   by("takeover").onclick = () => link.reopen({ takeover: true, watch: false });
-  by("fullscreen").onclick = toggleFullscreen;
+  by("fullscreen").onclick = () => toggleFullscreen(view);
   by("paste").onclick = () => askForText(view);
-  by("reset").hidden = !view.controlAltDelete;
-  by("reset").onclick = () => view.controlAltDelete();
+  by("fit").hidden = !view.fitGuest;
+  by("fit").onclick = () => view.fitGuest();
+  offerKeys(view);
   if (view.onSelect) {
     by("copy").hidden = false;
     by("copy").disabled = true;
@@ -112,9 +133,32 @@ function equip(link, view) {
   }
 }
 
-async function toggleFullscreen() {
-  if (document.fullscreenElement) await document.exitFullscreen();
-  else await document.body.requestFullscreen();
+function offerKeys(view) {
+  const keys = by("keys");
+  keys.hidden = !view.combinations;
+  for (const [name, ...pressed] of view.combinations ?? []) {
+    keys.add(new Option(name, pressed.join(" ")));
+  }
+  keys.onchange = () => {
+    view.press(keys.value.split(" "));
+    keys.value = "";
+  };
+}
+
+/** There Esc, Ctrl+W and their like go to the guest too, where the browser can do that. */
+async function toggleFullscreen(view) {
+  if (document.fullscreenElement) {
+    await document.exitFullscreen();
+    return;
+  }
+  await document.body.requestFullscreen();
+  view.focus();
+  try {
+    await navigator.keyboard?.lock();
+    if (navigator.keyboard) notice("Hold Esc to leave the full screen.");
+  } catch {
+    // Then they stay the browser's.
+  }
 }
 
 async function copy(view) {
@@ -154,7 +198,9 @@ const link = new Link(socket.href, { page: location.pathname.split("/").pop(), t
 const view = await makeView(link);
 listen(link, view);
 equip(link, view);
-if (token) link.start();
+keepToken(link);
+if (ORIGIN !== location.origin) showState({ state: "over", refused: ELSEWHERE });
+else if (token) link.start();
 else showState({ state: "over", refused: "CONSOLE_TOKEN_REFUSED" });
 // Another token in the address is another console.
 window.addEventListener("hashchange", () => location.reload());

@@ -23,6 +23,7 @@ export class Link extends EventTarget {
     this.watching = false; // somebody else types; it stays so until we take over
     this.socket = null;
     this.opened = false;
+    this.openedOnce = false;
     this.lostAt = 0;
     this.pauseMs = FIRST_PAUSE_MS;
     this.last = null; // what the daemon said at the end
@@ -62,8 +63,9 @@ export class Link extends EventTarget {
 
   #take(data) {
     if (typeof data !== "string") {
+      const { offset } = this.position ?? {};
       if (this.position !== null) this.position.offset += data.byteLength;
-      this.#tell("bytes", data);
+      this.#tell("bytes", { data, offset });
       return;
     }
     const message = JSON.parse(data);
@@ -79,12 +81,14 @@ export class Link extends EventTarget {
   }
 
   #openedWith(facts) {
-    this.opened = true;
+    const { offset, log_id } = this.position ?? {};
+    const goesOn = !log_id || (log_id === facts.log_id && offset === facts.offset);
+    const resumed = this.openedOnce && goesOn;
+    this.opened = this.openedOnce = true;
     this.token = facts.resume;
     this.lostAt = 0;
     this.pauseMs = FIRST_PAUSE_MS;
     this.watching = facts.writer === false;
-    const resumed = this.position !== null;
     if (facts.log_id) this.position = { offset: facts.offset, log_id: facts.log_id };
     this.#tell("opened", { ...facts, resumed });
     this.#tell("state", { state: "open" });

@@ -8,6 +8,26 @@ const TAB = 0xff09;
 // What takes Shift on the keyboard that QEMU assumes (en-us).
 const SHIFTED = new Set('ABCDEFGHIJKLMNOPQRSTUVWXYZ~!@#$%^&*()_+{}|:"<>?');
 
+// As browsers call them (KeyboardEvent.code), with X11's numbers.
+const KEYS = {
+  ControlLeft: 0xffe3, AltLeft: 0xffe9, MetaLeft: 0xffeb, Delete: 0xffff, Backspace: 0xff08,
+  Escape: 0xff1b, Tab: TAB, PrintScreen: 0xff61,
+  ...Object.fromEntries([...Array(12).keys()].map((i) => [`F${i + 1}`, 0xffbe + i])),
+};
+const PAUSE_MS = 25;
+
+/** Keys that browsers and desktops keep for themselves. */
+const COMBINATIONS = [
+  ["Ctrl+Alt+Del", "ControlLeft", "AltLeft", "Delete"],
+  ["Ctrl+Alt+Backspace", "ControlLeft", "AltLeft", "Backspace"],
+  ...[1, 2, 3, 4, 5, 6, 7].map((n) => [`Ctrl+Alt+F${n}`, "ControlLeft", "AltLeft", `F${n}`]),
+  ["Alt+Tab", "AltLeft", "Tab"],
+  ["Alt+F4", "AltLeft", "F4"],
+  ["Esc", "Escape"],
+  ["Super", "MetaLeft"],
+  ["Print screen", "PrintScreen"],
+];
+
 /** What noVNC expects of a WebSocket, without the messages that are the page's own. */
 class Channel {
   binaryType = "arraybuffer";
@@ -39,6 +59,7 @@ class Channel {
 
 export class ScreenView {
   label = "screen";
+  combinations = COMBINATIONS;
 
   constructor(element, link) {
     this.element = element;
@@ -46,7 +67,9 @@ export class ScreenView {
     this.rfb = null;
     this.channel = null;
     element.classList.add("screen");
-    link.addEventListener("bytes", ({ detail }) => this.channel?.onmessage?.({ data: detail }));
+    link.addEventListener("bytes", ({ detail }) => {
+      this.channel?.onmessage?.({ data: detail.data });
+    });
   }
 
   opened() {
@@ -63,13 +86,22 @@ export class ScreenView {
     this.rfb?.focus();
   }
 
-  type(text) {
-    for (const character of text.replaceAll("\r\n", "\n")) this.#press(character);
+  /** No faster than a guest's keyboard takes it: QEMU throws away what is too much. */
+  async type(text) {
     this.focus();
+    const { rfb } = this;
+    for (const character of text.replaceAll("\r\n", "\n")) {
+      if (this.rfb !== rfb) return;
+      this.#press(character);
+      await new Promise((done) => setTimeout(done, PAUSE_MS));
+    }
   }
 
-  controlAltDelete() {
-    this.rfb?.sendCtrlAltDel();
+  /** Presses keys of KEYS together. */
+  press(names) {
+    const pressed = names.map((name) => [KEYS[name], name]);
+    for (const [key, code] of pressed) this.rfb?.sendKey(key, code, true);
+    for (const [key, code] of pressed.reverse()) this.rfb?.sendKey(key, code, false);
     this.focus();
   }
 

@@ -21,6 +21,8 @@ export class SerialView {
 
   constructor(element, link) {
     this.link = link;
+    this.oldUntil = 0; // offset up to which output was there before the page
+    this.oldPieces = 0; // of them, that the terminal has not shown yet
     element.classList.add("serial");
     this.terminal = new Terminal({
       cursorBlink: true,
@@ -32,17 +34,18 @@ export class SerialView {
     this.fit = new FitAddon();
     this.terminal.loadAddon(this.fit);
     this.terminal.open(element);
-    this.terminal.onData((text) => link.send(encoder.encode(text)));
-    this.terminal.onBinary((text) => link.send(Uint8Array.from(text, (c) => c.charCodeAt(0))));
+    this.terminal.onData((text) => this.#type(encoder.encode(text)));
+    this.terminal.onBinary((text) => this.#type(Uint8Array.from(text, (c) => c.charCodeAt(0))));
     this.terminal.onResize(() => this.#tellSize());
     this.terminal.attachCustomKeyEventHandler((event) => this.#isOurs(event));
     new ResizeObserver(() => this.fit.fit()).observe(element);
-    link.addEventListener("bytes", ({ detail }) => this.terminal.write(new Uint8Array(detail)));
+    link.addEventListener("bytes", ({ detail }) => this.#show(detail));
     this.fit.fit();
   }
 
-  opened({ resumed, writer }) {
+  opened({ resumed, writer, end }) {
     if (!resumed) this.terminal.reset();
+    this.oldUntil = resumed ? 0 : end;
     this.terminal.options.disableStdin = !writer;
     this.terminal.options.cursorBlink = writer;
     if (writer) this.#tellSize();
@@ -68,6 +71,30 @@ export class SerialView {
 
   onSelect(listener) {
     this.terminal.onSelectionChange(listener);
+  }
+
+  /** Types the command that tells a shell how large the window is: a serial port cannot. */
+  fitGuest() {
+    const { rows, cols } = this.terminal;
+    this.#type(encoder.encode(`stty rows ${rows} cols ${cols}\r`));
+    this.focus();
+  }
+
+  /** Programs ask a terminal where its cursor is and the like. What was asked long ago is not
+   *  answered: it would be typed into whatever runs now.
+   */
+  #show({ data, offset }) {
+    const bytes = new Uint8Array(data);
+    if (offset >= this.oldUntil) {
+      this.terminal.write(bytes);
+      return;
+    }
+    this.oldPieces += 1;
+    this.terminal.write(bytes, () => (this.oldPieces -= 1));
+  }
+
+  #type(bytes) {
+    if (this.oldPieces === 0) this.link.send(bytes);
   }
 
   #tellSize() {
