@@ -19,9 +19,7 @@ T = TypeVar("T")
 class ConsoleAccess:
     """The way from the event loop to a backend's consoles, which block."""
 
-    def __init__(
-        self, *, consoles: Consoles, tokens: Tokens, pools: Pools, moves: Moves
-    ) -> None:
+    def __init__(self, *, consoles: Consoles, tokens: Tokens, pools: Pools, moves: Moves) -> None:
         self.consoles = consoles
         self.tokens = tokens
         self._pools = pools

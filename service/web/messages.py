@@ -43,7 +43,7 @@ def hello(text: str) -> Hello:
 def window(text: str) -> pb.ConsoleSize:
     """The size that a later message tells; raises ValueError."""
     size = _members(text).get("resize")
-    if not isinstance(size, list) or len(size) != 2:  # noqa: PLR2004 - columns and rows
+    if not isinstance(size, list) or len(size) != 2:
         raise ValueError("no size of a window")
     columns, rows = (_number(side, least=1, most=_MOST_CHARACTERS) for side in size)
     return pb.ConsoleSize(columns=columns, rows=rows)

@@ -146,7 +146,7 @@ class WebConsole:
         return _Connection(
             server,
             loop=asyncio.get_running_loop(),
-            access_log=None,
+            access_log=None,  # type: ignore[arg-type]  # as AppRunner passes it: none
             keepalive_timeout=_IDLE_S,
         )
 

@@ -78,9 +78,7 @@ def test_accesses_are_told_where_the_instance_went(hosts: tuple[Host, Host], gue
     assert refusal.metadata["host_uri"] == there.uri
 
 
-def test_attachment_ends_and_tokens_are_void(
-    hosts: tuple[Host, Host], guest: str
-) -> None:
+def test_attachment_ends_and_tokens_are_void(hosts: tuple[Host, Host], guest: str) -> None:
     here, there = hosts
     access = pb.GetConsoleRequest(instance_id=guest, type=pb.CONSOLE_TYPE_VNC)
     token = here.connection.consoles.GetConsole(access, timeout=TIMEOUT_S).token

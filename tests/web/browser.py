@@ -47,6 +47,12 @@ class Page:
         await self.call("Page.navigate", url=address)
         await asyncio.wait_for(loaded, _WAIT_S)
 
+    async def reload(self) -> None:
+        """Loads it again, as F5 does."""
+        loaded = self._browser.expect(self._session, "Page.loadEventFired")
+        await self.call("Page.reload")
+        await asyncio.wait_for(loaded, _WAIT_S)
+
     async def evaluate(self, expression: str) -> Any:
         """The value of an expression; of a promise what it brings."""
         done = await self.call(

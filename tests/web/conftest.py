@@ -21,6 +21,8 @@ class WebHost:
     daemon: DaemonProcess
     connection: Connection
     instance_id: str
+    listens: str
+    """Where the web console listens, as HOST:PORT."""
 
     def access(self, kind: "ConsoleType.ValueType") -> pb.GetConsoleResponse:
         """A new access to a console of the instance."""
@@ -35,13 +37,14 @@ class WebHost:
 
 
 def web_host(
-    backend: str, folder: Path, place_images: Callable[[DaemonProcess], None]
+    backend: str, folder: Path, place_images: Callable[[DaemonProcess], None], *arguments: str
 ) -> Generator[WebHost, None, None]:
     """One that lives as long as nobody asks for more."""
+    listens = f"127.0.0.1:{free_port()}"
     daemon = DaemonProcess(
         folder,
         backend=backend,
-        arguments=[f"--http=127.0.0.1:{free_port()}", "--log-level=debug"],
+        arguments=[f"--http={listens}", "--log-level=debug", *arguments],
     )
     place_images(daemon)
     spec = small_spec(backend=backend, name="web-guest")
@@ -51,7 +54,7 @@ def web_host(
         daemon.connect() as connection,
         spawned(connection, spec) as instance_id,
     ):
-        yield WebHost(daemon, connection, instance_id)
+        yield WebHost(daemon, connection, instance_id, listens)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,9 +12,10 @@ from virtrpc.v1 import console_pb2 as pb
 from virtrpc.v1 import instance_pb2
 
 from tests.attached import Attached
+from tests.daemon import DaemonProcess
 from tests.instances import TIMEOUT_S, console_until
 from tests.web.browser import Browser, Page, chromium
-from tests.web.conftest import WebHost
+from tests.web.conftest import WebHost, web_host
 
 pytestmark = [pytest.mark.libvirt, pytest.mark.asyncio(loop_scope="module")]
 VNC, SERIAL = pb.CONSOLE_TYPE_VNC, pb.CONSOLE_TYPE_SERIAL
@@ -87,11 +89,72 @@ async def test_serial_page_takes_a_command_and_shows_the_answer(
 ) -> None:
     access = host.access(SERIAL)
     page = await opened(browser, access)
-    assert await page.evaluate("document.title") == "web-guest"
+    assert await page.evaluate("document.title") == "web-guest – serial"
     assert access.token not in await page.evaluate("location.href")
     await entered(page, "echo $((6*7))-is-the-answer")
     await page.until(f"{ROWS}.includes('\\n42-is-the-answer')")
     clean(page, access)
+
+
+async def test_page_that_is_loaded_again_goes_on(host: WebHost, browser: Browser) -> None:
+    """Once: a token that was spent meanwhile is nowhere to be found."""
+    serial, screen = [await opened(browser, host.access(kind)) for kind in (SERIAL, VNC)]
+    await entered(serial, "echo $((7*7))-before")
+    await serial.until(f"{ROWS}.includes('\\n49-before')")
+    for page in (serial, screen):
+        await page.reload()
+        await page.until(f"{STATE} === 'open'")
+        assert await page.evaluate("Object.keys(sessionStorage)") == []
+    await serial.until(f"{ROWS}.includes('\\n49-before')")
+    await entered(serial, "echo $((8*8))-after")
+    await serial.until(f"{ROWS}.includes('\\n64-after')")
+    await screen.until(f"({PIXELS})?.lit > 1000")
+
+
+async def test_questions_to_a_terminal_are_answered_once(host: WebHost, browser: Browser) -> None:
+    """A shell asks where the cursor is; of what is shown again nothing is typed anew."""
+    access = host.access(SERIAL)
+    page = await opened(browser, access)
+    await entered(page, "stty -icanon; printf 'asked \\033[6n\\n'; cat")
+    answer = await page.until(f"{ROWS}.match(/asked \\s*(.\\[\\[\\d+;\\d+R)/)?.[1]")
+    for again in (page.reload, partial(page.open, host.access(SERIAL).web_url)):
+        await again()
+        await page.until(f"{STATE} === 'open' && {ROWS}.includes('{answer}')")
+        await page.type("typed")
+        await page.until(f"{ROWS}.includes('typed')")
+        assert (await page.evaluate(ROWS)).count("R") == 1
+    await page.press("c", code="KeyC", number=67, text="\x03")
+    await entered(page, "stty icanon; clear")
+
+
+async def test_shell_is_told_the_window_s_size(host: WebHost, browser: Browser) -> None:
+    page = await opened(browser, host.access(SERIAL))
+    await page.evaluate("document.getElementById('fit').click()")
+    await page.until(f"/stty rows \\d+ cols \\d+/.test({ROWS})")
+    await entered(page, "clear; stty size")
+    shown = await page.until(f"{ROWS}.match(/(\\d+) (\\d+)/)?.slice(1).map(Number)")
+    assert shown[0] > 24
+    assert shown[1] > 80
+
+
+async def test_page_at_another_address_says_so(
+    host: WebHost,
+    browser: Browser,
+    short_folder: Callable[[], Path],
+    guest_images: Callable[[DaemonProcess], None],
+) -> None:
+    """As through a tunnel of ssh: its WebSocket would be refused. The token stays good."""
+    del host  # QEMU has no part in it
+    url = "--http-url=https://console.example"
+    for elsewhere in web_host("fake", short_folder(), guest_images, url):
+        access = elsewhere.access(SERIAL)
+        page = await browser.page()
+        token = access.web_url.partition("#")[2]
+        await page.open(f"http://{elsewhere.listens}/console/serial#{token}")
+        await page.until(f"{STATE} === 'over'")
+        assert "https://console.example" in await page.evaluate(
+            "document.getElementById('curtain-text').textContent"
+        )
 
 
 async def test_serial_page_copies_and_pastes(host: WebHost, browser: Browser) -> None:
@@ -129,7 +192,8 @@ async def test_page_fits_a_narrow_screen_and_fills_a_whole_one(
         mobile=False,
     )  # fmt: skip
     await page.until("innerWidth === 360")
-    for name in ("name", "status", "paste", "fullscreen"):
+    keys = "keys" if kind == VNC else "fit"
+    for name in ("name", "status", "paste", keys, "fullscreen"):
         place = await page.evaluate(
             f"document.getElementById('{name}').getBoundingClientRect().toJSON()"
         )
@@ -159,17 +223,38 @@ async def test_screen_page_shows_the_guest_and_takes_keys(host: WebHost, browser
     clean(page, access)
 
 
+async def test_keys_that_browsers_keep_are_offered(host: WebHost, browser: Browser) -> None:
+    page = await opened(browser, host.access(VNC))
+    await page.until(f"({PIXELS})?.lit > 1000")
+    for name, shown in (("Ctrl+Alt+F2", "< 500"), ("Ctrl+Alt+F1", "> 1000")):
+        await page.evaluate(
+            f"""(() => {{
+                const keys = document.getElementById('keys');
+                keys.value = [...keys.options].find((o) => o.text === '{name}').value;
+                keys.onchange();
+            }})()"""
+        )
+        await page.until(f"({PIXELS})?.lit {shown}")
+
+
 async def test_text_is_typed_into_a_screen(host: WebHost, browser: Browser) -> None:
+    """Also one longer than what QEMU keeps of keys that are pressed too fast."""
+    long = "abcdefghij" * 25
     page = await opened(browser, host.access(VNC))
     await page.until(f"({PIXELS})?.lit > 1000")
     await page.evaluate("document.getElementById('paste').click()")
     await page.evaluate(
-        "document.getElementById('paste-text').value = 'echo \"Typed & Shifted!\" >/dev/ttyS0\\n'"
+        "document.getElementById('paste-text').value ="
+        f"'echo \"{long} Typed & Shifted!\" >/dev/ttyS0\\n'"
     )
     end = await asyncio.to_thread(console_end, host)
     await page.evaluate("document.querySelector('button[value=type]').click()")
     await asyncio.to_thread(
-        console_until, host.connection, host.instance_id, b"Typed & Shifted!", offset=end
+        console_until,
+        host.connection,
+        host.instance_id,
+        f"{long} Typed & Shifted!".encode(),
+        offset=end,
     )
 
 

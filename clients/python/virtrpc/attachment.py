@@ -48,13 +48,16 @@ class Outgoing:
                 self._changed.notify_all()
             yield request
 
-    def add(self, request: AttachConsoleRequest) -> None:
-        """Adds a message; nothing once closed."""
+    def add(self, request: AttachConsoleRequest, *, timeout_s: float | None = None) -> bool:
+        """Adds a message, nothing once closed; False where there is no room in time."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._waiting) < _MOST_WAITING or self._closed)
-            if not self._closed:
+            has_room = self._changed.wait_for(
+                lambda: len(self._waiting) < _MOST_WAITING or self._closed, timeout_s
+            )
+            if has_room and not self._closed:
                 self._waiting.append(request)
                 self._changed.notify_all()
+            return has_room
 
     def close(self) -> None:
         """Half-closes the stream after what waits."""
@@ -148,12 +151,17 @@ class ConsoleAttachment:
             finally:
                 self._hang_up()
 
-    def send(self, data: bytes) -> None:
-        """Types bytes; waits while the guest takes none.
+    @property
+    def detached(self) -> bool:
+        """Somebody here has ended it."""
+        return self._detached
+
+    def send(self, data: bytes, *, timeout_s: float | None = None) -> bool:
+        """Types bytes; waits while the guest takes none: for ever, or False is given.
 
         They are dropped where we only read, and while there is no connection.
         """
-        self._send(AttachConsoleRequest(input=data))
+        return self._send(AttachConsoleRequest(input=data), timeout_s)
 
     def resize(self, columns: int, rows: int) -> None:
         """The window has this size now."""
@@ -187,10 +195,11 @@ class ConsoleAttachment:
         self._outgoing = outgoing
         return self._stream
 
-    def _send(self, request: AttachConsoleRequest) -> None:
+    def _send(self, request: AttachConsoleRequest, timeout_s: float | None = None) -> bool:
         outgoing = self._outgoing
-        if outgoing is not None and self._subscription.writes:
-            outgoing.add(request)
+        if outgoing is None or not self._subscription.writes:
+            return True
+        return outgoing.add(request, timeout_s=timeout_s)
 
     def _hang_up(self) -> None:
         outgoing, self._outgoing = self._outgoing, None

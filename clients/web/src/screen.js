@@ -14,7 +14,7 @@ const KEYS = {
   Escape: 0xff1b, Tab: TAB, PrintScreen: 0xff61,
   ...Object.fromEntries([...Array(12).keys()].map((i) => [`F${i + 1}`, 0xffbe + i])),
 };
-const PAUSE_MS = 25;
+const EVENT_MS = 11; // QEMU rests 10 ms after each (key-delay-ms), and keeps some 340
 
 /** Keys that browsers and desktops keep for themselves. */
 const COMBINATIONS = [
@@ -92,8 +92,8 @@ export class ScreenView {
     const { rfb } = this;
     for (const character of text.replaceAll("\r\n", "\n")) {
       if (this.rfb !== rfb) return;
-      this.#press(character);
-      await new Promise((done) => setTimeout(done, PAUSE_MS));
+      const events = this.#press(character);
+      await new Promise((done) => setTimeout(done, events * EVENT_MS));
     }
   }
 
@@ -105,11 +105,13 @@ export class ScreenView {
     this.focus();
   }
 
+  /** One character; gives how many events of keys that takes. */
   #press(character) {
     const shifted = SHIFTED.has(character);
     if (shifted) this.rfb?.sendKey(SHIFT, "ShiftLeft", true);
     this.rfb?.sendKey(keysym(character));
     if (shifted) this.rfb?.sendKey(SHIFT, "ShiftLeft", false);
+    return shifted ? 4 : 2;
   }
 
   #drop() {

@@ -1,15 +1,21 @@
 """`virtrpc console attach`, `vnc`, `access`: serial ports in a terminal, screens on a port."""
 
 import json
+import os
 import re
+import shlex
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from virtrpc.cli.terminal import control_key
+from virtrpc.attachment import ConsoleAttachment
+from virtrpc.cli.terminal import control_key, forward_input
+from virtrpc.resume import Backoff
 from virtrpc.v1 import console_pb2 as pb
 
 from tests.attached import Attached
@@ -188,8 +194,69 @@ def test_key_ends_the_wait_for_a_daemon_that_is_away(make_daemon: MakeDaemon) ->
         for pause in (b"0.1 s", b"0.2 s", b"0.4 s", b"0.8 s", b"1.6 s"):
             terminal.until(b"connection lost, trying again in " + pause)
         terminal.type(DETACH)
-        assert terminal.exit_code() == 130
+        terminal.until(b"[detached]")
+        assert terminal.exit_code() == 0
         assert terminal.as_before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_terminal_is_restored_when_it_is_told_to_end(
+    daemon: DaemonProcess, number: signal.Signals
+) -> None:
+    with attach(daemon) as terminal:
+        terminal.until(b"attached")
+        terminal.process.send_signal(number)
+        assert terminal.exit_code() == 128 + number
+        assert terminal.as_before
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_as_empty_ones(daemon: DaemonProcess, closed: str) -> None:
+    command = shlex.join(virtrpc(daemon, "console", "attach", "web-1"))
+    done = subprocess.run(
+        ["sh", "-c", f"exec {command} </dev/null {closed}"],
+        check=False,
+        capture_output=True,
+        timeout=30,
+    )
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+
+
+class _Deaf:
+    """A stream whose other end takes nothing and says nothing after its first message."""
+
+    def __init__(self, _requests: object) -> None:
+        self._messages = iter([pb.AttachConsoleResponse(opened=pb.AttachConsoleOpened())])
+        self._cancelled = threading.Event()
+
+    def __iter__(self) -> Iterator[pb.AttachConsoleResponse]:
+        yield from self._messages
+        self._cancelled.wait(20)
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+
+def test_key_works_before_a_guest_that_takes_no_input(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attachment = ConsoleAttachment(
+        _Deaf, pb.AttachConsoleOpen(mode=WRITER), backoff=Backoff(), on_retry=None
+    )
+    messages = iter(attachment)
+    assert next(messages).HasField("opened")
+    ours, theirs = os.pipe()
+    with os.fdopen(ours) as keys, os.fdopen(theirs, "wb") as keyboard:
+        monkeypatch.setattr(sys, "stdin", keys)
+        typing = forward_input(attachment, detach_key=DETACH)
+        keyboard.write(b"x" * 4096 * 70 + DETACH)
+        keyboard.flush()
+        typing.join(20)
+    assert not typing.is_alive()
+    assert attachment.detached
+    assert list(messages) == []
+    assert "the guest takes no input" in capsys.readouterr().err
 
 
 def _id(run: Run) -> str:

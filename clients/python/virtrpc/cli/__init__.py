@@ -27,6 +27,7 @@ from importlib import import_module
 
 def main() -> None:
     """Runs the command line and ends the process with its exit code."""
+    _open_what_is_closed()
     # grpc reports a refused connection in a log of its own; ours says it better.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
@@ -36,3 +37,10 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     sys.exit(root.run(sys.argv[1:]))
+
+
+def _open_what_is_closed() -> None:
+    """Standard streams that whoever started us has closed: `virtrpc … <&-`."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))

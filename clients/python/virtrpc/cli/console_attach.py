@@ -78,7 +78,12 @@ def attach(
     attachment = session.client.attach_console(opening, on_retry=_note_retry)
     name, key = detach_key
     with raw_terminal() as raw:
-        _carry(attachment, key=key if raw else None, key_name=name)
+        try:
+            _carry(attachment, key=key if raw else None, key_name=name)
+        except KeyboardInterrupt:
+            if not attachment.detached:
+                raise
+            _note("detached")  # while there was no connection
 
 
 def _begin_at_tail(session: Session, opening: AttachConsoleOpen, tail_bytes: int) -> None:

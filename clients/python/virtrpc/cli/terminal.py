@@ -13,11 +13,12 @@ import termios
 import threading
 import tty
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from virtrpc.attachment import ConsoleAttachment
 
 _READ_BYTES = 4096
+_PATIENCE_S = 0.2
 # What a guest's program may have switched on and left: colours, mouse, other screen, hidden cursor.
 _CALM = b"\x1b[0m\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1047l\x1b[?25h"
 
@@ -46,14 +47,31 @@ def raw_terminal() -> Iterator[bool]:
         return
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    tty.setraw(descriptor)
+    with _ends_in_order():
+        tty.setraw(descriptor)
+        try:
+            yield True
+        finally:
+            with suppress(OSError, termios.error):  # hung up
+                if sys.stdout.isatty():
+                    sys.stdout.buffer.write(_CALM)
+                    sys.stdout.flush()
+                termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Whoever is told to end leaves the terminal as it was: its shell goes on in it."""
+
+    def end(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
-        yield True
+        yield
     finally:
-        if sys.stdout.isatty():
-            sys.stdout.buffer.write(_CALM)
-            sys.stdout.flush()
-        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -81,13 +99,18 @@ def _interrupt_the_wait() -> None:
 
 
 def forward_input(attachment: ConsoleAttachment, *, detach_key: bytes | None) -> threading.Thread:
-    """Passes standard input on, in a thread, until it ends or the key is pressed."""
+    """Passes standard input on, in a thread, until it ends or the key is pressed.
+
+    With a key nothing waits for a guest that takes no input: else the key would wait too.
+    """
+    patience_s = _PATIENCE_S if detach_key else None
 
     def run() -> None:
         while data := os.read(sys.stdin.fileno(), _READ_BYTES):
             typed, key, _ = data.partition(detach_key) if detach_key else (data, b"", b"")
-            if typed:
-                attachment.send(typed)
+            if typed and not attachment.send(typed, timeout_s=patience_s):
+                sys.stderr.write("\a\r\n[the guest takes no input: what was typed is dropped]\r\n")
+                sys.stderr.flush()
             if key:
                 break
         connected = attachment.connected
