@@ -84,6 +84,8 @@ class Attachment:
         refuse_opening(request)
         if self._writer is None:
             raise InvalidArgumentError("a reader does not write", reason="NOT_WRITER")
+        if self._writer.lost_to is not None:
+            return
         if request.HasField("resize"):
             if self._recording is not None:
                 self._recording.resized(request.resize)

@@ -10,8 +10,8 @@ import json
 import os
 import time
 import uuid
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
 
 from virtrpc.v1.console_pb2 import ConsoleSize
 
@@ -26,7 +26,7 @@ _SUFFIX = ".cast"
 class Recording:
     """One recording. What is shown is recorded up to its bound, what is typed always."""
 
-    def __init__(self, file: TextIO, name: str, *, max_bytes: int) -> None:
+    def __init__(self, file: FileIO, name: str, *, max_bytes: int) -> None:
         self.name = name
         self._file = file
         self._left = max_bytes
@@ -39,8 +39,7 @@ class Recording:
         """Output that the client was sent."""
         if self._left <= 0:
             return
-        self._left -= len(data)
-        self._event("o", self._decoders["o"].decode(data))
+        self._left -= self._event("o", self._decoders["o"].decode(data))
         if self._left <= 0:
             self._event("m", "output is not recorded from here on: the recording is too long")
 
@@ -56,9 +55,11 @@ class Recording:
         """The attachment has ended."""
         self._file.close()
 
-    def _event(self, kind: str, text: str) -> None:
-        if text:
-            _write(self._file, [round(time.monotonic() - self._began, 6), kind, text])
+    def _event(self, kind: str, text: str) -> int:
+        """Gives how many bytes it takes in the file: escapes are longer than what they say."""
+        if not text:
+            return 0
+        return _write(self._file, [round(time.monotonic() - self._began, 6), kind, text])
 
 
 class Recordings:
@@ -82,9 +83,15 @@ class Recordings:
             descriptor = os.open(self._folder / name, flags, 0o600)
         except OSError as error:
             raise _unwritable(error) from error
-        file = os.fdopen(descriptor, "w", encoding="utf-8", buffering=1)
+        # Without a buffer: what a full disk did not take is not tried again at the end.
+        file = FileIO(descriptor, "wb")
         head = {"version": 2, "width": window.columns, "height": window.rows, "timestamp": began}
-        _write(file, head | {"title": f"{instance_id} by {identity}"})
+        try:
+            _write(file, head | {"title": f"{instance_id} by {identity}"})
+        except NoRoomError:
+            file.close()
+            (self._folder / name).unlink(missing_ok=True)
+            raise
         return Recording(file, name, max_bytes=self._max_bytes)
 
     def remove_old(self) -> None:
@@ -95,11 +102,15 @@ class Recordings:
                 path.unlink(missing_ok=True)
 
 
-def _write(file: TextIO, value: object) -> None:
+def _write(file: FileIO, value: object) -> int:
+    line = json.dumps(value).encode("ascii") + b"\n"
+    left = memoryview(line)
     try:
-        file.write(json.dumps(value) + "\n")
+        while left:
+            left = left[file.write(left) :]
     except OSError as error:
         raise _unwritable(error) from error
+    return len(line)
 
 
 def _unwritable(error: OSError) -> NoRoomError:

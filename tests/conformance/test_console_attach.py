@@ -257,6 +257,22 @@ def recordings(daemon: DaemonProcess) -> Iterator[Any]:
     folder.rmdir()
 
 
+def test_recording_has_nothing_that_was_typed_after_a_takeover(
+    connection: Connection, shell: Guest, recordings: Any
+) -> None:
+    with attached(connection, shell, mode=WRITER, record=True) as first:
+        path = recordings / first.opened().recording
+        with attached(connection, shell, mode=WRITER, takeover=True) as second:
+            second.opened()
+            first.notice("writer_lost")
+            first.type(b"from-the-lost-one")
+            first.send(pb.AttachConsoleRequest(resize=pb.ConsoleSize(columns=120, rows=40)))
+            first.half_close()
+            first.notice("closed")
+    _, *events = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    assert not [kind for _, kind, _ in events if kind in "ir"]
+
+
 def test_recording_has_what_was_typed_and_shown(
     connection: Connection, shell: Guest, recordings: Any
 ) -> None:

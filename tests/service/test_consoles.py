@@ -10,13 +10,15 @@ import time
 import tty
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import pytest
 from virtrpc.v1 import console_pb2 as pb
 
+from backends.errors import NoRoomError
 from service.consoles.port import SerialPort
-from service.consoles.recording import Recordings
+from service.consoles.recording import Recording, Recordings
 from service.consoles.tokens import Access, TokenRefusedError, Tokens
 
 ACCESS = Access(instance_id="i", kind=pb.CONSOLE_TYPE_VNC, boot="1", caller="test")
@@ -186,6 +188,25 @@ def test_recording_stops_at_its_bound_and_says_so(tmp_path: Path) -> None:
     assert kinds[:2] == [("o", "o" * 60)] * 2
     assert kinds[2][0] == "m"
     assert kinds[3:] == [("i", "é")]
+
+
+def test_recording_is_bounded_as_it_is_on_disk(tmp_path: Path) -> None:
+    """Bytes that JSON has to escape take six there."""
+    folder = tmp_path / "recordings"
+    recording = Recordings(folder, max_age_s=60, max_bytes=100_000).new("i", "me", None)
+    for _ in range(1_000):
+        recording.shown(b"\x00\xff" * 500)
+    recording.close()
+    assert (folder / recording.name).stat().st_size < 110_000
+
+
+def test_recording_on_a_full_disk_says_so_and_nothing_else() -> None:
+    recording = Recording(FileIO("/dev/full", "w"), "full", max_bytes=100)
+    for say in (recording.shown, recording.typed):
+        with pytest.raises(NoRoomError) as refused:
+            say(b"x")
+        assert refused.value.reason == "RECORDING_UNWRITABLE"
+    recording.close()
 
 
 def test_old_recordings_are_removed(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ async def test_questions_to_a_terminal_are_answered_once(host: WebHost, browser:
         await page.until(f"{STATE} === 'open' && {ROWS}.includes('{answer}')")
         await page.type("typed")
         await page.until(f"{ROWS}.includes('typed')")
-        assert (await page.evaluate(ROWS)).count("R") == 1
+        assert (await page.evaluate(ROWS)).count("^[[") == 1
     await page.press("c", code="KeyC", number=67, text="\x03")
     await entered(page, "stty icanon; clear")
 
@@ -224,6 +224,9 @@ async def test_screen_page_shows_the_guest_and_takes_keys(host: WebHost, browser
 
 
 async def test_keys_that_browsers_keep_are_offered(host: WebHost, browser: Browser) -> None:
+    serial = await opened(browser, host.access(SERIAL))
+    await entered(serial, "echo second >/dev/tty2; echo $((2+2))-made")
+    await serial.until(f"{ROWS}.includes('\\n4-made')")
     page = await opened(browser, host.access(VNC))
     await page.until(f"({PIXELS})?.lit > 1000")
     for name, shown in (("Ctrl+Alt+F2", "< 500"), ("Ctrl+Alt+F1", "> 1000")):
