@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from virtrpc.attachment import ConsoleAttachment
-from virtrpc.cli.terminal import control_key, forward_input
+from virtrpc.cli.terminal import control_key, forward_input, without_questions
 from virtrpc.resume import Backoff
 from virtrpc.v1 import console_pb2 as pb
 
@@ -221,6 +221,53 @@ def test_closed_streams_are_as_empty_ones(daemon: DaemonProcess, closed: str) ->
     )
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
+
+
+def test_questions_of_old_output_are_not_asked_again(daemon: DaemonProcess) -> None:
+    """Busybox' shell asks where the cursor is at every prompt; the answer would be typed."""
+    asks = b"\x1b[6n"
+    with attach(daemon) as terminal:
+        terminal.until(b"attached")
+        terminal.type(b"echo old" + asks + b"question\r")
+        assert asks in terminal.until(b"question\r\n")
+        terminal.until(b"question\r\n")
+        terminal.type(DETACH)
+        terminal.until(b"[detached]")
+    with attach(daemon, "--tail", "4K") as terminal:
+        shown = terminal.until(b"\noldquestion\r\n")
+        assert asks not in shown
+        terminal.type(b"echo new" + asks + b"question\r")
+        assert asks in terminal.until(b"question\r\n")
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        *(
+            "\x1b[c",
+            "\x1b[0c",
+            "\x1b[>c",
+            "\x1b[=c",
+            "\x1b[5n",
+            "\x1b[6n",
+            "\x1b[?6n",
+            "\x1bZ",
+            "\x05",
+        ),
+        *("\x1b[?2026$p", "\x1b[>q", "\x1b[>0q", "\x1b[18t", "\x1b[21t", "\x1b]11;?\x07"),
+        *("\x1b]4;1;?\x1b\\", "\x1bP+q544e\x1b\\", "\x1bP$qm\x1b\\"),
+    ],
+    ids=ascii,
+)
+def test_all_questions_that_terminals_answer_are_left_out(question: str) -> None:
+    assert without_questions(b"a" + question.encode() + b"b") == b"ab"
+
+
+@pytest.mark.parametrize(
+    "kept", ["\x1b[31mred\x1b[0m", "\x1b[2J\x1b[10;20H", "\x1b]0;title\x07", "\x1b[8;24;80t"]
+)
+def test_what_asks_nothing_stays(kept: str) -> None:
+    assert without_questions(kept.encode()) == kept.encode()
 
 
 class _Deaf:

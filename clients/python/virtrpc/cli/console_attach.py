@@ -17,6 +17,7 @@ from virtrpc.cli.terminal import (
     raw_terminal,
     resizes_told,
     window,
+    without_questions,
 )
 from virtrpc.errors import RpcError
 from virtrpc.v1.console_pb2 import (
@@ -70,8 +71,9 @@ def attach(
         takeover=takeover,
         record=record,
     )
+    old_until = 0
     if tail_bytes is not None:
-        _begin_at_tail(session, opening, tail_bytes)
+        old_until = _begin_at_tail(session, opening, tail_bytes)
     size = window()
     if size is not None:
         opening.size.columns, opening.size.rows = size
@@ -79,23 +81,28 @@ def attach(
     name, key = detach_key
     with raw_terminal() as raw:
         try:
-            _carry(attachment, key=key if raw else None, key_name=name)
+            _carry(attachment, key if raw else None, name, old_until=old_until if raw else 0)
         except KeyboardInterrupt:
             if not attachment.detached:
                 raise
-            _note("detached")  # while there was no connection
+            _note("detached")  # there was no connection
 
 
-def _begin_at_tail(session: Session, opening: AttachConsoleOpen, tail_bytes: int) -> None:
+def _begin_at_tail(session: Session, opening: AttachConsoleOpen, tail_bytes: int) -> int:
+    """Gives the offset up to which the output is an old story."""
     request = GetConsoleOutputRequest(
         instance_id=opening.instance_id, tail_bytes=tail_bytes, max_bytes=1
     )
     piece = session.client.consoles.GetConsoleOutput(request)
     opening.offset, opening.log_id = piece.offset, piece.log_id
+    return piece.end_offset
 
 
-def _carry(attachment: ConsoleAttachment, *, key: bytes | None, key_name: str) -> None:
+def _carry(
+    attachment: ConsoleAttachment, key: bytes | None, key_name: str, *, old_until: int
+) -> None:
     reading = False
+    kind = None
     with resizes_told(attachment):
         for message in attachment:
             if not reading:
@@ -103,7 +110,10 @@ def _carry(attachment: ConsoleAttachment, *, key: bytes | None, key_name: str) -
                 forward_input(attachment, detach_key=key)
                 _greet(message, key_name if key else "")
             reading = True
-            _show(message)
+            kind = message.WhichOneof("message")
+            _show(message, old_until)
+    if kind not in ("closed", "moved"):
+        _note("detached")  # the daemon was not waited for: it waits for a guest that is deaf
 
 
 def _greet(message: AttachConsoleResponse, key_name: str) -> None:
@@ -112,10 +122,12 @@ def _greet(message: AttachConsoleResponse, key_name: str) -> None:
     _note(f"attached{how}" + (f", recorded as {recording}" if recording else ""))
 
 
-def _show(message: AttachConsoleResponse) -> None:
+def _show(message: AttachConsoleResponse, old_until: int) -> None:
     kind = message.WhichOneof("message")
     if kind == "data":
-        sys.stdout.buffer.write(message.data.data)
+        is_old = message.data.offset < old_until
+        data = without_questions(message.data.data) if is_old else message.data.data
+        sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     elif kind == "expired":
         _note(f"{message.expired.end - message.expired.begin} bytes have expired")

@@ -22,6 +22,18 @@ _PATIENCE_S = 0.2
 # What a guest's program may have switched on and left: colours, mouse, other screen, hidden cursor.
 _CALM = b"\x1b[0m\x1b[?1000l\x1b[?1002l\x1b[?1003l\x1b[?1006l\x1b[?2004l\x1b[?1047l\x1b[?25h"
 
+# What a terminal answers as if it were typed: ECMA-48 DA and DSR, xterm's DECRQM, XTVERSION,
+# window reports, colours (OSC … ?) and DCS requests.
+_QUESTION = re.compile(
+    rb"\x1b\[[?>=]?[\d;]*[cn]|\x1b\[\??[\d;]*\$p|\x1b\[>\d*q|\x1b\[(?:1[13-9]|2[01])[\d;]*t"
+    rb"|\x1b\][\d;]+;\?(?:\x07|\x1b\\)|\x1bP[+$]q[^\x1b]*\x1b\\|\x1bZ|\x05"
+)
+
+
+def without_questions(shown: bytes) -> bytes:
+    """Old output: what it asks was answered long ago, and would be typed into what runs now."""
+    return _QUESTION.sub(b"", shown)
+
 
 def control_key(text: str) -> bytes:
     """ "^]" as the byte that the key sends. Raises ValueError for what is no control key."""
