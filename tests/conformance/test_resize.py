@@ -5,7 +5,15 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from virtrpc.v1 import instance_pb2, interface_pb2, migration_pb2, types_pb2, volume_pb2
+from virtrpc.v1 import (
+    console_pb2,
+    instance_pb2,
+    interface_pb2,
+    migration_pb2,
+    spec_pb2,
+    types_pb2,
+    volume_pb2,
+)
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.spec_pb2 import (
     BlockDevice,
@@ -15,6 +23,7 @@ from virtrpc.v1.spec_pb2 import (
     UserModeNetwork,
 )
 
+from tests.attached import Tunnelled
 from tests.cold import (
     cold_ended,
     cold_request,
@@ -24,6 +33,7 @@ from tests.cold import (
     released,
     revert,
 )
+from tests.console_tokens import VNC, is_void, screen_token
 from tests.daemon import Connection, DaemonProcess
 from tests.instances import TIMEOUT_S, small_spec, spawned
 from tests.refusals import refused
@@ -33,6 +43,7 @@ from tests.refusals import refused
 def spec(backend: str) -> InstanceSpec:
     made = small_spec(backend=backend)
     made.flavor.swap_mib = 1
+    made.machine.graphics = spec_pb2.GRAPHICS_TYPE_VNC
     return made
 
 
@@ -70,7 +81,11 @@ def test_resize_is_confirmed_and_cannot_be_reverted(
     connection: Connection, subject: str, spec: InstanceSpec
 ) -> None:
     request = cold_request(subject, flavor=larger(spec))
-    first = released(connection, request)
+    token = screen_token(connection, subject)
+    with Tunnelled(connection, subject, type=VNC) as screen:
+        screen.opened()
+        first = released(connection, request)
+        assert screen.closed() == console_pb2.CONSOLE_CLOSE_REASON_INSTANCE_STOPPED
     assert first.data.released and first.data.resize
     assert first.old_power_state == types_pb2.POWER_STATE_RUNNING
     kept = instance(connection, subject)
@@ -84,6 +99,7 @@ def test_resize_is_confirmed_and_cannot_be_reverted(
     made = finished_at(connection, finish)
     assert made.power_state == types_pb2.POWER_STATE_RUNNING
     assert sizes(made) == (2, 112 * 1024, 2)
+    is_void(connection, subject, token)
     assert not made.pending_migration_id
     assert finished_at(connection, finish).started_at == made.started_at
     assert released(connection, request).total_time == first.total_time
@@ -102,7 +118,9 @@ def test_resize_is_reverted_and_cannot_be_confirmed(
     before = sizes(instance(connection, subject))
     data = released(connection, cold_request(subject, flavor=larger(spec))).data
     finished_at(connection, finish_request(data))
+    token = screen_token(connection, subject)
     back = revert(connection, data, power_on=True).instance
+    is_void(connection, subject, token)
     assert back.power_state == types_pb2.POWER_STATE_RUNNING
     assert sizes(back) == before
     assert not back.pending_migration_id

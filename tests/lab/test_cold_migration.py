@@ -9,11 +9,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from virtrpc.v1 import instance_pb2, operation_pb2, types_pb2
+from virtrpc.v1 import console_pb2, instance_pb2, operation_pb2, spec_pb2, types_pb2
 from virtrpc.v1 import migration_pb2 as pb
 from virtrpc.v1.spec_pb2 import Flavor, InstanceSpec
 
 from backends.qcow2 import read_header
+from tests.attached import Tunnelled
 from tests.cold import (
     cold_ended,
     cold_request,
@@ -23,6 +24,7 @@ from tests.cold import (
     released,
     revert,
 )
+from tests.console_tokens import VNC, is_void, screen_token
 from tests.instances import (
     agent_answers,
     console_until,
@@ -47,6 +49,7 @@ SMALL, LARGE = (
 def mover_spec() -> InstanceSpec:
     spec = small_spec(backend="libvirt", name=NAME, boot="disk")
     spec.flavor.CopyFrom(SMALL)
+    spec.machine.graphics = spec_pb2.GRAPHICS_TYPE_VNC
     spec.metadata["key"] = "value"
     return spec
 
@@ -123,13 +126,18 @@ def test_guest_and_its_file_are_there_in_the_new_flavor(two_hosts: Lab, mover: s
     here, there = location(two_hosts, mover)
     before = instance_at(here, mover)
     assert before is not None
-    result = released(here.connection, asked(mover, to=there.uri, flavor=LARGE))
+    token = screen_token(here.connection, mover)
+    with Tunnelled(here.connection, mover, type=VNC) as screen:
+        screen.opened()
+        result = released(here.connection, asked(mover, to=there.uri, flavor=LARGE))
+        assert screen.closed() == console_pb2.CONSOLE_CLOSE_REASON_INSTANCE_STOPPED
     assert not result.forced
     assert 0 < result.transferred_bytes < 64 << 20, "the image went along"
     assert here.libvirtd.guests == []
     made = finished_at(there.connection, finish_request(result.data))
     assert (made.vcpus, made.memory_kib, made.created_at) == (2, 112 * 1024, before.created_at)
     assert dict(made.metadata) == {"key": "value"}
+    is_void(there.connection, mover, token)
     has_booted(there, mover, "first")
     with root_disk(there, mover).open("rb") as file:
         header = read_header(file)
@@ -142,12 +150,14 @@ def test_guest_and_its_file_are_there_in_the_new_flavor(two_hosts: Lab, mover: s
 
 def test_guest_comes_back_as_it_was(two_hosts: Lab, mover: str) -> None:
     here, there = location(two_hosts, mover)
+    token = screen_token(here.connection, mover)
     data = released(here.connection, asked(mover, to=there.uri)).data
     made = finished_at(there.connection, finish_request(data, power_on=False))
     assert made.power_state == types_pb2.POWER_STATE_SHUTDOWN
     destroyed(there.connection, mover)
     back = revert(here.connection, data, power_on=True).instance
     assert back.power_state == types_pb2.POWER_STATE_RUNNING
+    is_void(here.connection, mover, token)
     is_clean(there, mover)
     has_booted(here, mover, "first", offset=data.console_offset)
 
