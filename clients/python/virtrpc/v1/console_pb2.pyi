@@ -474,8 +474,8 @@ class AttachConsoleRequest(google.protobuf.message.Message):
 
     @property
     def resize(self) -> global___ConsoleSize:
-        """The client's window has this size now; a writer's. Told to the guest
-        where its port can carry it (virtio), and recorded.
+        """The client's window has this size now; a writer's. It is recorded. The
+        guest is not told: a serial port cannot carry it (`stty rows R cols C`).
         """
 
     def __init__(
