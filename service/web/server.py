@@ -122,10 +122,7 @@ class WebConsole:
         except OSError as error:
             raise ListenError(f"cannot serve on {self._listen}: {error.strerror}") from error
         port = self._server.sockets[0].getsockname()[1]
-        name = socket.gethostname() if place.host in _EVERYWHERE else place.host
-        host = f"[{name}]" if ":" in name else name
-        scheme = "https" if place.secure else "http"
-        self._address.base = self._public_url or f"{scheme}://{host}:{port}"
+        self._address.base = self._public_url or _base(place, port)
         return self._address.base
 
     async def stop(self) -> None:
@@ -195,6 +192,13 @@ class WebConsole:
         response.headers["Content-Security-Policy"] = _POLICY.format(nonce=nonce)
         response.headers["Cache-Control"] = "no-store"
         return response
+
+
+def _base(place: Address, port: int) -> str:
+    """By which address browsers reach it, as far as is known here."""
+    name = socket.gethostname() if place.host in _EVERYWHERE else place.host
+    host = f"[{name}]" if ":" in name else name
+    return f"{'https' if place.secure else 'http'}://{host}:{port}"
 
 
 def _place(text: str) -> Address:
