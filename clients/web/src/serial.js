@@ -16,6 +16,16 @@ const THEME = {
   brightBlue: "#92c0f5", brightMagenta: "#d9a9ef", brightCyan: "#82dcc0", brightWhite: "#f4f7fb",
 };
 
+// What a terminal answers: reports of status, attributes, modes and its name.
+const QUESTIONS = [
+  { final: "n" }, { prefix: "?", final: "n" },
+  { final: "c" }, { prefix: ">", final: "c" }, { prefix: "=", final: "c" },
+  { intermediates: "$", final: "p" }, { prefix: "?", intermediates: "$", final: "p" },
+  { prefix: ">", final: "q" },
+];
+const REQUESTS = [{ intermediates: "$", final: "q" }, { intermediates: "+", final: "q" }];
+const COLOURS = [4, 10, 11, 12];
+
 export class SerialView {
   label = "serial";
 
@@ -34,8 +44,9 @@ export class SerialView {
     this.fit = new FitAddon();
     this.terminal.loadAddon(this.fit);
     this.terminal.open(element);
-    this.terminal.onData((text) => this.#type(encoder.encode(text)));
-    this.terminal.onBinary((text) => this.#type(Uint8Array.from(text, (c) => c.charCodeAt(0))));
+    this.terminal.onData((text) => link.send(encoder.encode(text)));
+    this.terminal.onBinary((text) => link.send(Uint8Array.from(text, (c) => c.charCodeAt(0))));
+    this.#passOverOldQuestions();
     this.terminal.onResize(() => this.#tellSize());
     this.terminal.attachCustomKeyEventHandler((event) => this.#isOurs(event));
     new ResizeObserver(() => this.fit.fit()).observe(element);
@@ -76,7 +87,7 @@ export class SerialView {
   /** Types the command that tells a shell how large the window is: a serial port cannot. */
   fitGuest() {
     const { rows, cols } = this.terminal;
-    this.#type(encoder.encode(`stty rows ${rows} cols ${cols}\r`));
+    this.link.send(encoder.encode(`stty rows ${rows} cols ${cols}\r`));
     this.focus();
   }
 
@@ -93,8 +104,14 @@ export class SerialView {
     this.terminal.write(bytes, () => (this.oldPieces -= 1));
   }
 
-  #type(bytes) {
-    if (this.oldPieces === 0) this.link.send(bytes);
+  #passOverOldQuestions() {
+    const { parser } = this.terminal;
+    const isOld = () => this.oldPieces > 0;
+    for (const id of QUESTIONS) parser.registerCsiHandler(id, isOld);
+    for (const id of REQUESTS) parser.registerDcsHandler(id, isOld);
+    for (const colour of COLOURS) {
+      parser.registerOscHandler(colour, (said) => isOld() && said.includes("?"));
+    }
   }
 
   #tellSize() {
