@@ -62,9 +62,7 @@ class ConsoleService:
         self._tokens = Tokens(state_dir.tokens)
         self._moves = Moves(backend.migrations)
         self.connections = ConsoleConnections(self._tokens, self._moves)
-        self._access = ConsoleAccess(
-            consoles=backend.consoles, tokens=self._tokens, pools=pools, moves=self._moves
-        )
+        self._access = ConsoleAccess(consoles=backend.consoles, tokens=self._tokens, pools=pools)
         self._address = WebAddress()
         self._recordings = Recordings(
             state_dir.recordings,

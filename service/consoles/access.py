@@ -7,9 +7,8 @@ from typing import TypeVar
 
 from virtrpc.v1.console_pb2 import ConsoleType
 
-from backends.contract import ConsolePlace, Consoles
+from backends.contract import Consoles
 from backends.errors import ContractError, UnreachableError
-from service.consoles.moves import Moves
 from service.consoles.tokens import Access, TokenRefusedError, Tokens
 from service.pools import Pools
 
@@ -19,11 +18,10 @@ T = TypeVar("T")
 class ConsoleAccess:
     """The way from the event loop to a backend's consoles, which block."""
 
-    def __init__(self, *, consoles: Consoles, tokens: Tokens, pools: Pools, moves: Moves) -> None:
+    def __init__(self, *, consoles: Consoles, tokens: Tokens, pools: Pools) -> None:
         self.consoles = consoles
         self.tokens = tokens
         self._pools = pools
-        self._moves = moves
 
     async def spend(self, token: str, *, fits: Callable[[Access], bool]) -> Access:
         """What a token opens, once; raises TokenRefusedError.
@@ -35,7 +33,7 @@ class ConsoleAccess:
         if not fits(access):
             raise TokenRefusedError
         try:
-            place = await self.blocking(self.place, access.instance_id, access.kind)
+            place = await self.blocking(self.consoles.place, access.instance_id, access.kind)
         except UnreachableError:
             raise
         except ContractError as error:
@@ -46,12 +44,7 @@ class ConsoleAccess:
 
     async def boot(self, instance_id: str, kind: "ConsoleType.ValueType") -> str:
         """Which start of its machine a console belongs to; raises as Consoles.place."""
-        return (await self.blocking(self.place, instance_id, kind)).boot
-
-    def place(self, instance_id: str, kind: "ConsoleType.ValueType") -> ConsolePlace:
-        """See Consoles.place; blocks. Of one that has migrated the error says where it is."""
-        with self._moves.told(instance_id):
-            return self.consoles.place(instance_id, kind)
+        return (await self.blocking(self.consoles.place, instance_id, kind)).boot
 
     async def connect(self, instance_id: str, kind: "ConsoleType.ValueType") -> socket.socket:
         """See Consoles.connect."""

@@ -1,12 +1,8 @@
 """Where the consoles of instances went that were here: their guests migrated."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from virtrpc.v1 import console_pb2 as pb
 from virtrpc.v1.migration_pb2 import MigrationPhase as Phase
 
-from backends.errors import InstanceNotFoundError
 from backends.migration.book import SOURCE, MigrationBook
 
 # An instance that has gone in one of these has gone to the destination: before them it is
@@ -27,17 +23,6 @@ class Moves:
 
     def __init__(self, book: MigrationBook) -> None:
         self._book = book
-
-    @contextmanager
-    def told(self, instance_id: str) -> Iterator[None]:
-        """An instance that is not found inside is said to be where it migrated to, if it did."""
-        try:
-            yield
-        except InstanceNotFoundError as error:
-            moved = self.of(instance_id)
-            if moved is not None:
-                error.metadata["host_uri"] = moved.host_uri
-            raise
 
     def of(self, instance_id: str, *, offset: int = 0) -> pb.ConsoleMoved | None:
         """Where an instance is that is no longer here; None: nowhere.

@@ -95,7 +95,7 @@ class AccessVerbs:
             reply = pb.GetConsoleResponse(type=request.type, host=pool.address, pool=pool)
             boot = ""
         else:
-            place = self._access.place(request.instance_id, request.type)
+            place = consoles.place(request.instance_id, request.type)
             reply, boot = self._reply(request, place), place.boot
         work.ready()
         work.step("token")
