@@ -2,20 +2,27 @@
 
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import grpc
 import pytest
-from virtrpc.v1 import host_pb2
+from virtrpc.v1 import console_pb2, host_pb2
 from virtrpc.v1 import migration_pb2 as pb
+from virtrpc.v1.event_pb2 import EVENT_TYPE_MIGRATION_COMPLETED
+from virtrpc.v1.instance_pb2 import GetInstanceRequest, PauseInstanceRequest
 from virtrpc.v1.migration_pb2 import LiveMigrationOptions
 from virtrpc.v1.spec_pb2 import FirmwareType
 
 from backends.libvirt.xml.element import parse
+from tests.attached import Attached
 from tests.cold import cold_request, confirm, finish_request, finished_at, released, revert
+from tests.events_seen import cursor_now, events_after
 from tests.instances import console_until, destroyed, finished, small_spec, spawned
 from tests.lab.guests import TIMEOUT_S, counting, goes_on, location
 from tests.lab.hosts import Lab
 from tests.migrations import ended, instance_at, live_request, migrated
+from tests.refusals import refused
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -37,6 +44,43 @@ def test_counter_misses_no_number_there_and_back(
         assert not result.disks_copied
         goes_on(there, guest)
         assert here.libvirtd.guests == []
+
+
+def test_source_says_where_a_guest_went(sharing_hosts: Lab, guest: str) -> None:
+    here, there = location(sharing_hosts, guest)
+    follow = console_pb2.StreamConsoleOutputRequest(instance_id=guest, offset=0, follow=True)
+    stream = here.connection.consoles.StreamConsoleOutput(follow, timeout=TIMEOUT_S)
+    log_id = next(stream).log_id
+    cursors = {host.uri: cursor_now(host.connection) for host in (here, there)}
+    with Attached(here.connection, guest) as attached:
+        attached.opened()
+        request = live_request(guest, there)
+        migrated(here, request)
+        *_, parted = attached.responses
+    *_, last = stream
+    for moved in (last.moved, parted.moved):
+        assert (moved.host_uri, moved.migration_id) == (there.uri, request.migration_id)
+    reads_on = console_pb2.GetConsoleOutputRequest(
+        instance_id=guest, offset=last.moved.offset, log_id=log_id
+    )
+    assert not there.connection.consoles.GetConsoleOutput(reads_on, timeout=TIMEOUT_S).expired_bytes
+    read, pause = GetInstanceRequest(instance_id=guest), PauseInstanceRequest(instance_id=guest)
+    for ask in (
+        partial(here.connection.instances.GetInstance, read),
+        partial(here.connection.instances.PauseInstance, pause),
+        partial(here.connection.consoles.GetConsoleOutput, reads_on),
+    ):
+        with refused(grpc.StatusCode.NOT_FOUND, "INSTANCE_NOT_FOUND") as refusal:
+            ask(timeout=TIMEOUT_S)
+        assert refusal.metadata["host_uri"] == there.uri
+    for host, other in ((here, there.uri), (there, "host-")):
+        *_, told = events_after(
+            host.connection,
+            cursors[host.uri],
+            until=lambda event: event.type == EVENT_TYPE_MIGRATION_COMPLETED,
+        )
+        assert told.instance_id == guest
+        assert told.detail.startswith(other)
 
 
 def test_destroy_where_it_was_leaves_the_files_to_the_host_that_has_it(
