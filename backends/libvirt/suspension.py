@@ -6,7 +6,6 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Suspension
 from backends.libvirt.domains import Domains, is_active
-from backends.libvirt.errors import translating
 from backends.power_states import power_blockers, start_blockers
 from backends.work import Undo, Work
 
@@ -61,9 +60,16 @@ class LibvirtSuspension(Suspension):
         self._undo_save(instance_id)
         domain = self._domains.find(instance_id)
         if domain is not None and is_active(domain):
-            with translating(instance_id):
-                domain.resume()  # nothing where it runs
+            self._run_on(domain)
             self._domains.tell(domain)
+
+    def _run_on(self, domain: libvirt.virDomain) -> None:
+        try:
+            domain.resume()
+        except libvirt.libvirtError as error:
+            runs = error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID
+            if not runs:
+                raise self._domains.failed(error, domain.UUIDString()) from error
 
     def _save(self, domain: libvirt.virDomain) -> None:
         try:

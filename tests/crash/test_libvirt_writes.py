@@ -16,6 +16,7 @@ from tests.crash.cases import (
     SNAPSHOT,
     SOFT_DELETE,
     SPAWN,
+    SUSPEND,
     UNRESCUE,
 )
 from tests.crash.dying_daemon import BEFORE
@@ -26,7 +27,10 @@ from tests.daemon import DaemonProcess
 pytestmark = [pytest.mark.libvirt, pytest.mark.timeout(600)]
 CASES = (SPAWN, DESTROY)
 # Verbs that remake a guest; the fake dies around every write of theirs.
-REMAKING = (RESCUE, UNRESCUE, SNAPSHOT, REBUILD, RESIZE, FINISH, CONFIRM, REVERT, SOFT_DELETE)
+REMAKING = (
+    *(RESCUE, UNRESCUE, SNAPSHOT, REBUILD, RESIZE, FINISH, CONFIRM, REVERT),
+    *(SOFT_DELETE, SUSPEND),
+)
 
 
 @pytest.fixture(scope="module")
