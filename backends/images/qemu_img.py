@@ -11,7 +11,7 @@ import pwd
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +115,20 @@ def take_output(path: Path) -> None:
     """Takes a file back that qemu-img has written; libvirt gives it to QEMU's user itself."""
     if os.geteuid() == 0:
         os.chown(path, 0, 0, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def lent(path: Path) -> Iterator[None]:
+    """A file of root's is `nobody`'s inside: qemu-img, which never is root, may write it."""
+    owner, account = path.stat(), Account.unprivileged()
+    if account is None or owner.st_uid != 0:
+        yield
+        return
+    os.chown(path, account.uid, account.gid)
+    try:
+        yield
+    finally:
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def _ended(

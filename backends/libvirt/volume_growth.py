@@ -1,5 +1,6 @@
 """Volumes that grow, and guests that see it."""
 
+import json
 import os
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class VolumeGrowth:
             if running:
                 self._resize_storage(domain, disk, size_bytes - header)
             elif _is_file(disk):
-                _grow_file(disk, size_bytes)
+                grow_file(disk, size_bytes)
         return size_bytes - header
 
     def guest_size(self, domain: libvirt.virDomain, device_name: str) -> int:
@@ -104,10 +105,10 @@ def _blockers(
     return blockers
 
 
-def _grow_file(disk: AttachedDisk, size_bytes: int) -> None:
+def grow_file(disk: AttachedDisk, size_bytes: int) -> None:
+    """Grows a volume that nobody has open; raises NoRoomError."""
     if disk.format == spec_pb2.DISK_FORMAT_QCOW2:
-        account = qemu_img.Account.owning(Path(disk.source))
-        qemu_img.run("resize", "-f", "qcow2", "--", disk.source, str(size_bytes), account=account)
+        _grow_qcow2(Path(disk.source), size_bytes)
         return
     try:
         os.truncate(disk.source, size_bytes)
@@ -115,6 +116,15 @@ def _grow_file(disk: AttachedDisk, size_bytes: int) -> None:
         if error.errno in qemu_img.FULL:
             raise NoRoomError("the filesystem of the volume is full") from error
         raise HypervisorError(f"the volume cannot be grown: {error.strerror}") from error
+
+
+def _grow_qcow2(path: Path, size_bytes: int) -> None:
+    """Only the header and its tables change: what the file is based on is not opened."""
+    source = {"driver": "file", "filename": str(path)}
+    document = json.dumps({"driver": "qcow2", "backing": None, "file": source})
+    account = qemu_img.Account.owning(path)
+    with qemu_img.lent(path):
+        qemu_img.run("resize", "--", f"json:{document}", str(size_bytes), account=account)
 
 
 def _is_local(disk: AttachedDisk) -> bool:
