@@ -40,8 +40,8 @@ class FakeSuspension(Suspension):
         if instance.power_state == _SUSPENDED:
             faulty.phase("restore", percent=5)
             faulty.step("restore")
-            self._host.resume(request.instance_id)
             faulty.commit()
+            self._host.resume(request.instance_id)
         return self._host.get(request.instance_id)
 
     def _undo_save(self, instance_id: str) -> None:

@@ -40,10 +40,11 @@ class LibvirtSuspension(Suspension):
         work.ready([*power_blockers(instance, _RUNNING, _SUSPENDED), *start_blockers(instance)])
         if instance.power_state == _SUSPENDED:
             work.phase("restore", percent=5)
-            # Without an undo: until it runs, libvirt keeps the saved memory.
+            # Without an undo: until it runs, libvirt keeps the saved memory. Once it may run it
+            # is not saved anew: a daemon that died looks whether it does, and else begins again.
             work.step("restore")
-            self._restore(domain)
             work.commit()
+            self._restore(domain)
             self._domains.want(domain, _RUNNING)
         return self._domains.tell(domain)
 

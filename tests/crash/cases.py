@@ -93,6 +93,7 @@ PULL = Case(
 )
 SOFT_DELETE = Case("SoftDeleteInstance", [SPAWN], wrong=())
 SUSPEND = Case("SuspendInstance", [SPAWN], wrong=())
+RESUME = Case("ResumeInstance", [SPAWN, SUSPEND], wrong=IS_OFF)
 VOLUME = {"volume_id": "{key}"}
 OWN_FILE = {**VOLUME, "local_file": {"path": "{sources}/{key}"}}
 NEW_FILE = {**VOLUME, "local_file": {"path": "{sources}/{key}.new"}}
@@ -219,7 +220,7 @@ CASES = (
         refusal="NOT_BOOTABLE",
     ),
     Case("SuspendInstance", [SPAWN], wrong=IS_OFF),
-    Case("ResumeInstance", [SPAWN, Case("SuspendInstance")], wrong=IS_OFF),
+    RESUME,
     Case(
         "ResumeInstanceOnHostBoot",
         IS_OFF,

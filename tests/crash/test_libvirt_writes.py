@@ -12,6 +12,7 @@ from tests.crash.cases import (
     REBUILD,
     RESCUE,
     RESIZE,
+    RESUME,
     REVERT,
     SNAPSHOT,
     SOFT_DELETE,
@@ -29,7 +30,7 @@ CASES = (SPAWN, DESTROY)
 # Verbs that remake a guest; the fake dies around every write of theirs.
 REMAKING = (
     *(RESCUE, UNRESCUE, SNAPSHOT, REBUILD, RESIZE, FINISH, CONFIRM, REVERT),
-    *(SOFT_DELETE, SUSPEND),
+    *(SOFT_DELETE, SUSPEND, RESUME),
 )
 
 
