@@ -20,6 +20,7 @@ from tests.daemon import DaemonProcess
 
 CALL_S = 60.0
 AWAY_S = 0.1
+BUSY_S = 0.2
 # What a controller must reckon with; all else is a fault of the daemon.
 EXPECTED = {
     grpc.StatusCode.ABORTED,
@@ -33,7 +34,7 @@ EXPECTED = {
 }
 # Verbs of one instance, as often as they stand here.
 VERBS = (
-    "spawn", "spawn_and_leave", "GetInstance", "PauseInstance", "UnpauseInstance",
+    "spawn", "spawn", "spawn", "spawn", "spawn_and_leave", "GetInstance", "PauseInstance", "UnpauseInstance",
     "PowerOffInstance", "PowerOnInstance", "RebootInstance",
 )  # fmt: skip
 # Others, each as the table of all verbs calls it; what they begin may go on by itself.
@@ -110,6 +111,8 @@ class Controller(threading.Thread):
             self.answers[f"{verb} {status.name}"] += 1
             if status == grpc.StatusCode.UNAVAILABLE:
                 self.stop.wait(AWAY_S)
+            elif status == grpc.StatusCode.ABORTED:
+                self.stop.wait(self._random.uniform(0, BUSY_S))
         self._client.close()
         self._connection.close()
 
