@@ -34,8 +34,8 @@ EXPECTED = {
 }
 # Verbs of one instance, as often as they stand here.
 VERBS = (
-    "spawn", "spawn", "spawn", "spawn", "spawn_and_leave", "GetInstance", "PauseInstance", "UnpauseInstance",
-    "PowerOffInstance", "PowerOnInstance", "RebootInstance",
+    "spawn", "spawn", "spawn", "spawn", "spawn_and_leave", "GetInstance",
+    "PauseInstance", "UnpauseInstance", "PowerOffInstance", "PowerOnInstance", "RebootInstance",
 )  # fmt: skip
 # Others, each as the table of all verbs calls it; what they begin may go on by itself.
 OTHERS = tuple(
