@@ -76,12 +76,6 @@ def attach(host: LabHost, instance_id: str, device: BlockDevice) -> None:
     host.connection.volumes.AttachVolume(request, timeout=TIMEOUT_S)
 
 
-def detach(host: LabHost, instance_id: str, device: BlockDevice) -> None:
-    volume_id = device.volume.volume_id
-    request = volume_pb2.DetachVolumeRequest(instance_id=instance_id, volume_id=volume_id)
-    host.connection.volumes.DetachVolume(request, timeout=TIMEOUT_S)
-
-
 def volumes(instance: Instance | None) -> list[AttachedDisk]:
     assert instance is not None
     return [disk for disk in instance.persistent.disks if disk.volume_id]
@@ -153,8 +147,7 @@ def test_volume_variables_and_vtpm_go_there_and_come_back(two_hosts: Lab) -> Non
         assert state_at(here, instance_id) == state
         back = revert(here.connection, data, power_on=True).instance
         assert volumes(back) == before
-        with shell_at(here, instance_id, offset=offset) as shell:
-            assert shell.run("head -c 13 /dev/vda") == "written there"
+        assert Path(device.volume.local_file.path).read_bytes().startswith(b"written there")
 
         data = released(here.connection, cold_request(instance_id, to=there.uri)).data
         finished_at(there.connection, finish_request(data, power_on=False))
