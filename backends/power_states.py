@@ -13,6 +13,12 @@ NOT_SUSPENDED = (
 )
 """No memory is kept that would be lost when the machine boots anew."""
 
+_SAVABLE = (
+    PowerState.POWER_STATE_RUNNING,
+    PowerState.POWER_STATE_PAUSED,
+    PowerState.POWER_STATE_SUSPENDED,
+)
+
 
 def power_blockers(instance: Instance, *allowed: "PowerState.ValueType") -> list[ContractError]:
     """That an instance is in one of these power states."""
@@ -32,6 +38,18 @@ def bootable_blockers(instance: Instance) -> list[ContractError]:
 def start_blockers(instance: Instance) -> list[ContractError]:
     """That an instance may be powered on now: one that is hidden only by its restoration."""
     return [*bootable_blockers(instance), *hidden_blockers(instance)]
+
+
+def save_blockers(instance: Instance) -> list[ContractError]:
+    """That the memory of an instance can be saved now, or has been.
+
+    A share's daemon has a part of its device's state, and QEMU does not save that.
+    """
+    blockers = power_blockers(instance, *_SAVABLE)
+    if instance.shares and instance.power_state != PowerState.POWER_STATE_SUSPENDED:
+        why = "the instance has shares, whose state cannot be saved"
+        blockers.append(WrongStateError(why, reason="SHARE_NOT_SAVED"))
+    return blockers
 
 
 def wanted_blockers(instance: Instance) -> list[ContractError]:

@@ -5,11 +5,10 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Suspension
 from backends.fake.host import FakeHost
-from backends.power_states import power_blockers, start_blockers
+from backends.power_states import power_blockers, save_blockers, start_blockers
 from backends.work import Undo, Work
 
 _RUNNING = PowerState.POWER_STATE_RUNNING
-_PAUSED = PowerState.POWER_STATE_PAUSED
 _SUSPENDED = PowerState.POWER_STATE_SUSPENDED
 
 
@@ -24,7 +23,7 @@ class FakeSuspension(Suspension):
         """See Suspension."""
         instance = self._host.get(request.instance_id)
         faulty = self._host.faulty(work, "suspend_instance", instance)
-        faulty.ready(power_blockers(instance, _RUNNING, _PAUSED, _SUSPENDED))
+        faulty.ready(save_blockers(instance))
         if instance.power_state != _SUSPENDED:
             faulty.phase("save", percent=5)
             faulty.step("save", Undo("restore", {"instance_id": request.instance_id}))

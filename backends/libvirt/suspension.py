@@ -6,11 +6,10 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Suspension
 from backends.libvirt.domains import Domains, is_active
-from backends.power_states import power_blockers, start_blockers
+from backends.power_states import power_blockers, save_blockers, start_blockers
 from backends.work import Undo, Work
 
 _RUNNING = PowerState.POWER_STATE_RUNNING
-_PAUSED = PowerState.POWER_STATE_PAUSED
 _SUSPENDED = PowerState.POWER_STATE_SUSPENDED
 
 
@@ -24,7 +23,7 @@ class LibvirtSuspension(Suspension):
     def suspend_instance(self, request: pb.SuspendInstanceRequest, work: Work) -> pb.Instance:
         """See Suspension."""
         domain, instance = self._domains.managed(request.instance_id)
-        work.ready(power_blockers(instance, _RUNNING, _PAUSED, _SUSPENDED))
+        work.ready(save_blockers(instance))
         if instance.power_state != _SUSPENDED:
             work.phase("save", percent=5)
             undo = "restore_running" if instance.power_state == _RUNNING else "restore"

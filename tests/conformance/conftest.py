@@ -39,6 +39,7 @@ _LASTING_FOLDERS = (
 # that is made under an id has a log of its own.
 _CHANGING = (
     (r"/domain-\d+-", "/domain-N-"),
+    (r"/(run/qemu|qemu/ram)/\d+-", r"/\1/N-"),
     (r"\.new$", ""),
     (r"/console\.[0-9a-f-]{36}\.", "/console.ID."),
 )

@@ -80,13 +80,3 @@ def test_a_share_goes_through_all_that_starts_a_machine_anew(
     delete = image_pb2.DeleteImageRequest(image_id="shared-machine")
     images = image_pb2_grpc.ImageServiceStub(guest.connection.channel)
     images.DeleteImage(delete, timeout=TIMEOUT_S)
-
-
-def test_memory_that_a_share_sees_cannot_be_saved(sharing: tuple[VolumeGuest, Path]) -> None:
-    guest, folder = sharing
-    request = pb.SuspendInstanceRequest(instance_id=guest.instance_id)
-    operation = guest.connection.instances.SuspendInstance(request, timeout=TIMEOUT_S)
-    ended = finished(guest.connection, operation)
-    print(ended)
-    assert ended.error.reason
-    used(guest, folder)

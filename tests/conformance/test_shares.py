@@ -84,6 +84,20 @@ def test_umount_tells_who_still_uses_it(
         assert not umount(connection, other)
 
 
+def test_memory_is_not_saved_without_its_shares(
+    connection: Connection, off: str, folder: Path
+) -> None:
+    mount(connection, off, folder)
+    connection.instances.PowerOnInstance(pb.PowerOnInstanceRequest(instance_id=off))
+    suspend = pb.SuspendInstanceRequest(instance_id=off, validate_only=True)
+    with refused(grpc.StatusCode.FAILED_PRECONDITION, "SHARE_NOT_SAVED"):
+        connection.instances.SuspendInstance(suspend)
+    request = pb.PowerOffInstanceRequest(instance_id=off)
+    request.timeout.FromSeconds(0)
+    connection.instances.PowerOffInstance(request)
+    umount(connection, off)
+
+
 def test_path_that_is_not_allowed_is_refused(
     connection: Connection, daemon: DaemonProcess, off: str, folder: Path
 ) -> None:

@@ -18,6 +18,7 @@ from virtrpc.v1.operation_pb2 import Operation
 from virtrpc.v1.spec_pb2 import BlockDevice, VolumeConnection
 
 from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_volume
+from tests.conformance.volume.test_guest_data import appears
 from tests.daemon import DaemonProcess
 from tests.instances import console_until, destroyed, finished, small_spec, succeeded
 from tests.libvirt.test_volume_secrets import (  # noqa: F401 - `system` is a fixture
@@ -87,9 +88,10 @@ class Stored:
     def _device(self, device: BlockDevice) -> str:
         """As the guest calls it, which it may do otherwise after each start."""
         if device.bus == spec_pb2.DISK_BUS_SCSI:
+            appears(self.guest, "sda")
             return "/dev/sda"
-        serial = device.volume.volume_id[:20]
-        found = self.guest.shell.run(f"grep -l {serial} /sys/block/vd*/serial")
+        find = f"grep -l {device.volume.volume_id[:20]} /sys/block/vd*/serial"
+        found = self.guest.shell.run(f"until {find}; do usleep 20000; done")
         return f"/dev/{found.split('/')[3]}"
 
 

@@ -449,6 +449,8 @@ class InstanceServiceServicer(object):
         Result: Instance.
 
         FAILED_PRECONDITION / WRONG_STATE: it is off.
+        FAILED_PRECONDITION / SHARE_NOT_SAVED: it has shares, whose daemons keep a
+        state of their own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -226,6 +226,8 @@ class InstanceServiceStub:
     Result: Instance.
 
     FAILED_PRECONDITION / WRONG_STATE: it is off.
+    FAILED_PRECONDITION / SHARE_NOT_SAVED: it has shares, whose daemons keep a
+    state of their own.
     """
 
     ResumeInstance: grpc.UnaryUnaryMultiCallable[
@@ -659,6 +661,8 @@ class InstanceServiceAsyncStub:
     Result: Instance.
 
     FAILED_PRECONDITION / WRONG_STATE: it is off.
+    FAILED_PRECONDITION / SHARE_NOT_SAVED: it has shares, whose daemons keep a
+    state of their own.
     """
 
     ResumeInstance: grpc.aio.UnaryUnaryMultiCallable[
@@ -1118,6 +1122,8 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
         Result: Instance.
 
         FAILED_PRECONDITION / WRONG_STATE: it is off.
+        FAILED_PRECONDITION / SHARE_NOT_SAVED: it has shares, whose daemons keep a
+        state of their own.
         """
 
     @abc.abstractmethod
