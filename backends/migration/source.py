@@ -237,7 +237,10 @@ class LiveRun:
         except PeerRefusedError:
             if not lost:
                 raise
+            # It has no domain of it, which it gets before it starts one: it never ran there.
             log.exception("what is left of a lost guest is here", migration=migration.migration_id)
+            with suppress(PeerUnreachableError):
+                self._rollbacks.ask(migration, source_has_guest=True)
         else:
             let_go(migration, self._driver)
             lost = lost or arrived.power_state_reason == POST_COPY_BROKEN
