@@ -162,7 +162,7 @@ class FakeVolumes(Volumes):
     def _storage_errors(self, volume: VolumeConnection, field: str) -> list[ContractError]:
         size_bytes, errors = self._storage.looked_at(volume, field=field, timeout_s=0)
         if size_bytes:
-            self._sizes.setdefault(volume.volume_id, size_bytes)
+            self._sizes[volume.volume_id] = size_bytes
         return errors
 
     def _plug(self, instance_id: str, disk: AttachedDisk) -> None:
