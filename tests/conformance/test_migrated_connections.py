@@ -219,13 +219,20 @@ def test_volume_that_another_instance_has_there_is_refused(hosts: tuple[Host, Ho
         assert blockers_of(here, instance_id, there) == {"VOLUME_IN_USE"}
 
 
-def test_device_of_the_host_holds_its_guest(hosts: tuple[Host, Host]) -> None:
+@pytest.mark.parametrize(
+    "network",
+    [{"host_device": {"pci_address": "0000:03:00.1"}}, {"macvtap": {"device": "eth0"}}],
+    ids=str,
+)
+def test_device_of_the_host_holds_its_guest(
+    hosts: tuple[Host, Host], network: dict[str, Any]
+) -> None:
     here, there = hosts
     spec = small_spec(backend="fake")
     spec.interfaces.add(
         port_id=str(uuid.uuid4()),
-        host_device={"pci_address": "0000:03:00.1"},
         port_security_disabled=True,
+        **network,
     )
     with spawned(here.connection, spec) as instance_id:
         assert blockers_of(here, instance_id, there) == {"INTERFACE_NOT_MIGRATED"}

@@ -343,9 +343,9 @@ class MigrationServiceServicer(object):
 
         What stays on its host is a blocker: SHARE_NOT_MIGRATED: a virtiofs share, but
         of COLD ones only where the destination may not share the same directory;
-        INTERFACE_NOT_MIGRATED: a device of the host, or vhost-user; WRONG_STATE: the
-        instance is in rescue; CONFIG_DRIVE_NOT_COPIED: it is on storage that the
-        hosts do not share.
+        INTERFACE_NOT_MIGRATED: a device of the host, vhost-user or macvtap;
+        WRONG_STATE: the instance is in rescue; CONFIG_DRIVE_NOT_COPIED: it is on
+        storage that the hosts do not share.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
