@@ -21,7 +21,7 @@ from backends.images import ImageStore
 from backends.interfaces.side import InterfaceSide
 from backends.libvirt.blueprint import unsupported
 from backends.libvirt.blueprint.resize import keep_present, resize_domain
-from backends.libvirt.definition import define, persistent, power_on, start_from_disk
+from backends.libvirt.definition import define, discard_saved, persistent, power_on, start_from_disk
 from backends.libvirt.disks import copy_disk, set_base
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.folders import InstanceFolders
@@ -308,6 +308,7 @@ class LibvirtColdDriver(ColdDriver):
         """Defines what was kept, with the devices of others as they are by now."""
         domain = self._domains.find(instance_id)
         if definition and domain is not None:
+            discard_saved(self._domains, domain)
             kept = parse(definition)
             keep_present(kept, persistent(self._domains, domain))
             self._domains.tell(define(self._domains, kept))

@@ -26,10 +26,18 @@ def define(domains: Domains, node: Node) -> libvirt.virDomain:
 
 def start_from_disk(domains: Domains, domain: libvirt.virDomain) -> None:
     """Boots a domain that is off, not from memory that was saved."""
+    discard_saved(domains, domain)
+    try:
+        domains.start(domain)
+    except libvirt.libvirtError as error:
+        raise domains.failed(error, domain.UUIDString()) from error
+
+
+def discard_saved(domains: Domains, domain: libvirt.virDomain) -> None:
+    """Forgets memory that was saved: it belongs to the disks that the machine had then."""
     try:
         if domain.hasManagedSaveImage():
             domain.managedSaveRemove()
-        domains.start(domain)
     except libvirt.libvirtError as error:
         raise domains.failed(error, domain.UUIDString()) from error
 

@@ -23,7 +23,7 @@ from backends.libvirt.blueprint.rescue import (
     leave_rescue,
     rescue_facts,
 )
-from backends.libvirt.definition import define, persistent, start_from_disk
+from backends.libvirt.definition import define, discard_saved, persistent, start_from_disk
 from backends.libvirt.disks import make_overlay
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.folders import InstanceFolders
@@ -82,6 +82,7 @@ class LibvirtRescue(Rescue):
             if any(disk.role == "rescue" for disk in instance.persistent.disks):
                 work.step("stop")
                 force_off(self._domains, request.instance_id)
+                discard_saved(self._domains, domain)
                 work.step("define")
                 self._leave(domain)
             work.step("files")
