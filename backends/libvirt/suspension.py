@@ -73,7 +73,8 @@ class LibvirtSuspension(Suspension):
 
     def _save(self, domain: libvirt.virDomain) -> None:
         try:
-            domain.managedSave()
+            # Whatever starts it again starts it: paused it would be neither on nor suspended.
+            domain.managedSave(libvirt.VIR_DOMAIN_SAVE_RUNNING)
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, domain.UUIDString()) from error
 
