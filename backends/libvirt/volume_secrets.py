@@ -6,7 +6,7 @@ it is found again without a book: its UUID is made of instance, attachment and u
 """
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import libvirt
 from virtrpc.v1.spec_pb2 import VolumeConnection
@@ -58,10 +58,17 @@ class VolumeSecrets:
 
     def forget(self, instance_id: str, attachment_id: str = "") -> None:
         """Removes those of an attachment, or all of an instance; nothing where there are none."""
-        prefix = _prefix(instance_id) + (f"{attachment_id}/" if attachment_id else "")
+        self._remove(_prefix(instance_id) + (f"{attachment_id}/" if attachment_id else ""))
+
+    def forget_others(self, instance_id: str, attachment_ids: Collection[str]) -> None:
+        """Removes those of an instance's attachments that are none of these."""
+        self._remove(_prefix(instance_id), but=attachment_ids)
+
+    def _remove(self, prefix: str, *, but: Collection[str] = ()) -> None:
         try:
             for secret in self._of(prefix):
-                secret.undefine()
+                if secret.usageID().split("/")[2] not in but:
+                    secret.undefine()
         except libvirt.libvirtError as error:
             # A driver without secrets has none of ours; of two who remove it one is late.
             if error.get_error_code() not in (

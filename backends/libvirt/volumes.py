@@ -23,7 +23,7 @@ from backends.libvirt.volume_secrets import VolumeSecrets
 from backends.libvirt.volume_swap import VolumeSwap
 from backends.plan.needs import unmet, volume_needs
 from backends.volumes import refusals
-from backends.volumes.attached import find, get, is_plugged
+from backends.volumes.attached import find, get, is_plugged, volumes
 from backends.volumes.attaching import Attaching, Claims, plan_attachment
 from backends.volumes.detaching import (
     RELEASE_TIMEOUT_S,
@@ -81,6 +81,8 @@ class LibvirtVolumes(Volumes):
         work.ready([] if disk is None else detach_errors(instance, disk))
         if disk is not None:
             self._detach(domain, instance, disk, request, work)
+        else:
+            self._detached_before(domain, instance, request.volume_id)
         return pb.DetachVolumeResponse(
             already_gone=disk is None, instance=self._domains.tell(domain)
         )
@@ -194,6 +196,15 @@ class LibvirtVolumes(Volumes):
         work.step("secrets")
         self._secrets.forget(instance.instance_id, disk.attachment_id)
         self._places.forget_snapshots(domain, disk.volume_id)
+
+    def _detached_before(
+        self, domain: libvirt.virDomain, instance: Instance, volume_id: str
+    ) -> None:
+        """A call that died may have left what it only had to forget."""
+        kept = {disk.attachment_id for disk in volumes(instance)}
+        self._secrets.forget_others(instance.instance_id, kept)
+        if find(instance, volume_id) is None:
+            self._places.forget_snapshots(domain, volume_id)
 
 
 def attach_failure(error: ContractError, volume: VolumeConnection) -> ContractError:
