@@ -63,7 +63,7 @@ OTHERS = (
     Moment(SWAP, _MIRROR, BEFORE, "old"),
     Moment(SWAP, _SWAPPED, BEFORE, "new"),
     *(Moment(DETACH, number, AFTER, "") for number in range(1, _DETACHED)),
-    *(Moment(DETACH, number, BEFORE, "") for number in range(_UNPLUGGED, _DETACHED + 1)),
+    *(Moment(DETACH, number, BEFORE, "") for number in range(_UNPLUGGED + 1, _DETACHED + 1)),
     Moment(EXTEND, _FIRST_STEP, AFTER, "old"),
 )
 
