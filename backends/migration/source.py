@@ -22,6 +22,7 @@ from backends.errors import (
     MigrationFailedError,
     PeerRefusedError,
     PeerUnreachableError,
+    UnreachableError,
 )
 from backends.migration import checks, console
 from backends.migration.answers import prepared
@@ -272,8 +273,8 @@ class LiveRun:
         with self._book.change(migration) as progress:
             progress.phase = Phase.MIGRATION_PHASE_ROLLING_BACK
             progress.error.CopyFrom(record_of(error))
-        # Where it stays silent the operation's rollback asks again, and this run is over.
-        with suppress(PeerUnreachableError):
+        # Where it, or the hypervisor here, stays silent, the operation's rollback asks again.
+        with suppress(UnreachableError):
             has_guest = self._driver.find(migration.instance_id) is not None
             self._rollbacks.ask(migration, source_has_guest=has_guest)
             end_without(self._book, migration, error)
