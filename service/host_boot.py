@@ -45,7 +45,7 @@ class HostBoots:
             log.info("the host has restarted: instances are resumed")
             for instance in [one for one in truth.all() if _may_be_meant_to_run(one)]:
                 await _resume(instance.instance_id, operations, bindings, resume)
-        await asyncio.to_thread(write_durably, self._record, boot)
+        await asyncio.to_thread(write_durably, self._record, boot, mode=0o600)
 
     def _boots(self) -> tuple[str, str]:
         """This boot, and the one that a daemon last ran in: this too, where there is no record."""

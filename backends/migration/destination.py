@@ -155,9 +155,9 @@ class Destination(MigrationDestination):
             log.exception("the guest cannot go on", instance_id=migration.instance_id)
 
     def _adopt(self, migration: Migration, request: pb.CompleteDestinationRequest) -> Instance:
+        self._take_console(migration, request)
         if migration.phase == Phase.MIGRATION_PHASE_SUCCEEDED:
             return self._driver.adopt(migration)
-        self._take_console(migration, request)
         instance = self._driver.adopt(migration)
         self._driver.connections.arrived(migration.instance_id)
         self._driver.tell(
@@ -188,10 +188,18 @@ class Destination(MigrationDestination):
         return made and self._driver.has_arrived(migration, alive=alive)
 
     def _take_console(self, migration: Migration, request: pb.CompleteDestinationRequest) -> None:
+        """Takes what came along of the console log; a repeat writes the same once more.
+
+        A call that the journal has resumed comes without the bytes, which are a secret: its
+        source calls again, and has them.
+        """
+        pieces = request.console_log
+        if pieces and not any(piece.data for piece in pieces):
+            return
         log = self._driver.console(migration.instance_id)
         if log is not None and migration.data.storage == checks.COPY:
             begins = console.begin(migration.data.console_offset)
-            console.take(log, request.console_log, begins=begins)
+            console.take(log, pieces, begins=begins)
 
     def _known(self, instance_id: str, migration_id: str) -> Migration | None:
         """The migration of an id, as this host's part of it."""
