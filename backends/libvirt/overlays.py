@@ -7,7 +7,7 @@ import libvirt
 from virtrpc.v1 import volume_pb2 as pb
 from virtrpc.v1.instance_pb2 import AttachedDisk, Instance
 
-from backends.errors import AlreadyExistsError, ContractError, NotFoundError
+from backends.errors import AlreadyExistsError, ContractError, HypervisorError, NotFoundError
 from backends.libvirt.block_jobs import BlockJob
 from backends.libvirt.domains import Domains
 from backends.libvirt.plugging import CONFIG, LIVE, Plugging
@@ -66,30 +66,40 @@ class Overlays:
 
     def drop(self, domain: libvirt.virDomain, device_name: str, name: str) -> None:
         """Takes an overlay away again that may be there; what the guest has written stays."""
-        disk = self._plugging.disk(domain, CONFIG, device_name)
+        runs = bool(domain.isActive())
+        disk = self._plugging.disk(domain, LIVE if runs else CONFIG, device_name)
         if disk is None or disk.source_file is None:
             return
         overlay = Path(disk.source_file).parent / name
-        if Path(disk.source_file) == overlay and disk.chain:
-            self._merge_back(domain, disk, device_name)
+        if Path(disk.source_file) == overlay:
+            try:
+                if runs:
+                    self._merge_back(domain, device_name)
+                else:
+                    _turn_back(domain, disk)
+            except libvirt.libvirtError as error:
+                raise self._domains.failed(error, domain.UUIDString()) from error
         overlay.unlink(missing_ok=True)
 
-    def _merge_back(self, domain: libvirt.virDomain, disk: Disk, device_name: str) -> None:
-        """An instance that is off has written nothing since: its disk is turned back."""
-        below = (disk.chain or [])[0]
-        try:
-            if domain.isActive():
-                flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
-                job = BlockJob(self._domains, domain, device_name)
-                job.begin(lambda: domain.blockCommit(device_name, None, None, 0, flags))
-                job.until_ready(None, "merge")
-                job.pivot()
-                return
-            disk.source_file, disk.format = below.file, below.format
-            disk.chain = (disk.chain or [])[1:]
-            domain.updateDeviceFlags(to_text(disk.to_xml()), CONFIG)
-        except libvirt.libvirtError as error:
-            raise self._domains.failed(error, domain.UUIDString()) from error
+    def _merge_back(self, domain: libvirt.virDomain, device_name: str) -> None:
+        flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
+        job = BlockJob(self._domains, domain, device_name)
+        job.begin(lambda: domain.blockCommit(device_name, None, None, 0, flags))
+        job.until_ready(None, "merge")
+        job.pivot()
+
+
+def _turn_back(domain: libvirt.virDomain, disk: Disk) -> None:
+    """An instance that is off has written nothing since: its disk is the file below again.
+
+    Which that is the overlay says: libvirt does not, of a definition that it has read from disk.
+    """
+    assert disk.source_file is not None  # noqa: S101 - the caller has looked
+    below = next(chain_below(Path(disk.source_file)), None)
+    if below is None:
+        raise HypervisorError(f"{disk.source_file} is on no other file")
+    disk.source_file, disk.format, disk.chain = str(below.path), below.format, None
+    domain.updateDeviceFlags(to_text(disk.to_xml()), CONFIG)
 
 
 def _disks(instance: Instance, disk: AttachedDisk, overlay: Path) -> Iterator[SnapshotDisk]:

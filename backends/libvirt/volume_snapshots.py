@@ -88,6 +88,7 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         domain = self._domains.find(instance_id)
         if domain is not None:
             self._overlays.drop(domain, device_name, name)
+            self._domains.tell(domain)
 
     def _was_cut(
         self,
