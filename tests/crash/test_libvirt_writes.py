@@ -1,14 +1,17 @@
 """The daemon is killed around every write of a spawn and a destroy of a real guest, and more."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.crash.cases import (
+    ATTACH_VOLUME,
     CONFIRM,
     DESTROY,
     FINISH,
+    IS_OFF,
     REBUILD,
     RESCUE,
     RESIZE,
@@ -18,6 +21,7 @@ from tests.crash.cases import (
     SOFT_DELETE,
     SPAWN,
     SUSPEND,
+    TAKE_SNAPSHOT,
     UNRESCUE,
 )
 from tests.crash.dying_daemon import BEFORE
@@ -58,4 +62,15 @@ def test_death_in_the_midst_of_remaking_a_guest_leaves_it_as_it_should_be(lives:
         for case in REMAKING
         for place in [p for p in places(writes[str(case)]) if p[1] == BEFORE][-1:]
     ]
+    hold_through(lives, calls, writes)
+
+
+def test_death_after_a_volume_was_cut_gives_it_back_whole(lives: Lives) -> None:
+    """Also of a machine that is off, whose configuration has been read from disk since."""
+    off = replace(
+        TAKE_SNAPSHOT, before=[*IS_OFF, ATTACH_VOLUME], name="snapshot of one that is off"
+    )
+    cases = (TAKE_SNAPSHOT, off)
+    writes = lives.count(cases)
+    calls = [[Call.of(case, writes[str(case)].index("commit") + 1, BEFORE)] for case in cases]
     hold_through(lives, calls, writes)
