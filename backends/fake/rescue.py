@@ -64,6 +64,7 @@ class FakeRescue(Rescue):
         faulty = self._host.faulty(work, "unrescue_instance", instance)
         faulty.ready()
         if instance.rescued:
+            faulty.commit()
             faulty.step("stop")
             self._host.stop(request.instance_id, "destroyed")
             faulty.step("define")

@@ -79,6 +79,8 @@ class LibvirtRescue(Rescue):
         domain, instance = self._domains.managed(request.instance_id)
         work.ready()
         if instance.rescued:
+            # From here on it only goes forward: a cancel would leave neither machine running.
+            work.commit()
             if any(disk.role == "rescue" for disk in instance.persistent.disks):
                 work.step("stop")
                 force_off(self._domains, request.instance_id)

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from virtrpc.v1 import instance_pb2 as pb
-from virtrpc.v1 import types_pb2
+from virtrpc.v1 import operation_pb2, types_pb2
 from virtrpc.v1.event_pb2 import Event
 from virtrpc.v1.instance_pb2 import Instance
 
@@ -230,6 +230,32 @@ def test_a_rescue_that_fails_leaves_the_instance_as_it_was(make_daemon: MakeDaem
         assert after.persistent == before.persistent
         assert (after.power_state, after.rescued) == (RUNNING, False)
         assert _files_with(daemon, PASSWORD) == []
+
+
+def test_a_return_that_has_begun_is_gone_through_with(make_daemon: MakeDaemon) -> None:
+    """A cancel in its midst would leave an instance that is off."""
+    daemon = make_daemon("--fake-faults=unrescue_instance.define=delay:1")
+    spec = small_spec(backend="fake", boot="disk")
+    with daemon.start(), daemon.connect() as connection, spawned(connection, spec) as instance_id:
+        rescue(connection, instance_id)
+        request = pb.UnrescueInstanceRequest(instance_id=instance_id)
+        returning = connection.instances.UnrescueInstance.future(request, timeout=TIMEOUT_S)
+        cancel = operation_pb2.CancelOperationRequest(operation_id=_under_way(connection))
+        connection.operations.CancelOperation(cancel, timeout=TIMEOUT_S)
+        returned = returning.result().instance
+        assert (returned.power_state, returned.rescued) == (RUNNING, False)
+
+
+def _under_way(connection: Connection) -> str:
+    """The id of the one return, when it has begun to change something."""
+    wanted = operation_pb2.ListOperationsRequest(verb="UnrescueInstance")
+    while not (found := connection.operations.ListOperations(wanted).operations):
+        pass
+    watch = operation_pb2.WatchOperationRequest(operation_id=found[0].operation_id)
+    for update in connection.operations.WatchOperation(watch, timeout=TIMEOUT_S):
+        if update.operation.steps:
+            break
+    return found[0].operation_id
 
 
 def _unrescued(event: Event) -> bool:
