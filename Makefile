@@ -60,7 +60,7 @@ lab: setup-test ## Migrations between two real hosts, in network namespaces, the
 soak: setup-test ## Random verbs and kills for a long while
 	@$(PYTHON) -m tests.soak
 	@VIRTRPC_VOLUME_ROUNDS=200 $(PYTHON) -m pytest -q tests/conformance/volume/test_guest_data.py -k rounds --timeout=600
-	@$(PYTHON) -m pytest -q -m long tests/conformance tests/libvirt tests/network --timeout=600
+	@$(PYTHON) -m pytest -q -m long tests/conformance tests/libvirt tests/model tests/network --timeout=600
 
 guest: setup-run ## The test guest in .cache/guest
 
