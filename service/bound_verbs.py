@@ -1,8 +1,10 @@
 """All verbs of the contract bound to what carries them out: the backend, or the daemon itself."""
 
 from backends.contract import Lifecycle
+from service import rescues
 from service.bindings import Bindings
 from service.core import Core
+from service.errands import Errand
 from service.operations.execution import Method
 from service.own.arrivals import DiskArrivals
 from service.own.console_access import AccessVerbs
@@ -43,6 +45,10 @@ class BoundVerbs:
         """A verb of the contract."""
         return self.by_path[f"/virtrpc.v1.{service}/{rpc}"]
 
+    def errand(self, core: Core, service: str, rpc: str, caller: str) -> Errand:
+        """A verb that the daemon calls by itself, under that name."""
+        return Errand(core.operations, self.bindings, self.verb(service, rpc), caller=caller)
+
     def mutations(self) -> dict[str, tuple[Verb, Method]]:
         """Verbs that the journal may hold, by name, with what takes them up after a restart."""
         of_backend = {
@@ -53,14 +59,10 @@ class BoundVerbs:
         return of_backend | self._images.mutations() | self._access.mutations()
 
     def _rescues(self, core: Core) -> Rescues:
-        rescues = Rescues(
-            truth=core.truth,
-            operations=core.operations,
-            bindings=self.bindings,
-            unrescue=self.verb("InstanceService", "UnrescueInstance"),
-        )
-        self.bindings.add_facet(RescueVerbs(rescues))
-        return rescues
+        unrescue = self.errand(core, "InstanceService", "UnrescueInstance", rescues.CALLER)
+        ending = Rescues(core.truth, unrescue)
+        self.bindings.add_facet(RescueVerbs(ending))
+        return ending
 
     def _image_verbs(self, core: Core) -> ImageVerbs:
         images = ImageVerbs(

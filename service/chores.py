@@ -7,13 +7,11 @@ from collections.abc import Coroutine, Iterator
 import structlog
 
 from backends.errors import ContractError
+from service import host_boot, image_cache, reclaim, thaws
 from service.bound_verbs import BoundVerbs
 from service.core import Core
+from service.errands import Errand
 from service.health import Health
-from service.host_boot import HostBoots
-from service.image_cache import age_images
-from service.reclaim import reclaim
-from service.thaws import Thaws
 
 _HEALTH_S = 0.2
 _SETTLE_S = 5.0
@@ -37,22 +35,21 @@ class Chores:
         yield self._settle()
         yield core.consoles.trim()
         yield core.consoles.age()
-        destroy = bound.verb("InstanceService", "DestroyInstance")
-        yield reclaim(core.truth, core.operations, bound.bindings, destroy)
-        unquiesce = bound.verb("InstanceService", "UnquiesceInstance")
-        yield Thaws(core.truth, core.operations, bound.bindings, unquiesce).watch()
-        boots = HostBoots(core.state_dir.boot, resume=self._settings.resume_instances)
-        resume = bound.verb("InstanceService", "ResumeInstanceOnHostBoot")
-        yield boots.resume_after(core.truth, core.operations, bound.bindings, resume)
+        yield reclaim.reclaim(core.truth, self._errand("DestroyInstance", reclaim.CALLER))
+        unquiesce = self._errand("UnquiesceInstance", thaws.CALLER)
+        yield thaws.Thaws(core.truth, unquiesce).watch()
+        boots = host_boot.HostBoots(core.state_dir.boot, resume=self._settings.resume_instances)
+        resume = self._errand("ResumeInstanceOnHostBoot", host_boot.CALLER)
+        yield boots.resume_after(core.truth, resume)
         if self._settings.image_cache_interval_s:
-            yield age_images(
-                core.operations,
-                bound.bindings,
-                bound.verb("ImageService", "ManageImageCache"),
-                interval_s=self._settings.image_cache_interval_s,
-            )
+            manage = bound.errand(core, "ImageService", "ManageImageCache", image_cache.CALLER)
+            interval_s = self._settings.image_cache_interval_s
+            yield image_cache.age_images(core.operations, manage, interval_s=interval_s)
         if self._settings.rescue_timeout_s:
             yield bound.rescues.watch(timeout_s=self._settings.rescue_timeout_s)
+
+    def _errand(self, rpc: str, caller: str) -> Errand:
+        return self._bound.errand(self._core, "InstanceService", rpc, caller)
 
     async def _report_health(self) -> None:
         connected = None

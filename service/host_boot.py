@@ -15,16 +15,13 @@ from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.durable_files import write_durably
-from backends.errors import ContractError
 from backends.power_states import start_blockers
-from service.bindings import Bindings
-from service.operations.runner import Operations
+from service.errands import Errand
 from service.truth import Truth
-from service.verbs import Verb
 
+CALLER = "daemon:host-boot"
 _THIS_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _OFF = (PowerState.POWER_STATE_SHUTDOWN, PowerState.POWER_STATE_CRASHED)
-_CALLER = "daemon:host-boot"
 log = structlog.get_logger()
 
 
@@ -36,15 +33,16 @@ class HostBoots:
         self._record = record
         self._resume = resume
 
-    async def resume_after(
-        self, truth: Truth, operations: Operations, bindings: Bindings, resume: Verb
-    ) -> None:
+    async def resume_after(self, truth: Truth, resume: Errand) -> None:
         """Resumes all that should run, where the host has restarted; ends by itself."""
         boot, before = await asyncio.to_thread(self._boots)
         if self._resume and before != boot:
             log.info("the host has restarted: instances are resumed")
             for instance in [one for one in truth.all() if _may_be_meant_to_run(one)]:
-                await _resume(instance.instance_id, operations, bindings, resume)
+                instance_id = instance.instance_id
+                await resume.run(
+                    instance_pb2.ResumeInstanceOnHostBootRequest(instance_id=instance_id)
+                )
         await asyncio.to_thread(write_durably, self._record, boot, mode=0o600)
 
     def _boots(self) -> tuple[str, str]:
@@ -55,17 +53,3 @@ class HostBoots:
 
 def _may_be_meant_to_run(instance: Instance) -> bool:
     return instance.managed and instance.power_state in _OFF and not start_blockers(instance)
-
-
-async def _resume(
-    instance_id: str, operations: Operations, bindings: Bindings, resume: Verb
-) -> None:
-    method = bindings.backend(resume)
-    request = instance_pb2.ResumeInstanceOnHostBootRequest(instance_id=instance_id)
-    if method is None:
-        return
-    try:
-        operation = await operations.start(resume, request, method, caller=_CALLER)
-        await operations.response(operation, instance_pb2.ResumeInstanceOnHostBootResponse)
-    except ContractError as error:
-        log.warning("not resumed", instance_id=instance_id, reason=str(error))

@@ -7,31 +7,22 @@ meanwhile.
 import asyncio
 import time
 
-import structlog
 from virtrpc.v1 import instance_pb2
 from virtrpc.v1.types_pb2 import PowerState
 
-from backends.errors import ContractError
-from service.bindings import Bindings
-from service.operations.runner import Operations
+from service.errands import Errand
 from service.truth import Truth
-from service.verbs import Verb
 
+CALLER = "daemon:thaws"
 _LOOK_S = 0.5
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 5.0, 300.0
-_CALLER = "daemon:thaws"
-log = structlog.get_logger()
 
 
 class Thaws:
     """Thaws guests."""
 
-    def __init__(
-        self, truth: Truth, operations: Operations, bindings: Bindings, unquiesce: Verb
-    ) -> None:
+    def __init__(self, truth: Truth, unquiesce: Errand) -> None:
         self._truth = truth
-        self._operations = operations
-        self._bindings = bindings
         self._unquiesce = unquiesce
         self._trying: set[str] = set()
 
@@ -55,25 +46,11 @@ class Thaws:
         }
 
     async def _until_thawed(self, instance_id: str) -> None:
+        request = instance_pb2.UnquiesceInstanceRequest(instance_id=instance_id)
         pause_s = _SHORTEST_PAUSE_S
         try:
-            while instance_id in self._due() and not await self._thaw(instance_id):
+            while instance_id in self._due() and not await self._unquiesce.run(request):
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
         finally:
             self._trying.discard(instance_id)
-
-    async def _thaw(self, instance_id: str) -> bool:
-        method = self._bindings.backend(self._unquiesce)
-        request = instance_pb2.UnquiesceInstanceRequest(instance_id=instance_id)
-        if method is None:
-            return False
-        try:
-            operation = await self._operations.start(
-                self._unquiesce, request, method, caller=_CALLER
-            )
-            await self._operations.response(operation, instance_pb2.UnquiesceInstanceResponse)
-        except ContractError as error:
-            log.warning("not thawed yet", instance_id=instance_id, reason=str(error))
-            return False
-        return True
