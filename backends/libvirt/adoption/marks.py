@@ -148,27 +148,25 @@ def _alias(disk: Node) -> str:
 
 
 def _rename(disk: Node, name: str) -> None:
-    alias = disk.find("alias")
-    if not name:
-        if alias is not None:
-            disk.remove(alias)
-        return
-    if alias is None:
-        alias = etree.SubElement(disk, "alias")
-    alias.set("name", name)
+    _put(disk, "alias", {"name": name} if name else {})
 
 
 def _log(serial: Node, path: str) -> None:
     """Where it is logged to; empty: nowhere."""
-    log = serial.find("log")
-    if not path:
-        if log is not None:
-            serial.remove(log)
+    _put(serial, "log", {"file": path, "append": "on"} if path else {})
+
+
+def _put(node: Node, tag: str, attributes: Mapping[str, str]) -> None:
+    """A child with these attributes; none at all where there are none."""
+    child = node.find(tag)
+    if not attributes:
+        if child is not None:
+            node.remove(child)
         return
-    if log is None:
-        log = etree.SubElement(serial, "log")
-    log.set("file", path)
-    log.set("append", "on")
+    if child is None:
+        child = etree.SubElement(node, tag)
+    for name, value in attributes.items():
+        child.set(name, value)
 
 
 def _devices(domain: Node) -> Node:
