@@ -13,14 +13,13 @@ from typing import Any
 
 import libvirt
 import pytest
-from virtrpc.v1 import console_pb2, instance_pb2, spec_pb2
-from virtrpc.v1.operation_pb2 import Operation
+from virtrpc.v1 import instance_pb2, spec_pb2
 from virtrpc.v1.spec_pb2 import BlockDevice, VolumeConnection
 
 from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_volume
 from tests.conformance.volume.test_guest_data import appears
 from tests.daemon import DaemonProcess
-from tests.instances import console_until, destroyed, finished, small_spec, succeeded
+from tests.instances import console_until, destroyed, small_spec, succeeded
 from tests.libvirt.test_volume_secrets import (  # noqa: F401 - `system` is a fixture
     KEY,
     PASSWORD,
@@ -30,15 +29,10 @@ from tests.libvirt.test_volume_secrets import (  # noqa: F401 - `system` is a fi
     system,
 )
 from tests.libvirtd import LibvirtdHost
+from tests.remaking import REMAKING, booted_by, called
 from tests.storage_servers import TARGET, iscsi_server, loop_device, nbd_server
 
 pytestmark = [pytest.mark.libvirt, pytest.mark.long, pytest.mark.timeout(300)]
-_REMAKING: Mapping[str, Mapping[str, Any]] = {
-    "RebootInstance": {"type": instance_pb2.REBOOT_TYPE_HARD},
-    "RescueInstance": {"rescue_image_id": "guest"},
-    "UnrescueInstance": {},
-    "RebuildInstance": {"image": {"image_id": "guest"}},
-}
 
 
 @dataclass
@@ -52,23 +46,12 @@ class Stored:
     def call(self, verb: str, **fields: Any) -> None:
         """Calls a verb of the instance, which succeeds."""
         self.guest.leave_shell()
-        stub = self.guest.connection.instances
-        request = getattr(instance_pb2, f"{verb}Request")(
-            instance_id=self.guest.instance_id, **fields
-        )
-        reply = getattr(stub, verb)(request, timeout=TIMEOUT_S)
-        if isinstance(reply, Operation):
-            ended = finished(self.guest.connection, reply)
-            assert not ended.HasField("error"), (verb, ended.error)
+        called(self.guest.connection, self.guest.instance_id, verb, **fields)
 
     def boots(self, verb: str, **fields: Any) -> None:
         """Calls a verb after which the guest starts anew."""
-        request = console_pb2.GetConsoleOutputRequest(instance_id=self.guest.instance_id)
-        console = self.guest.connection.consoles
-        end = console.GetConsoleOutput(request, timeout=TIMEOUT_S).end_offset
-        self.call(verb, **fields)
-        ready = b"virtrpc guest ready"
-        console_until(self.guest.connection, self.guest.instance_id, ready, offset=end)
+        self.guest.leave_shell()
+        booted_by(self.guest.connection, self.guest.instance_id, verb, **fields)
 
     def is_whole(self) -> None:
         """All volumes are there, told and seen, with what was last written; writes anew."""
@@ -162,9 +145,9 @@ def test_deleted_softly_and_restored(stored: Stored) -> None:
     stored.is_whole()
 
 
-@pytest.mark.parametrize("verb", _REMAKING)
+@pytest.mark.parametrize("verb", REMAKING)
 def test_started_anew(stored: Stored, verb: str) -> None:
-    stored.boots(verb, **_REMAKING[verb])
+    stored.boots(verb, **REMAKING[verb])
     stored.is_whole()
 
 

@@ -1,31 +1,24 @@
 """A filtered interface through all that remakes its machine: packets pass, and others do not."""
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from virtrpc.v1 import console_pb2, instance_pb2
-from virtrpc.v1.operation_pb2 import Operation
+from virtrpc.v1 import instance_pb2
 
 from tests.daemon import Connection, DaemonProcess
 from tests.guest_shell import GuestShell
-from tests.instances import TIMEOUT_S, console_until, destroyed, finished, small_spec, succeeded
+from tests.instances import TIMEOUT_S, console_until, destroyed, small_spec, succeeded
 from tests.network.conftest import Host, bridged, give
 from tests.network.lan import Lan
 from tests.network.shell import Shell
 from tests.network.test_between_guests import ANY_OUT, PING, ping
+from tests.remaking import REMAKING, booted_by, called
 
 pytestmark = [pytest.mark.libvirt, pytest.mark.long, pytest.mark.timeout(300)]
 _NUMBER, _SPOOFED = 3, "192.0.2.99"
-# Verbs, with what they are given; of some the guest boots anew.
-_REMAKING: Mapping[str, Mapping[str, Any]] = {
-    "RebootInstance": {"type": instance_pb2.REBOOT_TYPE_HARD},
-    "RescueInstance": {"rescue_image_id": "guest"},
-    "UnrescueInstance": {},
-    "RebuildInstance": {"image": {"image_id": "guest"}},
-}
 
 
 @dataclass
@@ -38,19 +31,11 @@ class Remade:
 
     def call(self, verb: str, **fields: Any) -> None:
         """Calls a verb, which succeeds."""
-        request = getattr(instance_pb2, f"{verb}Request")(instance_id=self.instance_id, **fields)
-        reply = getattr(self.connection.instances, verb)(request, timeout=TIMEOUT_S)
-        if isinstance(reply, Operation):
-            ended = finished(self.connection, reply)
-            assert not ended.HasField("error"), (verb, ended.error)
+        called(self.connection, self.instance_id, verb, **fields)
 
     def boots(self, verb: str, **fields: Any) -> None:
         """Calls a verb after which the guest starts anew, and gives it its address."""
-        request = console_pb2.GetConsoleOutputRequest(instance_id=self.instance_id)
-        console = self.connection.consoles
-        end = console.GetConsoleOutput(request, timeout=TIMEOUT_S).end_offset
-        self.call(verb, **fields)
-        console_until(self.connection, self.instance_id, b"virtrpc guest ready", offset=end)
+        booted_by(self.connection, self.instance_id, verb, **fields)
         self.introduce()
 
     def introduce(self) -> None:
@@ -117,7 +102,7 @@ def test_deleted_softly_and_restored(remade: Remade) -> None:
     remade.is_filtered()
 
 
-@pytest.mark.parametrize("verb", _REMAKING)
+@pytest.mark.parametrize("verb", REMAKING)
 def test_started_anew(remade: Remade, verb: str) -> None:
-    remade.boots(verb, **_REMAKING[verb])
+    remade.boots(verb, **REMAKING[verb])
     remade.is_filtered()
