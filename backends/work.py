@@ -72,7 +72,10 @@ class Work(Protocol):
         """Tells watchers what is done now, and the share done (0 to 99)."""
 
     def commit(self) -> None:
-        """Journals the point of no return; blocks until it is on disk."""
+        """Journals the point of no return; blocks until it is on disk.
+
+        For a verb without undo it stands before the first effect that nobody is to find alone.
+        """
 
     def checkpoint(self) -> None:
         """Raises CancelledError where a cancel was asked for."""

@@ -58,6 +58,7 @@ class FakeIntent(Intent):
         faulty.ready()
         if not instance.HasField("reclaim_at"):
             faulty.step("hide")
+            faulty.commit()
             with self._host.edit(request.instance_id) as edited:
                 edited.reclaim_at.CopyFrom(reclaim_time(request, self._reclaim_after_s))
         if instance.power_state in (_RUNNING, _PAUSED):

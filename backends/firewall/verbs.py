@@ -79,6 +79,7 @@ class HostFiltering(Firewall):
         changed = [_with_groups(i, groups) for i in instance.spec.interfaces]
         self._firewall.put(request.instance_id, changed, at_once=False)
         if groups:
+            work.commit()  # the kernel has them already
             work.step("specification")
             self._host.change_spec(request.instance_id, lambda spec: _set_groups(spec, groups))
             self._host.tell(request.instance_id)

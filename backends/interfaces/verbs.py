@@ -90,6 +90,7 @@ class HostInterfaces(Interfaces):
             retry_s=seconds(request, "retry_interval", _RETRY_S) or _RETRY_S,
         )
         if gone:
+            work.commit()
             work.step("forget")
             self._forget(instance, found)
         return pb.DetachInterfaceResponse(instance=self._host.tell(instance.instance_id))
@@ -192,13 +193,14 @@ class HostInterfaces(Interfaces):
         known = attached_port(instance, interface.port_id) is not None
         work.step("filter", None if known else undo)
         self._side.put(instance_id, [interface])
-        work.step("attach")
-        self._host.plug_in(instance_id, interface)
-        if time.monotonic() > end:
-            why = f"the hypervisor took longer than {timeout_s:g} s"
-            raise TimedOutError(why, reason="INTERFACE_TIMEOUT")
         work.step("specification")
         self._host.change_spec(instance_id, lambda spec: _add(spec.interfaces, interface))
+        work.step("attach")
+        if time.monotonic() > end:
+            why = f"the host took longer than {timeout_s:g} s"
+            raise TimedOutError(why, reason="INTERFACE_TIMEOUT")
+        # The last that can fail: what is plugged in, a guest may not let go of for long.
+        self._host.plug_in(instance_id, interface)
 
     def _forget(self, instance: Instance, attached: AttachedInterface) -> None:
         """The device has gone from the machine: so does everything that belongs to it."""

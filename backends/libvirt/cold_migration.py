@@ -30,7 +30,7 @@ from backends.libvirt.host_room import HostRoomBook
 from backends.libvirt.lifecycle import force_off
 from backends.libvirt.machine_state import MachineState, forget_arrived
 from backends.libvirt.memento import Memento
-from backends.libvirt.own_disks import copy_files, fit_disks, own_files
+from backends.libvirt.own_disks import copy_files, fit_disks, own_files, remove_copies
 from backends.libvirt.placement import Placement
 from backends.libvirt.power import shut_down
 from backends.libvirt.probe import Probed
@@ -188,7 +188,9 @@ class LibvirtColdDriver(ColdDriver):
 
     def put_back(self, instance_id: str) -> None:
         """See ColdDriver."""
-        kept = Memento(self._folders.of(instance_id), _KEPT)
+        folder = self._folders.of(instance_id)
+        remove_copies(folder)
+        kept = Memento(folder, _KEPT)
         if kept.definition() is None:
             return
         force_off(self._domains, instance_id)

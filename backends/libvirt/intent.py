@@ -57,6 +57,7 @@ class LibvirtIntent(Intent):
         work.ready()
         if not instance.HasField("reclaim_at"):
             work.step("hide")
+            work.commit()  # nobody is to find it hidden and running
             own = self._domains.own(domain)
             own.reclaim_at = reclaim_time(request, self._reclaim_after_s)
             own.wanted = _SHUTDOWN

@@ -17,7 +17,7 @@ from backends.plan.disks import PlannedDisk
 from backends.qcow2 import read_header
 from backends.specification import SpecImages
 
-_COPY_BYTES = 64 << 20
+_COPY, _COPY_BYTES = ".copy", 64 << 20
 # Firmware variables are no disk, but boot entries that go with the root disk.
 _REPLACED = ("*.qcow2", "*.raw", "*.iso", "nvram.fd")
 
@@ -83,7 +83,7 @@ def fit_disks(
 def copy_files(folder: Path, *, checkpoint: Callable[[], None]) -> None:
     """Makes the files that go with an instance's disks new ones of the same content."""
     for path in own_files(folder):
-        fresh = path.with_name(f"{path.name}.copy")
+        fresh = path.with_name(f"{path.name}{_COPY}")
         fresh.unlink(missing_ok=True)
         try:
             with path.open("rb") as source, _created(fresh) as target:
@@ -91,10 +91,17 @@ def copy_files(folder: Path, *, checkpoint: Callable[[], None]) -> None:
                 os.fsync(target.fileno())
             fresh.rename(path)
         except OSError as error:
-            fresh.unlink(missing_ok=True)
             if error.errno in qemu_img.FULL:
                 raise NoRoomError("the filesystem of the instances is full") from error
             raise
+        finally:
+            remove_copies(folder)  # also of one that was cancelled
+
+
+def remove_copies(folder: Path) -> None:
+    """Removes what a copy that was broken off has left."""
+    for path in folder.glob(f"*{_COPY}"):
+        path.unlink()
 
 
 def copy_sparse(source: int, target: int, checkpoint: Callable[[], None]) -> None:

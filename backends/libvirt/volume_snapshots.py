@@ -207,9 +207,10 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         work.step("merge", Undo("end_block_job", {"disk": subject}))
         if not job.is_there():
             job.begin(lambda: begin_merge(domain, disk, merge, bandwidth, active=active))
-        if job.until_ready(work, "merge"):
+        is_mirror = job.until_ready(work, "merge")
+        work.commit()
+        if is_mirror:
             work.phase("pivot", percent=95)
-            work.commit()
             job.pivot()
         left = set(merge.merged) & set(self._overlays.chain(domain, disk))
         if left:

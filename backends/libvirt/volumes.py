@@ -191,6 +191,7 @@ class LibvirtVolumes(Volumes):
             self._plugging.release(
                 domain, disk.device_name, work, timeout_s=timeout_s, retry_s=retry_s
             )
+        work.commit()  # the guest has let go of it
         work.step("config")
         self._plugging.forget(domain, disk.attachment_id)
         work.step("secrets")

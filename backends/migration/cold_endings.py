@@ -79,6 +79,7 @@ class ColdEndings:
                 _give_up_there(migration, peer)
         else:
             work.ready()
+        work.commit()  # it is off, or of the wrong size, until it has come back
         self._come_back(migration, work, power_on=request.power_on)
         migration.finished = False
         self._book.end(migration, Phase.MIGRATION_PHASE_CANCELLED)
@@ -108,6 +109,7 @@ class ColdEndings:
             if log is not None and migration.data.storage == checks.COPY:
                 request.console_log.extend(console.last_pieces(log))
             peer.complete_destination(request)
+        work.commit()  # the destination has it for good
         work.step("forget")
         let_go(migration, self._driver)
 

@@ -15,10 +15,10 @@ import structlog
 from google.protobuf.message import Message
 from virtrpc.v1.operation_pb2 import Operation
 
-from backends.errors import ContractError, UnreachableError
+from backends.errors import ContractError, HypervisorError, UnreachableError
 from backends.work import Undo, Work
 from service.errors import internal_error, record_of
-from service.operations.journal import Journal, JournalError
+from service.operations.journal import Journal, JournalError, Step
 from service.operations.operation import AbandonedError, LiveOperation, State
 from service.pools import Pools
 
@@ -113,7 +113,7 @@ class Execution:
                     await self._hypervisor_back(live)
                 except Exception as error:  # noqa: BLE001 - the other steps are undone all the same
                     live.message.error.metadata["not_undone"] = step.name
-                    _defect(live, error)
+                    _tell_not_undone(live, step, error)
                     break
             try:
                 await asyncio.wrap_future(self._journal.undone(live.operation_id, step.number))
@@ -149,6 +149,20 @@ def _let_go(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
+
+
+def _tell_not_undone(live: LiveOperation, step: Step, error: Exception) -> None:
+    """A guest that does not let go of a device, for one, is no defect."""
+    if isinstance(error, ContractError) and not isinstance(error, HypervisorError):
+        log.warning(
+            "a step is not undone",
+            verb=live.verb.name,
+            operation_id=live.operation_id,
+            step=step.name,
+            reason=str(error),
+        )
+    else:
+        _defect(live, error)
 
 
 def _defect(live: LiveOperation, error: Exception) -> ContractError:

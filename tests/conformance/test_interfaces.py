@@ -120,6 +120,19 @@ def test_an_interface_comes_and_goes_while_the_machine_is_off(
     assert connection.interfaces.DetachInterface(by_mac, timeout=TIMEOUT_S).already_gone
 
 
+def test_an_interface_that_takes_too_long_is_not_attached(
+    connection: Connection, running_guest: Guest
+) -> None:
+    instance_id, spec = running_guest.instance_id, interface()
+    before = state_of(connection, instance_id)
+    request = pb.AttachInterfaceRequest(instance_id=instance_id, interface=spec)
+    request.timeout.FromNanoseconds(1)
+    with refused(grpc.StatusCode.DEADLINE_EXCEEDED, "INTERFACE_TIMEOUT"):
+        connection.interfaces.AttachInterface(request, timeout=TIMEOUT_S)
+    after = state_of(connection, instance_id)
+    assert (after.spec, ports(after.effective)) == (before.spec, ports(before.effective))
+
+
 def test_a_paused_guest_releases_nothing(connection: Connection, running_guest: Guest) -> None:
     instance_id = running_guest.instance_id
     (port_id,) = ports(state_of(connection, instance_id).effective)

@@ -1,4 +1,4 @@
-"""`virtrpcd` that dies at chosen writes of its journal, or counts its writes.
+"""`virtrpcd` that dies, or is asked to cancel, at chosen writes of its journal, or counts them.
 
     python -m tests.crash.dying_daemon PLAN [flags of virtrpcd]
 
@@ -17,7 +17,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtrpc.v1.operation_pb2 import Operation
+import grpc
+from virtrpc.v1.operation_pb2 import CancelOperationRequest, Operation
+from virtrpc.v1.operation_pb2_grpc import OperationServiceStub
 
 import service.core
 from service.main import main
@@ -25,6 +27,7 @@ from service.operations.journal import Entry, Journal, Step
 
 DIED = 137
 BEFORE, AFTER = "before", "after"
+CANCEL_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,18 @@ def counting(path: Path) -> str:
 
 def dying(path: Path, points: Iterable[Point]) -> str:
     """The PLAN of a daemon that dies when all points were reached."""
+    return f"die:{_written(path, points)}"
+
+
+def cancelling(path: Path, points: Iterable[Point]) -> str:
+    """The PLAN of a daemon that is asked to cancel at all points; its socket is beside the file."""
+    return f"cancel:{_written(path, points)}"
+
+
+def _written(path: Path, points: Iterable[Point]) -> Path:
     lines = (f"{point.request_id} {point.number} {point.side}\n" for point in points)
     path.write_text("".join(lines), encoding="ascii")
-    return f"die:{path}"
+    return path
 
 
 def counted(path: Path) -> dict[str, list[str]]:
@@ -70,6 +82,7 @@ class MortalJournal(Journal):
         self._lock = threading.Lock()
         what, _, file = self.plan.partition(":")
         self._counts = Path(file) if what == "count" else None
+        self._address = f"unix:{Path(file).parent}/virtrpc.sock" if what == "cancel" else ""
         self._points = set() if self._counts else _read_points(Path(file))
         self._not_reached = len(self._points)
 
@@ -115,9 +128,19 @@ class MortalJournal(Journal):
             self._reach()
             return never
         if Point(request_id, number, AFTER) in self._points:
+            if self._address:
+                return self._cancelled(operation_id, write())
             write().add_done_callback(lambda _: self._reach())
             return never
         return write()
+
+    def _cancelled(self, operation_id: str, write: "Future[None]") -> "Future[None]":
+        """The verb, on its worker, goes on when its write is on disk and the cancel was heard."""
+        write.result()
+        with grpc.insecure_channel(self._address) as channel:
+            request = CancelOperationRequest(operation_id=operation_id)
+            OperationServiceStub(channel).CancelOperation(request, timeout=CANCEL_S)
+        return write
 
     def _reach(self) -> None:
         with self._lock:

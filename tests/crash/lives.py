@@ -17,7 +17,16 @@ from virtrpc.v1.event_pb2 import EventCursor
 from service.verbs import host_verb_names
 from tests.crash.caller import VERBS, Caller
 from tests.crash.cases import EMPTY, SOURCE, Case
-from tests.crash.dying_daemon import AFTER, BEFORE, DIED, Point, counted, counting, dying
+from tests.crash.dying_daemon import (
+    AFTER,
+    BEFORE,
+    DIED,
+    Point,
+    cancelling,
+    counted,
+    counting,
+    dying,
+)
 from tests.daemon import DaemonProcess
 from tests.events_seen import cursor_now
 
@@ -121,6 +130,12 @@ class Lives:
         with self.life(dying(self.folder / "points", points), wait=wait) as daemon:
             yield daemon
 
+    @contextmanager
+    def cancelling_life(self, points: Sequence[Point]) -> Iterator[DaemonProcess]:
+        """A life in which operations are cancelled at their points."""
+        with self.life(cancelling(self.folder / "points", points)) as daemon:
+            yield daemon
+
     def count(self, cases: Sequence[Case]) -> dict[str, list[str]]:
         """Kinds of the writes of each case, by its name, when nobody dies."""
         calls = [Call.of(case) for case in cases]
@@ -156,6 +171,11 @@ class Lives:
                 for call, operation_id in zip(calls, operation_ids, strict=True)
             ],
         )
+
+    def cancel(self, daemon: DaemonProcess, calls: Sequence[Call]) -> None:
+        """Calls verbs, of which the daemon has the points, to their ends."""
+        self._each(daemon, calls, lambda caller, call: caller.prepare(call.case))
+        self._each(daemon, calls, _look_at_its_end)
 
     def clear(self, daemon: DaemonProcess) -> None:
         """Destroys what is left of calls that nobody died in."""
@@ -250,6 +270,12 @@ def steps(kinds: Sequence[str]) -> list[Place]:
     """Of these places those between what is told of a step, or of the commit, and its effect."""
     effects = [number for number, kind in enumerate(kinds, start=1) if kind in ("step", "commit")]
     return [place for number in effects for place in ((number, AFTER), (number + 1, BEFORE))]
+
+
+def changes(kinds: Sequence[str]) -> list[Place]:
+    """Where to cancel: a step, or the point of no return, was told and has no effect yet."""
+    effects = (number for number, kind in enumerate(kinds, start=1) if kind in ("step", "commit"))
+    return [(number, AFTER) for number in effects]
 
 
 def rounds(calls: Sequence[Sequence[Call]], *, backend: str) -> Iterator[list[Call]]:

@@ -1,4 +1,5 @@
-"""The daemon is killed around every write of a spawn and a destroy of a real guest, and more."""
+"""The daemon is killed around every write of a spawn and a destroy of a real guest, and more;
+and operations on real guests are cancelled in every step."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,8 +26,8 @@ from tests.crash.cases import (
     UNRESCUE,
 )
 from tests.crash.dying_daemon import BEFORE
-from tests.crash.lives import Call, Lives, places
-from tests.crash.verdict import end_machines, hold_through
+from tests.crash.lives import Call, Lives, changes, places
+from tests.crash.verdict import end_machines, hold_cancelled, hold_through
 from tests.daemon import DaemonProcess
 
 pytestmark = [pytest.mark.libvirt, pytest.mark.timeout(600)]
@@ -63,6 +64,14 @@ def test_death_in_the_midst_of_remaking_a_guest_leaves_it_as_it_should_be(lives:
         for place in [p for p in places(writes[str(case)]) if p[1] == BEFORE][-1:]
     ]
     hold_through(lives, calls, writes)
+
+
+def test_cancel_in_any_step_of_remaking_a_guest_leaves_it_done_or_undone(lives: Lives) -> None:
+    writes = lives.count(REMAKING)
+    hold_cancelled(
+        lives,
+        [[Call.of(case, *place) for place in changes(writes[str(case)])] for case in REMAKING],
+    )
 
 
 def test_death_after_a_volume_was_cut_gives_it_back_whole(lives: Lives) -> None:

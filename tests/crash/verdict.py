@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import grpc
@@ -27,6 +28,7 @@ from tests.refusals import refusal_of
 
 SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
 FAILED = operation_pb2.OPERATION_STATE_FAILED
+CANCELLED = operation_pb2.OPERATION_STATE_CANCELLED
 RUNNING = types_pb2.POWER_STATE_RUNNING
 _MAKE_IMAGES = ("PullImage", "SnapshotInstance")
 _OF_RESIZES = (
@@ -88,9 +90,33 @@ def _holds(lives: Lives, daemon: DaemonProcess, death: Death) -> str:
         if death.call.case.verb in _MAKE_IMAGES and operation.state == FAILED:
             assert not list(daemon.image_dir.rglob(f"*{death.call.instance_id}*"))
         if listed.instance_id:
-            _matches_the_hypervisor(daemon, caller, death, operation)
+            forgotten = daemon.backend == "fake" and death.ended
+            _matches_the_hypervisor(daemon, caller, operation, death.call.case, forgotten=forgotten)
             _leaves_nothing(daemon, caller)
         return operation.operation_id
+
+
+def hold_cancelled(lives: Lives, calls: Sequence[Sequence[Call]]) -> None:
+    """Cancels all calls at their points: each is done or undone, never half."""
+    every = points(list(chain.from_iterable(calls)))
+    with lives.cancelling_life(every) as daemon:
+        for together in rounds(in_turn(calls), backend=lives.backend):
+            lives.cancel(daemon, together)
+            with ThreadPoolExecutor(_AT_A_TIME) as pool:
+                list(pool.map(partial(_is_done_or_undone, lives, daemon), together))
+
+
+def _is_done_or_undone(lives: Lives, daemon: DaemonProcess, call: Call) -> None:
+    caller = lives.caller(daemon, call)
+    with caller.connection:
+        (listed,) = operations_of(caller, call)
+        operation = caller.ended(listed.operation_id)
+        assert operation.cancel_requested, operation
+        assert operation.state in (SUCCEEDED, CANCELLED) or call.case.alone, operation
+        assert "not_undone" not in operation.error.metadata, operation
+        if listed.instance_id:
+            _matches_the_hypervisor(daemon, caller, operation, call.case)
+            _leaves_nothing(daemon, caller)
 
 
 def _ended_once(caller: Caller, death: Death, listed: Operation) -> Operation:
@@ -135,12 +161,18 @@ def _is_repeatable(caller: Caller, death: Death, operation: Operation) -> None:
 
 
 def _matches_the_hypervisor(
-    daemon: DaemonProcess, caller: Caller, death: Death, operation: Operation
+    daemon: DaemonProcess,
+    caller: Caller,
+    operation: Operation,
+    case: Case,
+    *,
+    forgotten: bool = False,
 ) -> None:
+    """`forgotten`: by the fake, which died after it."""
     instance = caller.instance()
-    verb = death.call.case.verb
+    verb = case.verb
     if verb == "SpawnInstance" and operation.state == SUCCEEDED:
-        if daemon.backend != "fake" or not death.ended:  # the fake forgets when it dies
+        if not forgotten:
             assert instance is not None
             assert instance.power_state == types_pb2.POWER_STATE_RUNNING
     elif verb == "SpawnInstance":
@@ -153,12 +185,12 @@ def _matches_the_hypervisor(
     elif instance is not None and verb in _RUNNING_WHATEVER_HAPPENS:
         rescued = verb == "RescueInstance" and operation.state == SUCCEEDED
         assert (instance.power_state, instance.rescued) == (RUNNING, rescued)
-        kept = {
-            path.name for path in (daemon.state_dir / "instances" / caller.instance_id).glob("*")
-        }
-        assert ("rescue.qcow2" in kept, "before" in kept) == (rescued, False)
+        if daemon.backend != "fake":
+            folder = daemon.state_dir / "instances" / caller.instance_id
+            kept = {path.name for path in folder.glob("*")}
+            assert ("rescue.qcow2" in kept, "before" in kept) == (rescued, False)
     elif instance is not None and verb in RULES:
-        possible = _lives(death.call.case, operation)
+        possible = _lives(case, operation)
         assert life_of(instance) in possible, (verb, life_of(instance), possible)
 
 

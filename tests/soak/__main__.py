@@ -15,7 +15,7 @@ from tests.crash.verdict import end_machines
 from tests.daemon import DaemonProcess
 from tests.images import place_fake_images, place_guest_images
 from tests.libvirtd import LibvirtdHost
-from tests.soak import deaths, fleet, hypervisor, migrations, models, watchers
+from tests.soak import every_step, fleet, hypervisor, migrations, models, watchers
 from tests.soak.storm import Storm, Weather
 
 Faults = list[str]
@@ -85,7 +85,12 @@ def _fleet(arguments: argparse.Namespace) -> Faults:
 
 def _deaths(_arguments: argparse.Namespace) -> Faults:
     with _folder() as folder:
-        return deaths.run(folder)
+        return every_step.deaths(folder)
+
+
+def _cancels(_arguments: argparse.Namespace) -> Faults:
+    with _folder() as folder:
+        return every_step.cancels(folder)
 
 
 def _migrations(arguments: argparse.Namespace) -> Faults:
@@ -114,6 +119,7 @@ SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Faults]] = {
     "hypervisor": _hypervisor,
     "fleet": _fleet,
     "deaths": _deaths,
+    "cancels": _cancels,
     "migrations": _migrations,
 }
 

@@ -40,8 +40,8 @@ class AttachInterfaceRequest(google.protobuf.message.Message):
 
     @property
     def timeout(self) -> google.protobuf.duration_pb2.Duration:
-        """How long the switch and the hypervisor may take together; unset: 60 s; at
-        most 1 h.
+        """How long the host's side and its filters may take until the machine is
+        given the device, which is never taken back; unset: 60 s; at most 1 h.
         """
 
     def __init__(

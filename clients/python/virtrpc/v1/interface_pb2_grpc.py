@@ -123,7 +123,8 @@ class InterfaceServiceServicer(object):
         FAILED_PRECONDITION / WRONG_STATE: SUSPENDED, the saved memory belongs to
         the devices as they are.
         RESOURCE_EXHAUSTED / NO_SLOT: the machine has no free slot.
-        DEADLINE_EXCEEDED / INTERFACE_TIMEOUT: `timeout` has passed; rolled back.
+        DEADLINE_EXCEEDED / INTERFACE_TIMEOUT: `timeout` has passed before the
+        machine was given the device; rolled back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -57,7 +57,8 @@ class InterfaceServiceStub:
     FAILED_PRECONDITION / WRONG_STATE: SUSPENDED, the saved memory belongs to
     the devices as they are.
     RESOURCE_EXHAUSTED / NO_SLOT: the machine has no free slot.
-    DEADLINE_EXCEEDED / INTERFACE_TIMEOUT: `timeout` has passed; rolled back.
+    DEADLINE_EXCEEDED / INTERFACE_TIMEOUT: `timeout` has passed before the
+    machine was given the device; rolled back.
     """
 
     DetachInterface: grpc.UnaryUnaryMultiCallable[
@@ -174,7 +175,8 @@ class InterfaceServiceAsyncStub:
     FAILED_PRECONDITION / WRONG_STATE: SUSPENDED, the saved memory belongs to
     the devices as they are.
     RESOURCE_EXHAUSTED / NO_SLOT: the machine has no free slot.
-    DEADLINE_EXCEEDED / INTERFACE_TIMEOUT: `timeout` has passed; rolled back.
+    DEADLINE_EXCEEDED / INTERFACE_TIMEOUT: `timeout` has passed before the
+    machine was given the device; rolled back.
     """
 
     DetachInterface: grpc.aio.UnaryUnaryMultiCallable[
@@ -293,7 +295,8 @@ class InterfaceServiceServicer(metaclass=abc.ABCMeta):
         FAILED_PRECONDITION / WRONG_STATE: SUSPENDED, the saved memory belongs to
         the devices as they are.
         RESOURCE_EXHAUSTED / NO_SLOT: the machine has no free slot.
-        DEADLINE_EXCEEDED / INTERFACE_TIMEOUT: `timeout` has passed; rolled back.
+        DEADLINE_EXCEEDED / INTERFACE_TIMEOUT: `timeout` has passed before the
+        machine was given the device; rolled back.
         """
 
     @abc.abstractmethod
