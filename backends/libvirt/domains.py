@@ -192,6 +192,15 @@ class Domains:
             if own != before:
                 self.save_own(domain, own)
 
+    def note_devices(self, domain: libvirt.virDomain) -> None:
+        """Has libvirt write down which devices a running domain has.
+
+        It does not where a device was found gone when it asked for it, and then ends
+        the guest at its own next start: QEMU does not know the backend that it wants to remove.
+        """
+        with self._locked(domain.UUIDString()):
+            self.save_own(domain, self.own(domain))
+
     def want(self, domain: libvirt.virDomain, state: "PowerState.ValueType") -> None:
         """Notes the power state that an instance should have after a restart of the host."""
         self.amend_own(domain, lambda own: setattr(own, "wanted", state))

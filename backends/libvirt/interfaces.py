@@ -108,6 +108,7 @@ class LibvirtInterfaceHost:
                         f"the guest has not released the interface within {timeout_s:g} s",
                         reason="DEVICE_NOT_RELEASED",
                     )
+        self._domains.note_devices(domain)
         return True
 
     def forget(self, instance_id: str, attached: AttachedInterface) -> None:

@@ -114,6 +114,7 @@ class Plugging:
                     raise refusals.device_not_released(device_name, timeout_s)
                 removal.asked()
                 self._ask(domain, disk.alias, first=False)
+        self._domains.note_devices(domain)
 
     def _answered(
         self,

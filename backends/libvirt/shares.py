@@ -110,6 +110,7 @@ class LibvirtShares(Shares):
                     why = "the guest has not let go of the share: unmount it there first"
                     raise WrongStateError(why, reason="DEVICE_NOT_RELEASED")
                 removal.wait(_LOOK_S)
+        self._domains.note_devices(domain)
 
     def _is_plugged(self, domain: libvirt.virDomain, share_id: str) -> bool:
         if not is_active(domain):

@@ -13,7 +13,7 @@ from tests.model.verbs import VERBS, after
 
 Lives = frozenset[Life | None]
 _BESIDE_OTHERS = tuple(verb.name for verb in all_verbs().values() if verb.options.concurrent)
-"""What they looked at may have changed before they ended."""
+"""They change no life, and what they looked at may only have been on its way."""
 
 
 class Replay:
@@ -31,7 +31,8 @@ class Replay:
         self._resize: dict[str, str] = {}
         self._resizes: defaultdict[str, set[str]] = defaultdict(set)
         for operation in sorted(operations, key=lambda one: one.ended_at.ToNanoseconds()):
-            if operation.verb in VERBS and operation.done:
+            told = operation.verb in VERBS and operation.verb not in _BESIDE_OTHERS
+            if told and operation.done:
                 self._follow(operation)
 
     def _follow(self, operation: Operation) -> None:
@@ -49,7 +50,7 @@ class Replay:
             self.lives[instance_id] = known | possible | interrupted
         elif possible:
             self.lives[instance_id] = possible
-        elif verb not in _BESIDE_OTHERS:
+        else:
             self.faults.append(f"{verb} {operation.operation_id} succeeded, with {set(known)}")
 
     def _is_of_present_resize(self, operation: Operation) -> bool:
