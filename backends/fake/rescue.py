@@ -65,13 +65,15 @@ class FakeRescue(Rescue):
         faulty.ready()
         if instance.rescued:
             faulty.commit()
-            faulty.step("stop")
-            self._host.stop(request.instance_id, "destroyed")
-            faulty.step("define")
-            self._leave(request.instance_id)
+            if any(disk.role == "rescue" for disk in instance.persistent.disks):
+                faulty.step("stop")
+                self._host.stop(request.instance_id, "destroyed")
+                faulty.step("define")
+                self._put_own_disks(request.instance_id)
             faulty.step("files")
             self._remove_files(request.instance_id)
             faulty.step("start")
+            self._forget(request.instance_id)
             if may_run(instance):
                 self._host.start(request.instance_id)
         return pb.UnrescueInstanceResponse(instance=self._host.get(request.instance_id))
@@ -101,14 +103,21 @@ class FakeRescue(Rescue):
         if instance is None or not instance.rescued:
             return
         self._host.stop(instance_id, "failed")
+        self._put_own_disks(instance_id)
+        self._forget(instance_id)
+
+    def _put_own_disks(self, instance_id: str) -> None:
         drive = self._host.instance_folder(instance_id) / CONFIG_DRIVE
         with self._host.edit(instance_id) as edited:
-            edited.rescued, edited.rescue_image_id = False, ""
-            edited.ClearField("rescued_at")
             disks = out_of_rescue(
                 edited.persistent.disks, config_drive=str(drive) if drive.exists() else ""
             )
             _put_disks(edited, disks)
+
+    def _forget(self, instance_id: str) -> None:
+        with self._host.edit(instance_id) as edited:
+            edited.rescued, edited.rescue_image_id = False, ""
+            edited.ClearField("rescued_at")
 
 
 def _put_disks(instance: pb.Instance, disks: list[AttachedDisk]) -> None:

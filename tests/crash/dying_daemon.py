@@ -1,11 +1,13 @@
-"""`virtrpcd` that dies, or is asked to cancel, at chosen writes of its journal, or counts them.
+"""`virtrpcd` to which something happens at chosen writes of its journal, or that counts them.
 
     python -m tests.crash.dying_daemon PLAN [flags of virtrpcd]
 
 PLAN is `count:FILE`, which appends a line "REQUEST_ID KIND" for every write; or
 `die:FILE` with one point in each line, "REQUEST_ID NUMBER SIDE": the operation of
 that request_id stops right `before` or `after` its write of that number (from 1), and
-when all have stopped, the process ends as if killed. So one life serves many verbs.
+when all have stopped, the process ends as if killed. So one life serves many verbs. With
+`cancel:FILE`, of the same lines, it goes on instead, once a caller has asked to cancel it; with
+`lose:FILE` its verb finds that the hypervisor does not answer.
 """
 
 import os
@@ -16,14 +18,19 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import grpc
 from virtrpc.v1.operation_pb2 import CancelOperationRequest, Operation
 from virtrpc.v1.operation_pb2_grpc import OperationServiceStub
 
 import service.core
+import service.operations.runner
+from backends.errors import UnreachableError
+from backends.work import Undo
 from service.main import main
 from service.operations.journal import Entry, Journal, Step
+from service.operations.operation import LiveOperation
 
 DIED = 137
 BEFORE, AFTER = "before", "after"
@@ -55,6 +62,11 @@ def cancelling(path: Path, points: Iterable[Point]) -> str:
     return f"cancel:{_written(path, points)}"
 
 
+def losing(path: Path, points: Iterable[Point]) -> str:
+    """The PLAN of a daemon that loses its hypervisor at all points, for a moment."""
+    return f"lose:{_written(path, points)}"
+
+
 def _written(path: Path, points: Iterable[Point]) -> Path:
     lines = (f"{point.request_id} {point.number} {point.side}\n" for point in points)
     path.write_text("".join(lines), encoding="ascii")
@@ -82,6 +94,9 @@ class MortalJournal(Journal):
         self._lock = threading.Lock()
         what, _, file = self.plan.partition(":")
         self._counts = Path(file) if what == "count" else None
+        self._loses = what == "lose"
+        self.lost: set[str] = set()
+        """Operations that have not been told yet that the hypervisor is lost."""
         self._address = f"unix:{Path(file).parent}/virtrpc.sock" if what == "cancel" else ""
         self._points = set() if self._counts else _read_points(Path(file))
         self._not_reached = len(self._points)
@@ -128,6 +143,9 @@ class MortalJournal(Journal):
             self._reach()
             return never
         if Point(request_id, number, AFTER) in self._points:
+            if self._loses:
+                self.lost.add(operation_id)
+                return write()
             if self._address:
                 return self._cancelled(operation_id, write())
             write().add_done_callback(lambda _: self._reach())
@@ -149,6 +167,24 @@ class MortalJournal(Journal):
                 os._exit(DIED)
 
 
+class LosingOperation(LiveOperation):
+    """An operation whose verb finds the hypervisor lost after the writes of the plan."""
+
+    def step(self, name: str, undo: Undo | None = None) -> None:
+        super().step(name, undo)
+        self._lose()
+
+    def commit(self) -> None:
+        super().commit()
+        self._lose()
+
+    def _lose(self) -> None:
+        lost = cast(MortalJournal, self._journal).lost
+        if self.operation_id in lost:
+            lost.remove(self.operation_id)
+            raise UnreachableError("the hypervisor is lost for a moment")
+
+
 def _read_points(path: Path) -> set[Point]:
     lines = (line.split() for line in path.read_text(encoding="ascii").splitlines())
     return {Point(request_id, int(number), side) for request_id, number, side in lines}
@@ -158,6 +194,7 @@ def run(arguments: Sequence[str]) -> None:
     """Runs the daemon with the flags that follow the plan."""
     MortalJournal.plan, sys.argv[1:] = arguments[0], arguments[1:]
     setattr(service.core, "Journal", MortalJournal)  # noqa: B010 - not a public name of it
+    setattr(service.operations.runner, "LiveOperation", LosingOperation)  # noqa: B010
     main()
 
 

@@ -22,7 +22,6 @@ from tests.crash.dying_daemon import (
     BEFORE,
     DIED,
     Point,
-    cancelling,
     counted,
     counting,
     dying,
@@ -130,12 +129,6 @@ class Lives:
         with self.life(dying(self.folder / "points", points), wait=wait) as daemon:
             yield daemon
 
-    @contextmanager
-    def cancelling_life(self, points: Sequence[Point]) -> Iterator[DaemonProcess]:
-        """A life in which operations are cancelled at their points."""
-        with self.life(cancelling(self.folder / "points", points)) as daemon:
-            yield daemon
-
     def count(self, cases: Sequence[Case]) -> dict[str, list[str]]:
         """Kinds of the writes of each case, by its name, when nobody dies."""
         calls = [Call.of(case) for case in cases]
@@ -172,7 +165,7 @@ class Lives:
             ],
         )
 
-    def cancel(self, daemon: DaemonProcess, calls: Sequence[Call]) -> None:
+    def call(self, daemon: DaemonProcess, calls: Sequence[Call]) -> None:
         """Calls verbs, of which the daemon has the points, to their ends."""
         self._each(daemon, calls, lambda caller, call: caller.prepare(call.case))
         self._each(daemon, calls, _look_at_its_end)
@@ -273,7 +266,7 @@ def steps(kinds: Sequence[str]) -> list[Place]:
 
 
 def changes(kinds: Sequence[str]) -> list[Place]:
-    """Where to cancel: a step, or the point of no return, was told and has no effect yet."""
+    """Where to interfere: a step, or the point of no return, was told and has no effect yet."""
     effects = (number for number, kind in enumerate(kinds, start=1) if kind in ("step", "commit"))
     return [(number, AFTER) for number in effects]
 

@@ -9,8 +9,9 @@ from virtrpc.v1 import host_pb2
 from service.verbs import all_verbs
 from tests.crash.caller import VERBS
 from tests.crash.cases import CASES, FAILING_CASES
+from tests.crash.dying_daemon import cancelling, losing
 from tests.crash.lives import Call, Lives, changes, places
-from tests.crash.verdict import hold_cancelled, hold_through
+from tests.crash.verdict import hold_though, hold_through
 from tests.daemon import DaemonProcess
 
 ALL_CASES = (*CASES, *FAILING_CASES)
@@ -58,4 +59,11 @@ def test_death_around_every_write_is_recovered_from(lives: Lives, writes: Writes
 def test_cancel_in_any_step_leaves_a_verb_done_or_undone(lives: Lives, writes: Writes) -> None:
     cases = [case for case in CASES if not VERBS[case.verb].options.preempts]
     calls = [[Call.of(case, *place) for place in changes(writes[str(case)])] for case in cases]
-    hold_cancelled(lives, calls)
+    hold_though(lives, cancelling, calls, failure="CANCELLED")
+
+
+def test_hypervisor_that_is_lost_in_any_step_leaves_a_verb_done_or_undone(
+    lives: Lives, writes: Writes
+) -> None:
+    calls = [[Call.of(case, *place) for place in changes(writes[str(case)])] for case in CASES]
+    hold_though(lives, losing, calls, failure="HYPERVISOR_UNREACHABLE")

@@ -25,9 +25,9 @@ from tests.crash.cases import (
     TAKE_SNAPSHOT,
     UNRESCUE,
 )
-from tests.crash.dying_daemon import BEFORE
+from tests.crash.dying_daemon import BEFORE, cancelling
 from tests.crash.lives import Call, Lives, changes, places
-from tests.crash.verdict import end_machines, hold_cancelled, hold_through
+from tests.crash.verdict import end_machines, hold_though, hold_through
 from tests.daemon import DaemonProcess
 
 pytestmark = [pytest.mark.libvirt, pytest.mark.timeout(600)]
@@ -68,10 +68,8 @@ def test_death_in_the_midst_of_remaking_a_guest_leaves_it_as_it_should_be(lives:
 
 def test_cancel_in_any_step_of_remaking_a_guest_leaves_it_done_or_undone(lives: Lives) -> None:
     writes = lives.count(REMAKING)
-    hold_cancelled(
-        lives,
-        [[Call.of(case, *place) for place in changes(writes[str(case)])] for case in REMAKING],
-    )
+    calls = [[Call.of(case, *place) for place in changes(writes[str(case)])] for case in REMAKING]
+    hold_though(lives, cancelling, calls, failure="CANCELLED")
 
 
 def test_death_after_a_volume_was_cut_gives_it_back_whole(lives: Lives) -> None:

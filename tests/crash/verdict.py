@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -17,6 +17,7 @@ from virtrpc.v1.operation_pb2 import Operation
 
 from tests.crash.caller import TIMEOUT_S, VERBS, Caller
 from tests.crash.cases import FAILING_CASES, Case
+from tests.crash.dying_daemon import Point
 from tests.crash.lives import Call, Death, Deaths, Lives, in_turn, points, rounds
 from tests.daemon import Connection, DaemonProcess
 from tests.machines import qemu_pids
@@ -28,8 +29,8 @@ from tests.refusals import refusal_of
 
 SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
 FAILED = operation_pb2.OPERATION_STATE_FAILED
-CANCELLED = operation_pb2.OPERATION_STATE_CANCELLED
 RUNNING = types_pb2.POWER_STATE_RUNNING
+Plan = Callable[[Path, Iterable[Point]], str]
 _MAKE_IMAGES = ("PullImage", "SnapshotInstance")
 _OF_RESIZES = (
     *("MigrateDiskAndPowerOff", "FinishMigration"),
@@ -96,23 +97,27 @@ def _holds(lives: Lives, daemon: DaemonProcess, death: Death) -> str:
         return operation.operation_id
 
 
-def hold_cancelled(lives: Lives, calls: Sequence[Sequence[Call]]) -> None:
-    """Cancels all calls at their points: each is done or undone, never half."""
+def hold_though(lives: Lives, plan: Plan, calls: Sequence[Sequence[Call]], *, failure: str) -> None:
+    """Something happens to all calls at their points: each is done or undone, never half.
+
+    What is undone ends with the reason `failure`.
+    """
     every = points(list(chain.from_iterable(calls)))
-    with lives.cancelling_life(every) as daemon:
+    holds = partial(_is_done_or_undone, lives, failure=failure)
+    with lives.life(plan(lives.folder / "points", every)) as daemon:
         for together in rounds(in_turn(calls), backend=lives.backend):
-            lives.cancel(daemon, together)
+            lives.call(daemon, together)
             with ThreadPoolExecutor(_AT_A_TIME) as pool:
-                list(pool.map(partial(_is_done_or_undone, lives, daemon), together))
+                list(pool.map(partial(holds, daemon), together))
 
 
-def _is_done_or_undone(lives: Lives, daemon: DaemonProcess, call: Call) -> None:
+def _is_done_or_undone(lives: Lives, daemon: DaemonProcess, call: Call, *, failure: str) -> None:
     caller = lives.caller(daemon, call)
     with caller.connection:
         (listed,) = operations_of(caller, call)
         operation = caller.ended(listed.operation_id)
-        assert operation.cancel_requested, operation
-        assert operation.state in (SUCCEEDED, CANCELLED) or call.case.alone, operation
+        expected = {call.case.alone or failure} if operation.HasField("error") else {""}
+        assert operation.error.reason in expected, operation
         assert "not_undone" not in operation.error.metadata, operation
         if listed.instance_id:
             _matches_the_hypervisor(daemon, caller, operation, call.case)
@@ -206,20 +211,16 @@ def _lives(case: Case, operation: Operation) -> set[Life | None]:
 
 def _is_resized_or_not(daemon: DaemonProcess, instance: Instance, operation: Operation) -> None:
     """What is kept, and barred, and of which size, is what the end of the verb says."""
-    done = operation.state == SUCCEEDED
-    barred = (operation.verb == "MigrateDiskAndPowerOff") == done
-    if operation.verb in ("ConfirmMigration", "RevertMigration"):
-        barred = False
+    done, verb = operation.state == SUCCEEDED, operation.verb
+    barred = verb == ("MigrateDiskAndPowerOff" if done else "FinishMigration")
+    finished = verb in (("FinishMigration",) if done else ("ConfirmMigration", "RevertMigration"))
+    large = finished or verb == "ConfirmMigration"
     assert bool(instance.pending_migration_id) == barred
     assert (instance.power_state == RUNNING) == (not barred)
-    large = operation.verb == "ConfirmMigration" or (operation.verb == "FinishMigration" and done)
     assert instance.vcpus == (2 if large else 1)
     if daemon.backend != "fake":
         folder = daemon.state_dir / "instances" / instance.instance_id
-        held = (operation.verb == "MigrateDiskAndPowerOff" and done) or (
-            operation.verb == "FinishMigration"
-        )
-        assert (folder / "kept").exists() == held
+        assert (folder / "kept").exists() == (barred or finished)
         assert not list(folder.glob("*.copy"))
 
 

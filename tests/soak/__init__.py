@@ -7,6 +7,7 @@
     fleet       twenty guests; the daemon is killed and started, and they do not notice
     deaths      the daemon dies around every step of every verb, on real QEMU
     cancels     each verb is cancelled in each of its steps, on real QEMU
+    losses      the hypervisor is lost in each step of each verb, for a moment
     watchers    two hundred watchers, half of them stopped, under a storm of events
     migrations  between two real hosts: everybody dies once in every phase
 

@@ -93,6 +93,11 @@ def _cancels(_arguments: argparse.Namespace) -> Faults:
         return every_step.cancels(folder)
 
 
+def _losses(_arguments: argparse.Namespace) -> Faults:
+    with _folder() as folder:
+        return every_step.losses(folder)
+
+
 def _migrations(arguments: argparse.Namespace) -> Faults:
     with _folder() as folder:
         return migrations.run(folder, seconds=420 * arguments.scale, seed=arguments.seed)
@@ -120,6 +125,7 @@ SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Faults]] = {
     "fleet": _fleet,
     "deaths": _deaths,
     "cancels": _cancels,
+    "losses": _losses,
     "migrations": _migrations,
 }
 

@@ -1,12 +1,12 @@
-"""In every step of every verb that changes something on real QEMU: the daemon dies, or it is told
-to cancel.
+"""In every step of every verb that changes something on real QEMU: the daemon dies, it is told to
+cancel, or it loses its hypervisor for a moment.
 
 It dies before the step has its effect, and after it. What all verbs have in common, their
 acceptance and their end, is tried on the fake, with every write of theirs (tests/crash).
 """
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from virtrpc.v1 import host_pb2
@@ -14,8 +14,9 @@ from virtrpc.v1 import host_pb2
 from backends.contract import GuestAgent
 from tests.crash.caller import TIMEOUT_S, VERBS
 from tests.crash.cases import CASES, Case
+from tests.crash.dying_daemon import cancelling, losing
 from tests.crash.lives import Call, Lives, Place, changes, steps
-from tests.crash.verdict import hold_cancelled, hold_through
+from tests.crash.verdict import Plan, hold_though, hold_through
 from tests.images import place_guest_images
 
 
@@ -30,11 +31,23 @@ def deaths(folder: Path) -> list[str]:
 
 def cancels(folder: Path) -> list[str]:
     """What was wrong first."""
+    never = {verb.name for verb in VERBS.values() if verb.options.preempts}
+    return _though(folder, "cancel", cancelling, failure="CANCELLED", but=never)
+
+
+def losses(folder: Path) -> list[str]:
+    """What was wrong first."""
+    return _though(folder, "loss", losing, failure="HYPERVISOR_UNREACHABLE")
+
+
+def _though(
+    folder: Path, what: str, plan: Plan, *, failure: str, but: Collection[str] = ()
+) -> list[str]:
     lives = _lives(folder)
-    cases = [case for case in _cases(lives) if not VERBS[case.verb].options.preempts]
+    cases = [case for case in _cases(lives) if case.verb not in but]
     writes = lives.count(cases)
     calls = _calls(cases, lambda case: changes(writes[str(case)]))
-    return _first_wrong("cancel", calls, lambda: hold_cancelled(lives, calls))
+    return _first_wrong(what, calls, lambda: hold_though(lives, plan, calls, failure=failure))
 
 
 def _lives(folder: Path) -> Lives:
@@ -52,7 +65,7 @@ def _calls(cases: Sequence[Case], places: Callable[[Case], Sequence[Place]]) -> 
 
 
 def _first_wrong(what: str, calls: Sequence[Sequence[Call]], hold: Callable[[], None]) -> list[str]:
-    print(f"{len(calls):8} verbs\n{sum(map(len, calls)):8} {what}s", flush=True)
+    print(f"{len(calls):8} verbs\n{sum(map(len, calls)):8} times: {what}", flush=True)
     try:
         hold()
     except AssertionError as error:
