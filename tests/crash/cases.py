@@ -54,8 +54,8 @@ class Case:
     more: Sequence[Fields] = ()
     """Messages after the first one, where the caller sends a stream."""
     alone: str = ""
-    """With which reason it is refused on a host by itself, as here: it takes two. Called well
-    it is in tests/conformance/test_live_migration.py and tests/lab."""
+    """With which reason it is refused on a host by itself, as here: it takes two. Called well it is
+    in tests/conformance/test_live_migration.py and test_migration_steps.py, and in tests/lab."""
 
     def __str__(self) -> str:
         return self.name or self.verb
