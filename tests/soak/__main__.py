@@ -40,23 +40,23 @@ def _storm_on_the_fake(arguments: argparse.Namespace) -> Faults:
     """Many controllers, as only a hypervisor that answers at once can stand."""
     with _daemon("fake") as daemon:
         strike = partial(_restart, daemon)
-        return _storm(daemon, arguments, strike, minutes=2, controllers=40, instances=10,
+        return _storm(daemon, arguments, strike, minutes=1.5, controllers=40, instances=10,
                       kill_every_s=15)  # fmt: skip
 
 
 def _storm_on_qemu(arguments: argparse.Namespace) -> Faults:
     with _daemon("libvirt") as daemon:
         strike = partial(_restart, daemon)
-        return _storm(daemon, arguments, strike, minutes=4, controllers=8, instances=4,
-                      kill_every_s=30)  # fmt: skip
+        return _storm(daemon, arguments, strike, minutes=3, controllers=8, instances=4,
+                      kill_every_s=25)  # fmt: skip
 
 
 def _hypervisor(arguments: argparse.Namespace) -> Faults:
     with _libvirtd() as (host, daemon, metrics):
         faults = hypervisor.stop_for(daemon, host, seconds=60 * arguments.scale, metrics=metrics)
         strike = partial(_restart, host)
-        return faults + _storm(daemon, arguments, strike, minutes=2, controllers=8, instances=4,
-                               kill_every_s=20)  # fmt: skip
+        return faults + _storm(daemon, arguments, strike, minutes=1.5, controllers=8, instances=4,
+                               kill_every_s=15)  # fmt: skip
 
 
 def _restart(mortal: DaemonProcess | LibvirtdHost) -> None:
@@ -80,7 +80,7 @@ def _storm(
 
 def _fleet(arguments: argparse.Namespace) -> Faults:
     with _daemon("libvirt") as daemon:
-        return fleet.run(daemon, seconds=120 * arguments.scale)
+        return fleet.run(daemon, seconds=60 * arguments.scale)
 
 
 def _deaths(_arguments: argparse.Namespace) -> Faults:
@@ -110,7 +110,7 @@ def _watchers(arguments: argparse.Namespace) -> Faults:
 
 def _models(arguments: argparse.Namespace) -> Faults:
     faults: Faults = []
-    for backend, seconds in (("fake", 30), ("libvirt", 150)):
+    for backend, seconds in (("fake", 30), ("libvirt", 90)):
         with _daemon(backend) as daemon:
             faults += models.run(daemon, seconds=seconds * arguments.scale, seed=arguments.seed)
     return faults
