@@ -82,9 +82,9 @@ def fit_disks(
 
 def copy_files(folder: Path, *, checkpoint: Callable[[], None]) -> None:
     """Makes the files that go with an instance's disks new ones of the same content."""
+    remove_copies(folder)
     for path in own_files(folder):
         fresh = path.with_name(f"{path.name}{_COPY}")
-        fresh.unlink(missing_ok=True)
         try:
             with path.open("rb") as source, _created(fresh) as target:
                 copy_sparse(source.fileno(), target.fileno(), checkpoint)
@@ -95,7 +95,7 @@ def copy_files(folder: Path, *, checkpoint: Callable[[], None]) -> None:
                 raise NoRoomError("the filesystem of the instances is full") from error
             raise
         finally:
-            remove_copies(folder)  # also of one that was cancelled
+            fresh.unlink(missing_ok=True)  # also where it was cancelled
 
 
 def remove_copies(folder: Path) -> None:
