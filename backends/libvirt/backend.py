@@ -28,6 +28,7 @@ from backends.libvirt.handles import Handles
 from backends.libvirt.lifecycle import (
     force_off,
 )
+from backends.libvirt.lost_removals import put_stand_ins
 from backends.libvirt.network_features import NOT_REAL
 from backends.libvirt.parts import Parts
 from backends.libvirt.probe import probe
@@ -142,6 +143,7 @@ class LibvirtBackend(Backend):
         if is_embedded(uri):
             self._embedded = EmbeddedRoot(uri, default=self._options.state_dir / "libvirt")
             self._reaper = Reaper()
+            put_stand_ins(self._embedded.folder)
             uri = self._embedded.uri
         self._callbacks = Callbacks(self._domains, observer)
         self._connection = Connection(uri, connected=self._connected, lost=observer.disconnected)

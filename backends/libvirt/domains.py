@@ -196,7 +196,8 @@ class Domains:
         """Has libvirt write down which devices a running domain has.
 
         It does not where a device was found gone when it asked for it, and then ends
-        the guest at its own next start: QEMU does not know the backend that it wants to remove.
+        the guest at its own next start: QEMU does not know the backend that it wants to remove
+        (lost_removals.py, for the embedded driver alone).
         """
         with self._locked(domain.UUIDString()):
             self.save_own(domain, self.own(domain))
