@@ -15,7 +15,7 @@ from backends.contract import Shares
 from backends.errors import UnsupportedError, WrongStateError
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.probe import Probed
-from backends.libvirt.xml.element import parse, to_text
+from backends.libvirt.xml.element import Node, parse, to_text
 from backends.libvirt.xml.shares import (
     find_share,
     has_shared_memory,
@@ -64,7 +64,7 @@ class LibvirtShares(Shares):
         work.step("share", undo)
         device = share_device(share, read_only_program=self._probed.read_only_program)
         if hot:
-            self._call(domain, lambda: domain.attachDeviceFlags(to_text(device), _LIVE))
+            self._plug(domain, device)
         self._redefine(domain, lambda document: with_share(document, device))
         return pb.MountShareResponse(instance=self._domains.tell(domain))
 
@@ -82,6 +82,12 @@ class LibvirtShares(Shares):
                 request.share_id, self._domains.read_all(), but=request.instance_id
             )
         )
+
+    def _plug(self, domain: libvirt.virDomain, device: Node) -> None:
+        try:
+            self._call(domain, lambda: domain.attachDeviceFlags(to_text(device), _LIVE))
+        except UnsupportedError as error:  # as libvirt 9.0 says of all that ran when it began
+            raise WrongStateError(f"power it off first: {error}") from error
 
     def _undo_mount(self, share: str) -> None:
         """Takes a share ("INSTANCE SHARE") away; nothing where it or its instance is not there."""

@@ -664,7 +664,8 @@ class InstanceServiceServicer(object):
         not below a directory that the configuration allows (`--share-dir`).
         NOT_FOUND / PATH_NOT_FOUND: there is no such directory.
         FAILED_PRECONDITION / WRONG_STATE: it is paused or suspended, or runs and had
-        no share at its start: its memory cannot be shared later.
+        no share at its start: its memory cannot be shared later; or libvirt was
+        restarted since (9.0 then forgets that it is shared). Power off first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -440,7 +440,8 @@ class InstanceServiceStub:
     not below a directory that the configuration allows (`--share-dir`).
     NOT_FOUND / PATH_NOT_FOUND: there is no such directory.
     FAILED_PRECONDITION / WRONG_STATE: it is paused or suspended, or runs and had
-    no share at its start: its memory cannot be shared later.
+    no share at its start: its memory cannot be shared later; or libvirt was
+    restarted since (9.0 then forgets that it is shared). Power off first.
     """
 
     UmountShare: grpc.UnaryUnaryMultiCallable[
@@ -875,7 +876,8 @@ class InstanceServiceAsyncStub:
     not below a directory that the configuration allows (`--share-dir`).
     NOT_FOUND / PATH_NOT_FOUND: there is no such directory.
     FAILED_PRECONDITION / WRONG_STATE: it is paused or suspended, or runs and had
-    no share at its start: its memory cannot be shared later.
+    no share at its start: its memory cannot be shared later; or libvirt was
+    restarted since (9.0 then forgets that it is shared). Power off first.
     """
 
     UmountShare: grpc.aio.UnaryUnaryMultiCallable[
@@ -1376,7 +1378,8 @@ class InstanceServiceServicer(metaclass=abc.ABCMeta):
         not below a directory that the configuration allows (`--share-dir`).
         NOT_FOUND / PATH_NOT_FOUND: there is no such directory.
         FAILED_PRECONDITION / WRONG_STATE: it is paused or suspended, or runs and had
-        no share at its start: its memory cannot be shared later.
+        no share at its start: its memory cannot be shared later; or libvirt was
+        restarted since (9.0 then forgets that it is shared). Power off first.
         """
 
     @abc.abstractmethod
