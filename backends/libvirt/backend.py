@@ -20,6 +20,7 @@ from backends.firewall.filters import table_name, why_no_filter
 from backends.libvirt.connection import Connection
 from backends.libvirt.consoles import LibvirtConsoles
 from backends.libvirt.counters import Counters
+from backends.libvirt.cut_off import make_good
 from backends.libvirt.embedded import EmbeddedRoot, Reaper, is_embedded
 from backends.libvirt.errors import translated
 from backends.libvirt.events import Callbacks
@@ -28,7 +29,6 @@ from backends.libvirt.handles import Handles
 from backends.libvirt.lifecycle import (
     force_off,
 )
-from backends.libvirt.lost_removals import put_stand_ins
 from backends.libvirt.network_features import NOT_REAL
 from backends.libvirt.parts import Parts
 from backends.libvirt.probe import probe
@@ -143,7 +143,7 @@ class LibvirtBackend(Backend):
         if is_embedded(uri):
             self._embedded = EmbeddedRoot(uri, default=self._options.state_dir / "libvirt")
             self._reaper = Reaper()
-            put_stand_ins(self._embedded.folder)
+            self._domains.doubtful = make_good(self._embedded.folder)
             uri = self._embedded.uri
         self._callbacks = Callbacks(self._domains, observer)
         self._connection = Connection(uri, connected=self._connected, lost=observer.disconnected)

@@ -6,7 +6,7 @@ older fact; an event is told after what it changed was read.
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack, suppress
 from copy import deepcopy
 from pathlib import Path
@@ -18,7 +18,7 @@ from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Observer
-from backends.errors import ContractError, InstanceNotFoundError
+from backends.errors import ContractError, InstanceNotFoundError, TimedOutError
 from backends.libvirt.connection import Connection
 from backends.libvirt.embedded import EmbeddedRoot
 from backends.libvirt.errors import is_gone, translated, translating
@@ -59,6 +59,8 @@ class Domains:
         """Called with each machine that is about to start."""
         self.removals = Removals()
         """Devices that guests were asked to release."""
+        self.doubtful: Mapping[str, int] = {}
+        """Machines, by instance and process, that may have devices which libvirt does not know."""
         self._refresher: threading.Thread | None = None
 
     def open(
@@ -197,10 +199,20 @@ class Domains:
 
         It does not where a device was found gone when it asked for it, and then ends
         the guest at its own next start: QEMU does not know the backend that it wants to remove
-        (lost_removals.py, for the embedded driver alone).
+        (cut_off.py, for the embedded driver alone).
         """
         with self._locked(domain.UUIDString()):
             self.save_own(domain, self.own(domain))
+
+    def require_known(self, instance_id: str) -> None:
+        """Raises DEVICE_NOT_RELEASED where a machine may have more devices than libvirt says.
+
+        For who undoes an attachment, and does not find the device.
+        """
+        pid, domain = self.doubtful.get(instance_id), self.find(instance_id)
+        if pid is not None and domain is not None and self.machine_of(domain) == pid:
+            why = "the guest may still have the device, which the hypervisor does not know"
+            raise TimedOutError(f"{why}: power it off", reason="DEVICE_NOT_RELEASED")
 
     def want(self, domain: libvirt.virDomain, state: "PowerState.ValueType") -> None:
         """Notes the power state that an instance should have after a restart of the host."""

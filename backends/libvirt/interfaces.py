@@ -97,6 +97,8 @@ class LibvirtInterfaceHost:
         domain = self._domain(instance_id)
         alias = self._alias(domain, attached)
         if alias is None:
+            if work is None:
+                self._domains.require_known(instance_id)
             return True
         with self._domains.removals.expected(instance_id, alias) as removal:
             end = time.monotonic() + timeout_s

@@ -6,10 +6,15 @@ Source: "QEMU Machine Protocol Specification" of QEMU's documentation.
 import json
 import socket
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
+import structlog
+
 _LONGEST_BYTES = 1 << 20
+log = structlog.get_logger()
 
 
 class RefusedError(Exception):
@@ -25,8 +30,9 @@ class Monitor:
 
     def __init__(self, path: str, *, timeout_s: float) -> None:
         """Connects; the whole conversation may take `timeout_s`."""
-        self._end = time.monotonic() + timeout_s
+        self.allow(timeout_s)
         self._unread = b""
+        self._heard: Callable[[str, dict[str, Any]], None] = _nothing
         self._socket = socket.socket(socket.AF_UNIX)
         try:
             self._socket.settimeout(timeout_s)
@@ -46,7 +52,38 @@ class Monitor:
             if "error" in said:
                 raise RefusedError(said["error"])
             if "return" in said:
-                return said["return"]  # anything else is an event
+                return said["return"]
+            self._hear(said)
+
+    def obeys(self, command: str, **arguments: object) -> bool:
+        """Carries a command out; False where QEMU refuses it, which is logged for debugging."""
+        try:
+            self.execute(command, **arguments)
+        except RefusedError as error:
+            log.debug("QEMU refuses", command=command, arguments=arguments, reason=str(error))
+            return False
+        return True
+
+    @contextmanager
+    def listening(self, heard: Callable[[str, dict[str, Any]], None]) -> Iterator[None]:
+        """`heard` is called with the name and the data of each event that comes within."""
+        self._heard = heard
+        try:
+            yield
+        finally:
+            self._heard = _nothing
+
+    def listen(self, wants_more: Callable[[], bool]) -> None:
+        """Hears events, while more are wanted and the time lasts."""
+        try:
+            while wants_more():
+                self._hear(self._read())
+        except TimeoutError:
+            return
+
+    def allow(self, timeout_s: float) -> None:
+        """What follows may take so long, whatever the conversation has taken."""
+        self._end = time.monotonic() + timeout_s
 
     def close(self) -> None:
         """Hangs up."""
@@ -62,6 +99,9 @@ class Monitor:
         _trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _hear(self, said: dict[str, Any]) -> None:
+        self._heard(said.get("event", ""), said.get("data", {}))
 
     def _read(self) -> dict[str, Any]:
         while b"\n" not in self._unread:
@@ -80,3 +120,7 @@ class Monitor:
         if not isinstance(said, dict):
             raise ValueError("QEMU says what its protocol does not allow")
         return said
+
+
+def _nothing(_event: str, _data: dict[str, Any]) -> None:
+    """Nobody listens."""

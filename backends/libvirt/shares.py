@@ -94,7 +94,10 @@ class LibvirtShares(Shares):
         instance_id, _, share_id = share.partition(" ")
         domain = self._domains.find(instance_id)
         if domain is not None:
+            was_known = self._is_plugged(domain, share_id)
             self._take_away(domain, share_id)
+            if not was_known:
+                self._domains.require_known(instance_id)
 
     def _take_away(self, domain: libvirt.virDomain, share_id: str) -> None:
         if is_active(domain):

@@ -114,6 +114,8 @@ class LibvirtVolumes(Volumes):
                     domain, disk.target, None, timeout_s=_UNDO_TIMEOUT_S, retry_s=_UNDO_RETRY_S
                 )
             self._domains.tell(domain)
+            if disk is None:
+                self._domains.require_known(instance_id)
         self._secrets.forget(instance_id, attachment_id)
 
     def _located(self, device: BlockDevice) -> BlockDevice:

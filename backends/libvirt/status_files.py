@@ -1,0 +1,51 @@
+"""What libvirt has noted of the machines that run: its status files, `ROOT/run/qemu/NAME.xml`.
+
+They are all that the next libvirt will know. Only read: their format is libvirt's own.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from lxml import etree
+
+from backends.libvirt.xml.element import Node, parse
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Noted:
+    """What libvirt has noted of a machine that ran when its process ended."""
+
+    name: str
+    instance_id: str
+    pid: int
+    monitor: str
+    """Path of the socket."""
+    seen: frozenset[str]
+    """Aliases of the devices that libvirt has once seen in QEMU."""
+    known: frozenset[str]
+    """Every name that it mentions: of devices, block nodes, secrets, and more."""
+    domain: Node
+
+
+def read_status(path: Path) -> Noted | None:
+    """A machine from its status file; None where that cannot be understood."""
+    try:
+        status = parse(path.read_text(encoding="utf-8"))
+        monitor, domain = status.find("monitor[@type='unix']"), status.find("domain")
+        if monitor is None or domain is None:
+            return None
+        return Noted(
+            name=path.stem,
+            instance_id=domain.findtext("uuid", ""),
+            pid=int(status.get("pid", "0")),
+            monitor=monitor.get("path", ""),
+            seen=frozenset(node.get("alias", "") for node in status.iterfind("devices/device")),
+            known=frozenset(str(name) for node in status.iter() for name in node.attrib.values()),
+            domain=domain,
+        )
+    except (OSError, ValueError, etree.XMLSyntaxError) as error:
+        log.warning("status of a machine not read", path=str(path), reason=str(error))
+        return None
