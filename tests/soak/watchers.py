@@ -100,8 +100,9 @@ class Stopped:
 
     def end(self) -> list[str]:
         """Lets them go on: each was cut off where it had read to, and told so."""
+        assert self._process.stdout is not None
         self._process.send_signal(signal.SIGCONT)
-        output, _ = self._process.communicate()
+        output = self._process.stdout.read()
         ends = [json.loads(line) for line in output.splitlines()]
         faults = [
             f"a watcher that had read to {last} was told {told}: {reason}"
