@@ -103,6 +103,7 @@ class Stopped:
         assert self._process.stdout is not None
         self._process.send_signal(signal.SIGCONT)
         output = self._process.stdout.read()
+        self._process.wait()
         ends = [json.loads(line) for line in output.splitlines()]
         faults = [
             f"a watcher that had read to {last} was told {told}: {reason}"
