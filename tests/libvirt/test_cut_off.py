@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from qemu.qmp import QMPClient
 from virtrpc.v1 import interface_pb2, spec_pb2, volume_pb2
@@ -266,7 +267,7 @@ def test_device_that_the_guest_keeps_is_cut_off_and_told(
         devices.attach(connection)
     daemon.start()
     files = {str(path) for path in daemon.volume_dir.iterdir()}
-    assert not files & {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    assert not files & {file.path for file in psutil.Process(pid).open_files()}
     with daemon.connect() as connection:
         with refused(grpc.StatusCode.INTERNAL) as refusal:
             devices.attach(connection)
