@@ -7,6 +7,7 @@ daemon, which so can be there before it; a libvirtd that is killed has the same 
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import structlog
@@ -43,7 +44,7 @@ def make_good(root: Path) -> Mapping[str, int]:
 
 def _is_made_good(noted: Noted) -> bool:
     try:
-        with Monitor(noted.monitor, timeout_s=_TIMEOUT_S) as monitor:
+        with closing(Monitor(noted.monitor, timeout_s=_TIMEOUT_S)) as monitor:
             listed = monitor.execute("qom-list", path="/machine/peripheral")
             there = {device["name"] for device in listed}
             put_stand_ins(monitor, noted, there)

@@ -8,8 +8,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import structlog
 
@@ -22,7 +21,7 @@ class RefusedError(Exception):
 
 
 class Monitor:
-    """One conversation; `with` ends it. Calls block, and raise OSError or ValueError.
+    """One conversation, to be closed. Calls block, and raise OSError or ValueError.
 
     A monitor has one client at a time: it answers nobody else until this one has gone. Who speaks
     may be a guest that has broken out into its QEMU: what it says is bounded in time and size.
@@ -88,17 +87,6 @@ class Monitor:
     def close(self) -> None:
         """Hangs up."""
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _hear(self, said: dict[str, Any]) -> None:
         self._heard(said.get("event", ""), said.get("data", {}))

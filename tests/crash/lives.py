@@ -17,15 +17,7 @@ from virtrpc.v1.event_pb2 import EventCursor
 from service.verbs import host_verb_names
 from tests.crash.caller import VERBS, Caller
 from tests.crash.cases import EMPTY, SOURCE, Case
-from tests.crash.dying_daemon import (
-    AFTER,
-    BEFORE,
-    DIED,
-    Point,
-    counted,
-    counting,
-    dying,
-)
+from tests.crash.dying_daemon import AFTER, BEFORE, DIED, Point, counted, counting, dying
 from tests.daemon import DaemonProcess
 from tests.events_seen import cursor_now
 

@@ -17,7 +17,7 @@ _CROWDS = {
 }
 
 
-@pytest.mark.parametrize("backend", ["fake", "libvirt"])
+@pytest.mark.parametrize("backend", _CROWDS)
 def test_what_a_crowd_has_done_is_what_its_operations_say(
     model_daemons: Callable[[str], DaemonProcess], backend: str, seed: str
 ) -> None:

@@ -83,19 +83,9 @@ def _fleet(arguments: argparse.Namespace) -> Faults:
         return fleet.run(daemon, seconds=60 * arguments.scale)
 
 
-def _deaths(_arguments: argparse.Namespace) -> Faults:
+def _in_every_step(run: Callable[[Path], Faults], _arguments: argparse.Namespace) -> Faults:
     with _folder() as folder:
-        return every_step.deaths(folder)
-
-
-def _cancels(_arguments: argparse.Namespace) -> Faults:
-    with _folder() as folder:
-        return every_step.cancels(folder)
-
-
-def _losses(_arguments: argparse.Namespace) -> Faults:
-    with _folder() as folder:
-        return every_step.losses(folder)
+        return run(folder)
 
 
 def _migrations(arguments: argparse.Namespace) -> Faults:
@@ -123,9 +113,9 @@ SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Faults]] = {
     "storm": _storm_on_qemu,
     "hypervisor": _hypervisor,
     "fleet": _fleet,
-    "deaths": _deaths,
-    "cancels": _cancels,
-    "losses": _losses,
+    "deaths": partial(_in_every_step, every_step.deaths),
+    "cancels": partial(_in_every_step, every_step.cancels),
+    "losses": partial(_in_every_step, every_step.losses),
     "migrations": _migrations,
 }
 
