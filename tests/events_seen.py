@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from virtrpc.v1 import event_pb2
+from virtrpc.v1 import event_pb2, operation_pb2
 from virtrpc.v1.event_pb2 import Event, EventCursor
+from virtrpc.v1.operation_pb2 import Operation
 
 from tests.daemon import Connection
 
@@ -44,3 +45,19 @@ def events_after(
     finally:
         stream.cancel()
     raise AssertionError(f"the stream ended after {seen}")
+
+
+def wait_for_step(connection: Connection, cursor: EventCursor, verb: str) -> Operation:
+    """A verb's operation, when it has announced its first step."""
+
+    def is_of_the_verb(event: Event) -> bool:
+        return event.operation.verb == verb
+
+    operation = events_after(connection, cursor, until=is_of_the_verb)[-1].operation
+    request = operation_pb2.WatchOperationRequest(operation_id=operation.operation_id)
+    stream = connection.operations.WatchOperation(request, timeout=TIMEOUT_S)
+    for response in stream:
+        if response.operation.steps:
+            break
+    stream.cancel()
+    return operation

@@ -16,7 +16,7 @@ from tests.conformance.conftest import state_of
 from tests.conformance.test_config_drive import Drive
 from tests.conftest import MakeDaemon
 from tests.daemon import Connection, DaemonProcess
-from tests.events_seen import cursor_now, events_after
+from tests.events_seen import cursor_now, events_after, wait_for_step
 from tests.instances import TIMEOUT_S, small_spec, spawned, succeeded
 from tests.refusals import refused
 
@@ -238,24 +238,16 @@ def test_a_return_that_has_begun_is_gone_through_with(make_daemon: MakeDaemon) -
     spec = small_spec(backend="fake", boot="disk")
     with daemon.start(), daemon.connect() as connection, spawned(connection, spec) as instance_id:
         rescue(connection, instance_id)
-        request = pb.UnrescueInstanceRequest(instance_id=instance_id)
+        request, cursor = (
+            pb.UnrescueInstanceRequest(instance_id=instance_id),
+            cursor_now(connection),
+        )
         returning = connection.instances.UnrescueInstance.future(request, timeout=TIMEOUT_S)
-        cancel = operation_pb2.CancelOperationRequest(operation_id=_under_way(connection))
+        begun = wait_for_step(connection, cursor, "UnrescueInstance")
+        cancel = operation_pb2.CancelOperationRequest(operation_id=begun.operation_id)
         connection.operations.CancelOperation(cancel, timeout=TIMEOUT_S)
         returned = returning.result().instance
         assert (returned.power_state, returned.rescued) == (RUNNING, False)
-
-
-def _under_way(connection: Connection) -> str:
-    """The id of the one return, when it has begun to change something."""
-    wanted = operation_pb2.ListOperationsRequest(verb="UnrescueInstance")
-    while not (found := connection.operations.ListOperations(wanted).operations):
-        pass
-    watch = operation_pb2.WatchOperationRequest(operation_id=found[0].operation_id)
-    for update in connection.operations.WatchOperation(watch, timeout=TIMEOUT_S):
-        if update.operation.steps:
-            break
-    return found[0].operation_id
 
 
 def _unrescued(event: Event) -> bool:

@@ -23,7 +23,7 @@ from backends.libvirt import handles
 from backends.libvirt.connection import start_event_loop
 from deploy.demo.place import free_port
 from tests.daemon import Connection, DaemonProcess
-from tests.events_seen import cursor_now, events_after
+from tests.events_seen import cursor_now, events_after, wait_for_step
 from tests.images import place_guest_images
 from tests.instances import TIMEOUT_S, finished, small_spec, spawned
 from tests.libvirt.guests import begin_to_spawn, instance_of, pause, power_on, unpause
@@ -279,22 +279,6 @@ def volumes(connection: Connection, instance_id: str) -> tuple[list[str], list[s
     machines = (instance.persistent, instance.effective)
     of_both = [[disk.volume_id for disk in each.disks if disk.volume_id] for each in machines]
     return of_both[0], of_both[1]
-
-
-def wait_for_step(connection: Connection, cursor: EventCursor, verb: str) -> Operation:
-    """A verb's operation, when it has announced its first step."""
-
-    def is_of_the_verb(event: Event) -> bool:
-        return event.operation.verb == verb
-
-    operation = events_after(connection, cursor, until=is_of_the_verb)[-1].operation
-    request = operation_pb2.WatchOperationRequest(operation_id=operation.operation_id)
-    stream = connection.operations.WatchOperation(request, timeout=TIMEOUT_S)
-    for response in stream:
-        if response.operation.steps:
-            break
-    stream.cancel()
-    return operation
 
 
 def wait_for_phase(connection: Connection, operation: Operation, phase: str) -> None:
