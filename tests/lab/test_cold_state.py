@@ -109,19 +109,37 @@ def dies_before_it_starts(host: LabHost, data: pb.MigrationData) -> None:
     assert finished(host.connection, operation).error.reason == "DAEMON_RESTARTED"
 
 
-def test_volume_variables_and_vtpm_go_there_and_come_back(two_hosts: Lab) -> None:
-    here, there = two_hosts.hosts
+@contextmanager
+def guest_with_state(host: LabHost, device: BlockDevice) -> Iterator[str]:
+    """A guest with firmware variables, a vTPM and a volume, on which it has written."""
     spec = small_spec(backend="libvirt", name=NAME)
     spec.machine.firmware = FirmwareType.FIRMWARE_TYPE_UEFI
     spec.machine.vtpm = True
     spec.flavor.memory_mib = 256  # the firmware wants some of its own
-    device = file_volume(two_hosts.volumes)
-    with spawned(here.connection, spec) as instance_id:
-        console_until(here.connection, instance_id, b":~# ", timeout_s=_BOOT_S)
-        attach(here, instance_id, device)
-        with shell_at(here, instance_id) as shell:
+    with spawned(host.connection, spec) as instance_id:
+        console_until(host.connection, instance_id, b":~# ", timeout_s=_BOOT_S)
+        attach(host, instance_id, device)
+        with shell_at(host, instance_id) as shell:
             shell.run("until [ -b /dev/vda ]; do usleep 20000; done")
             shell.run("echo written here | dd of=/dev/vda conv=fsync 2>/dev/null")
+        yield instance_id
+
+
+def boots_with_its_volume(
+    host: LabHost, instance_id: str, device: BlockDevice, *, offset: int
+) -> None:
+    """And writes on it; `offset` is where its console begins."""
+    power_on(host, instance_id)
+    with shell_at(host, instance_id, offset=offset) as shell:
+        assert shell.run("head -c 12 /dev/vda") == "written here"
+        assert shell.run("cat /sys/block/vda/serial") == device.volume.volume_id[:20]
+        shell.run("echo written there | dd of=/dev/vda conv=fsync 2>/dev/null")
+
+
+def test_volume_variables_and_vtpm_go_there_and_come_back(two_hosts: Lab) -> None:
+    here, there = two_hosts.hosts
+    device = file_volume(two_hosts.volumes)
+    with guest_with_state(here, device) as instance_id:
         before = volumes(instance_at(here, instance_id))
 
         data = released(here.connection, cold_request(instance_id, to=there.uri)).data
@@ -133,12 +151,7 @@ def test_volume_variables_and_vtpm_go_there_and_come_back(two_hosts: Lab) -> Non
         made = finished_at(there.connection, finish_request(data, power_on=False))
         assert volumes(made) == before
         assert state_at(there, instance_id) == state
-        offset = data.console_offset
-        power_on(there, instance_id)
-        with shell_at(there, instance_id, offset=offset) as shell:
-            assert shell.run("head -c 12 /dev/vda") == "written here"
-            assert shell.run("cat /sys/block/vda/serial") == device.volume.volume_id[:20]
-            shell.run("echo written there | dd of=/dev/vda conv=fsync 2>/dev/null")
+        boots_with_its_volume(there, instance_id, device, offset=data.console_offset)
         assert endorsement_key(state.tpm) in state_at(there, instance_id).tpm
         destroyed(there.connection, instance_id)
         assert not tpm_folder(there, instance_id).exists()
