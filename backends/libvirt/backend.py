@@ -26,9 +26,8 @@ from backends.libvirt.errors import translated
 from backends.libvirt.events import Callbacks
 from backends.libvirt.facets import all_facets
 from backends.libvirt.handles import Handles
-from backends.libvirt.lifecycle import (
-    force_off,
-)
+from backends.libvirt.holds import release_all
+from backends.libvirt.lifecycle import force_off
 from backends.libvirt.network_features import NOT_REAL
 from backends.libvirt.parts import Parts
 from backends.libvirt.probe import probe
@@ -172,5 +171,6 @@ class LibvirtBackend(Backend):
         assert self._callbacks is not None  # noqa: S101
         assert self._observer is not None  # noqa: S101
         self._callbacks.register(handles.events)
+        release_all(handles.own)
         self._domains.tell_all()
         self._observer.connected()

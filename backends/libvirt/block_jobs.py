@@ -12,6 +12,7 @@ import libvirt
 
 from backends.errors import HypervisorError
 from backends.libvirt.domains import Domains
+from backends.libvirt.holds import held
 from backends.work import Work
 
 _LOOK_S, _NOTED_S = 0.2, 10.0
@@ -65,10 +66,15 @@ class BlockJob:
         return False
 
     def pivot(self) -> None:
-        """Turns the disk to what was copied to; returns when it has.
+        """Turns the disk to what was copied to; returns when it has."""
+        try:
+            with held(self._domain, self._device_name):
+                self._turn()
+        except libvirt.libvirtError as error:
+            raise self._domains.failed(error, self._domain.UUIDString()) from error
 
-        QEMU says that a job is ready a moment before libvirt takes note of it.
-        """
+    def _turn(self) -> None:
+        """QEMU says that a job is ready a moment before libvirt takes note of it."""
         end = time.monotonic() + _NOTED_S
         while True:
             try:
@@ -76,7 +82,7 @@ class BlockJob:
             except libvirt.libvirtError as error:
                 unnoted = error.get_error_code() == libvirt.VIR_ERR_BLOCK_COPY_ACTIVE
                 if not unnoted or time.monotonic() > end:
-                    raise self._domains.failed(error, self._domain.UUIDString()) from error
+                    raise
             else:
                 return
             time.sleep(_LOOK_S / 4)

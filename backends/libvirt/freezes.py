@@ -1,21 +1,17 @@
-"""Until when a guest's filesystems are frozen: a note in its running machine's metadata.
-
-The machine's next start knows nothing of it, and a daemon that was killed meanwhile reads it again.
-"""
+"""Until when a guest's filesystems are frozen: a note in its running machine."""
 
 import libvirt
 from google.protobuf.timestamp_pb2 import Timestamp
-from lxml import etree
 
-from backends.libvirt.xml.element import Node, to_text
+from backends.libvirt.live_notes import LiveNote
+from backends.libvirt.xml.element import Node
 
-_NAMESPACE = "https://virtrpc.dev/xmlns/frozen/1"
-_PREFIX = "virtrpcfrozen"
+_NOTE = LiveNote("frozen")
 
 
 def thaw_time(running: Node) -> Timestamp | None:
     """When the filesystems of a running <domain> are thawed; None: nobody has frozen them."""
-    note = running.find(f"metadata/{{{_NAMESPACE}}}frozen")
+    note = _NOTE.find_in(running)
     until = Timestamp()
     try:
         until.FromJsonString("" if note is None else note.get("until", ""))
@@ -26,13 +22,7 @@ def thaw_time(running: Node) -> Timestamp | None:
 
 def note_thaw_time(domain: libvirt.virDomain, until: Timestamp | None) -> None:
     """Notes it in a running machine, or forgets it; raises libvirt.libvirtError."""
-    note = None
-    if until is not None:
-        note = to_text(etree.Element("frozen", until=until.ToJsonString()))
-    domain.setMetadata(
-        libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-        note,
-        _PREFIX,
-        _NAMESPACE,
-        libvirt.VIR_DOMAIN_AFFECT_LIVE,
-    )
+    if until is None:
+        _NOTE.forget(domain)
+    else:
+        _NOTE.put(domain, {"until": until.ToJsonString()})

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from virtrpc.v1 import spec_pb2, volume_pb2
-from virtrpc.v1.spec_pb2 import BlockDevice
+from virtrpc.v1.spec_pb2 import BlockDevice, VolumeConnection
 
 from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_volume
 from tests.conformance.volume.test_guest_data import (
@@ -119,13 +119,33 @@ def test_nothing_is_lost_on_usb_by_a_swap_and_a_snapshot(
     old, new = usb_disk(make_file()), make_file()
     name = guest.attach(old).disk.device_name
     appears(guest, name)
+    volume = file_volume(new).volume
+    written = turned_while_it_writes(guest, name, old.volume.volume_id, volume)
+    seen = checksum_in_guest(guest, name)
+    guest.detach(volume.volume_id)
+    disappears(guest, name)
+    assert numbers_in(new) == list(range(1, written + 1))
+    assert checksum_of(new) == seen
+
+
+def test_nothing_is_lost_on_sata_by_a_swap_and_a_snapshot(
+    guest: VolumeGuest, make_file: MakeFile, sata_disk: BlockDevice
+) -> None:
+    new = make_file(size_bytes=16 * MIB)
+    volume = file_volume(new).volume
+    written = turned_while_it_writes(guest, _SATA, sata_disk.volume.volume_id, volume)
+    assert checksum_in_guest(guest, _SATA) == checksum_of(new)
+    assert numbers_in(new)[:written] == list(range(1, written + 1))
+
+
+def turned_while_it_writes(
+    guest: VolumeGuest, name: str, old_id: str, new: VolumeConnection
+) -> int:
+    """Swaps a disk's volume, and takes a snapshot away again; gives how much the guest wrote."""
     stub: Any = guest.connection.volumes
     which: dict[str, Any] = {"instance_id": guest.instance_id}
-    new_volume = file_volume(new).volume
-    of_new = {**which, "volume_id": new_volume.volume_id, "snapshot_id": new_volume.volume_id}
-    swap = volume_pb2.SwapVolumeRequest(
-        **which, old_volume_id=old.volume.volume_id, new_volume=new_volume
-    )
+    of_new = {**which, "volume_id": new.volume_id, "snapshot_id": new.volume_id}
+    swap = volume_pb2.SwapVolumeRequest(**which, old_volume_id=old_id, new_volume=new)
     take = volume_pb2.CreateVolumeSnapshotRequest(**of_new)
     delete = volume_pb2.DeleteVolumeSnapshotRequest(**of_new)
     with writing(guest, name):
@@ -135,9 +155,4 @@ def test_nothing_is_lost_on_usb_by_a_swap_and_a_snapshot(
             (stub.DeleteVolumeSnapshot, delete),
         ):
             ended_well(guest, call(request, timeout=TIMEOUT_S))
-    written = int(guest.shell.run("cat /run/written"))
-    seen = checksum_in_guest(guest, name)
-    guest.detach(new_volume.volume_id)
-    disappears(guest, name)
-    assert numbers_in(new) == list(range(1, written + 1))
-    assert checksum_of(new) == seen
+    return int(guest.shell.run("cat /run/written"))

@@ -184,7 +184,8 @@ class VolumeServiceServicer(object):
         """Replaces a volume by another while the guest runs: the content is mirrored
         to the new one, then the device turns to it, under the same name. The old
         connection is closed; until its next start the guest sees the old serial
-        number. Phases: "connect", "mirror", "pivot", "resize"; progress is the
+        number. A guest whose disk is not on virtio or virtio-scsi is paused for
+        the moment of the turn (QEMU: some ms; events PAUSED and RESUMED). Phases: "connect", "mirror", "pivot", "resize"; progress is the
         share mirrored. Until "pivot" it can be cancelled, and the instance stays
         with the old volume. Result: SwapVolumeResponse.
 
@@ -262,7 +263,8 @@ class VolumeServiceServicer(object):
     def DeleteVolumeSnapshot(self, request, context):
         """Deletes a snapshot by merging its overlay with a neighbour, while the guest
         runs: committed down into the file below, or pulled up into the active one.
-        What the guest reads does not change. Overlays that the service made are
+        What the guest reads does not change; for the turn of the active file it
+        may be paused as for SwapVolume. Overlays that the service made are
         deleted; the caller's (`reuse_file`) and the volume's own file are released
         and left. Snapshots whose state is merged away with it go too. Phases:
         "merge", "pivot"; progress is the share merged. Until "pivot" it can be

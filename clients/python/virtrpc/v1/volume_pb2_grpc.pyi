@@ -104,7 +104,8 @@ class VolumeServiceStub:
     """Replaces a volume by another while the guest runs: the content is mirrored
     to the new one, then the device turns to it, under the same name. The old
     connection is closed; until its next start the guest sees the old serial
-    number. Phases: "connect", "mirror", "pivot", "resize"; progress is the
+    number. A guest whose disk is not on virtio or virtio-scsi is paused for
+    the moment of the turn (QEMU: some ms; events PAUSED and RESUMED). Phases: "connect", "mirror", "pivot", "resize"; progress is the
     share mirrored. Until "pivot" it can be cancelled, and the instance stays
     with the old volume. Result: SwapVolumeResponse.
 
@@ -182,7 +183,8 @@ class VolumeServiceStub:
     ]
     """Deletes a snapshot by merging its overlay with a neighbour, while the guest
     runs: committed down into the file below, or pulled up into the active one.
-    What the guest reads does not change. Overlays that the service made are
+    What the guest reads does not change; for the turn of the active file it
+    may be paused as for SwapVolume. Overlays that the service made are
     deleted; the caller's (`reuse_file`) and the volume's own file are released
     and left. Snapshots whose state is merged away with it go too. Phases:
     "merge", "pivot"; progress is the share merged. Until "pivot" it can be
@@ -306,7 +308,8 @@ class VolumeServiceAsyncStub:
     """Replaces a volume by another while the guest runs: the content is mirrored
     to the new one, then the device turns to it, under the same name. The old
     connection is closed; until its next start the guest sees the old serial
-    number. Phases: "connect", "mirror", "pivot", "resize"; progress is the
+    number. A guest whose disk is not on virtio or virtio-scsi is paused for
+    the moment of the turn (QEMU: some ms; events PAUSED and RESUMED). Phases: "connect", "mirror", "pivot", "resize"; progress is the
     share mirrored. Until "pivot" it can be cancelled, and the instance stays
     with the old volume. Result: SwapVolumeResponse.
 
@@ -384,7 +387,8 @@ class VolumeServiceAsyncStub:
     ]
     """Deletes a snapshot by merging its overlay with a neighbour, while the guest
     runs: committed down into the file below, or pulled up into the active one.
-    What the guest reads does not change. Overlays that the service made are
+    What the guest reads does not change; for the turn of the active file it
+    may be paused as for SwapVolume. Overlays that the service made are
     deleted; the caller's (`reuse_file`) and the volume's own file are released
     and left. Snapshots whose state is merged away with it go too. Phases:
     "merge", "pivot"; progress is the share merged. Until "pivot" it can be
@@ -514,7 +518,8 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
         """Replaces a volume by another while the guest runs: the content is mirrored
         to the new one, then the device turns to it, under the same name. The old
         connection is closed; until its next start the guest sees the old serial
-        number. Phases: "connect", "mirror", "pivot", "resize"; progress is the
+        number. A guest whose disk is not on virtio or virtio-scsi is paused for
+        the moment of the turn (QEMU: some ms; events PAUSED and RESUMED). Phases: "connect", "mirror", "pivot", "resize"; progress is the
         share mirrored. Until "pivot" it can be cancelled, and the instance stays
         with the old volume. Result: SwapVolumeResponse.
 
@@ -600,7 +605,8 @@ class VolumeServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[virtrpc.v1.operation_pb2.Operation, collections.abc.Awaitable[virtrpc.v1.operation_pb2.Operation]]:
         """Deletes a snapshot by merging its overlay with a neighbour, while the guest
         runs: committed down into the file below, or pulled up into the active one.
-        What the guest reads does not change. Overlays that the service made are
+        What the guest reads does not change; for the turn of the active file it
+        may be paused as for SwapVolume. Overlays that the service made are
         deleted; the caller's (`reuse_file`) and the volume's own file are released
         and left. Snapshots whose state is merged away with it go too. Phases:
         "merge", "pivot"; progress is the share merged. Until "pivot" it can be

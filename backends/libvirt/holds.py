@@ -1,0 +1,74 @@
+"""Guests that stand still while QEMU turns a disk of theirs to other storage.
+
+    note ──▶ suspend ──▶ QEMU turns the disk ──▶ resume ──▶ note forgotten
+
+QEMU (7.2) lets a write that waited for the turn go before the new storage may be written to,
+and ends itself: "Assertion `child->perm & BLK_PERM_WRITE' failed". It takes nothing from
+virtio's queues meanwhile; a write to any other controller it is given by the guest's processor,
+unless that stands still.
+
+Whom a daemon that was killed has left standing the next one finds by its note.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import libvirt
+import structlog
+
+from backends.libvirt.errors import is_lost
+from backends.libvirt.live_notes import LiveNote
+from backends.libvirt.xml.element import Node, parse
+
+_NOTE = LiveNote("held")
+_RUNS = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED)
+_STANDS = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER]
+log = structlog.get_logger()
+
+
+@contextmanager
+def held(domain: libvirt.virDomain, device_name: str) -> Iterator[None]:
+    """Inside, a guest that runs writes nothing to a disk. Raises libvirt.libvirtError."""
+    if domain.state()[0] not in _RUNS or _waits_by_itself(parse(domain.XMLDesc()), device_name):
+        yield
+        return
+    _NOTE.put(domain, {"for": device_name})
+    try:
+        domain.suspend()
+        yield
+    finally:
+        _release(domain)
+
+
+def release_all(connection: libvirt.virConnect) -> None:
+    """Lets every guest run on that is noted as held; raises libvirt.libvirtError."""
+    for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+        try:
+            if _NOTE.is_on(domain):
+                log.warning("a guest that was held runs on", instance_id=domain.UUIDString())
+                _release(domain)
+        except libvirt.libvirtError as error:
+            if is_lost(error):
+                raise
+            # It has ended meanwhile, or its QEMU does not answer: the others are not to wait.
+            log.warning(
+                "a held guest was not let go", instance_id=domain.UUIDString(), reason=str(error)
+            )
+
+
+def _release(domain: libvirt.virDomain) -> None:
+    if not domain.isActive():
+        return
+    if domain.state() == _STANDS:
+        domain.resume()
+    _NOTE.forget(domain)
+
+
+def _waits_by_itself(running: Node, device_name: str) -> bool:
+    """Whether QEMU takes no request of a disk's controller while it turns the disk."""
+    target = running.find(f"devices/disk/target[@dev='{device_name}']")
+    bus = "" if target is None else target.get("bus", "")
+    controllers = running.iterfind("devices/controller[@type='scsi']")
+    models = {controller.get("model", "") for controller in controllers}
+    by_virtio = all(model.startswith("virtio") for model in models)
+    return bus == "virtio" or (bus == "scsi" and by_virtio)

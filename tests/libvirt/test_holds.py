@@ -1,0 +1,119 @@
+"""A guest stands still while QEMU turns its disk, where it must, and never for longer.
+
+That QEMU would else end with it shows in tests/conformance/volume/test_other_buses.py, under load.
+"""
+
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from virtrpc.v1 import event_pb2, operation_pb2, spec_pb2, types_pb2, volume_pb2
+from virtrpc.v1.event_pb2 import Event
+from virtrpc.v1.instance_pb2 import SpawnInstanceRequest
+
+from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_volume
+from tests.daemon import Connection, DaemonProcess
+from tests.events_seen import cursor_now, events_after
+from tests.instances import destroyed, finished, small_spec, succeeded
+from tests.libvirt.cut_off import written_by_libvirt
+from tests.libvirt.dying_in_hold import DIED
+
+NAME = "held"
+PAUSED, RESUMED = event_pb2.EVENT_TYPE_PAUSED, event_pb2.EVENT_TYPE_RESUMED
+SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
+DYING = (sys.executable, "-m", "tests.libvirt.dying_in_hold")
+
+
+def life(folder: Path, *program: str) -> DaemonProcess:
+    """A daemon of that program, or the real one; not started yet."""
+    arguments = [f"--volume-dir={folder / 'volumes'}"]
+    if not program:
+        return DaemonProcess(folder, backend="libvirt", arguments=arguments)
+    return DaemonProcess(folder, backend="libvirt", arguments=arguments, program=program)
+
+
+@pytest.fixture(scope="module")
+def folder(short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]) -> Path:
+    made = short_folder()
+    (made / "volumes").mkdir()
+    guest_images(life(made))
+    return made
+
+
+@pytest.fixture(scope="module")
+def instance_id(folder: Path) -> Iterator[str]:
+    """A guest that outlives its daemons."""
+    made = str(uuid.uuid4())
+    spec = small_spec(backend="libvirt", name=NAME)
+    request = SpawnInstanceRequest(instance_id=made, spec=spec)
+    with life(folder) as daemon, daemon.start().connect() as connection:
+        succeeded(connection, connection.instances.SpawnInstance(request, timeout=TIMEOUT_S))
+    yield made
+    with life(folder) as daemon, daemon.start().connect() as connection:
+        destroyed(connection, made)
+
+
+def new_file(folder: Path) -> Path:
+    path = folder / "volumes" / f"{len(list(folder.glob('volumes/*')))}.raw"
+    path.write_bytes(bytes(MIB))
+    return path
+
+
+def begun_swap(
+    connection: Connection, instance_id: str, folder: Path, bus: str
+) -> tuple[operation_pb2.Operation, str]:
+    """A swap of a disk that comes by that bus, and the new volume's id."""
+    device, new = file_volume(new_file(folder)), file_volume(new_file(folder)).volume
+    device.bus = spec_pb2.DiskBus.Value(f"DISK_BUS_{bus}")
+    VolumeGuest(connection, instance_id, "libvirt").attach(device)
+    request = volume_pb2.SwapVolumeRequest(
+        instance_id=instance_id,
+        old_volume_id=device.volume.volume_id,
+        new_volume=new,
+        request_id=str(uuid.uuid4()),
+    )
+    return connection.volumes.SwapVolume(request, timeout=TIMEOUT_S), new.volume_id
+
+
+@pytest.mark.parametrize(("bus", "is_held"), [("VIRTIO", False), ("SCSI", False), ("USB", True)])
+def test_a_guest_is_held_where_its_writes_do_not_wait(
+    instance_id: str, folder: Path, bus: str, is_held: bool
+) -> None:
+    with life(folder) as daemon, daemon.start().connect() as connection:
+        cursor = cursor_now(connection)
+        operation, volume_id = begun_swap(connection, instance_id, folder, bus)
+
+        def is_end(event: Event) -> bool:
+            ours = event.operation.operation_id == operation.operation_id
+            return ours and event.operation.done
+
+        seen = events_after(connection, cursor, until=is_end)
+        assert seen[-1].operation.state == SUCCEEDED
+        held = [event.type for event in seen if event.type in (PAUSED, RESUMED)]
+        assert held == ([PAUSED, RESUMED] if is_held else [])
+        is_left_running(connection, instance_id, volume_id, daemon)
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_who_dies_leaves_nobody_standing(instance_id: str, folder: Path, side: str) -> None:
+    with life(folder, *DYING, side) as dying, dying.start().connect() as connection:
+        operation, volume_id = begun_swap(connection, instance_id, folder, "USB")
+        assert dying.wait() == DIED
+        written = written_by_libvirt(dying, NAME)[0].read_text(encoding="utf-8")
+        assert "xmlns/held" in written, "it was held"
+    with life(folder) as daemon, daemon.start().connect() as connection:
+        assert finished(connection, operation).state == SUCCEEDED
+        is_left_running(connection, instance_id, volume_id, daemon)
+
+
+def is_left_running(
+    connection: Connection, instance_id: str, volume_id: str, daemon: DaemonProcess
+) -> None:
+    """With the volume, which is taken away after."""
+    guest = VolumeGuest(connection, instance_id, "libvirt")
+    assert guest.state().power_state == types_pb2.POWER_STATE_RUNNING
+    assert set(guest.disks("effective")) == {volume_id}
+    assert "xmlns/held" not in written_by_libvirt(daemon, NAME)[0].read_text(encoding="utf-8")
+    guest.detach(volume_id, retry_interval={"seconds": 1})
