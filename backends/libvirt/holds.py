@@ -10,8 +10,10 @@ unless that stands still.
 Whom a daemon that was killed has left standing the next one finds by its note.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Thread
 
 import libvirt
 import structlog
@@ -22,6 +24,7 @@ from backends.libvirt.xml.element import Node, parse
 
 _NOTE = LiveNote("held")
 _RUNS = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_BLOCKED)
+_RELEASE_S = 5.0
 _STANDS = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER]
 log = structlog.get_logger()
 
@@ -41,19 +44,39 @@ def held(domain: libvirt.virDomain, device_name: str) -> Iterator[None]:
 
 
 def release_all(connection: libvirt.virConnect) -> None:
-    """Lets every guest run on that is noted as held; raises libvirt.libvirtError."""
-    for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-        try:
-            if _NOTE.is_on(domain):
-                log.warning("a guest that was held runs on", instance_id=domain.UUIDString())
-                _release(domain)
-        except libvirt.libvirtError as error:
-            if is_lost(error):
-                raise
-            # It has ended meanwhile, or its QEMU does not answer: the others are not to wait.
-            log.warning(
-                "a held guest was not let go", instance_id=domain.UUIDString(), reason=str(error)
-            )
+    """Lets every guest run on that is noted as held; raises libvirt.libvirtError.
+
+    One whose QEMU does not answer is not waited for: it runs on when that does.
+    """
+    releases = [
+        Thread(target=_release_left, args=(domain,), name="release", daemon=True)
+        for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        if _is_held(domain)
+    ]
+    for release in releases:
+        release.start()
+    end = time.monotonic() + _RELEASE_S
+    for release in releases:
+        release.join(max(0.0, end - time.monotonic()))
+
+
+def _is_held(domain: libvirt.virDomain) -> bool:
+    try:
+        return _NOTE.is_on(domain)
+    except libvirt.libvirtError as error:
+        if is_lost(error):
+            raise
+        return False  # it has ended meanwhile
+
+
+def _release_left(domain: libvirt.virDomain) -> None:
+    instance_id = domain.UUIDString()
+    try:
+        _release(domain)
+    except libvirt.libvirtError as error:
+        log.warning("a held guest was not let go", instance_id=instance_id, reason=str(error))
+    else:
+        log.warning("a guest that was held runs on", instance_id=instance_id)
 
 
 def _release(domain: libvirt.virDomain) -> None:

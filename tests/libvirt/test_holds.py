@@ -3,6 +3,8 @@
 That QEMU would else end with it shows in tests/conformance/volume/test_other_buses.py, under load.
 """
 
+import os
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,12 +19,15 @@ from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_
 from tests.daemon import Connection, DaemonProcess
 from tests.events_seen import cursor_now, events_after
 from tests.instances import destroyed, finished, small_spec, succeeded
+from tests.lab.waiting import until
 from tests.libvirt.cut_off import written_by_libvirt
 from tests.libvirt.dying_in_hold import DIED
+from tests.machines import qemu_pids
 
 NAME = "held"
 PAUSED, RESUMED = event_pb2.EVENT_TYPE_PAUSED, event_pb2.EVENT_TYPE_RESUMED
 SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
+RUNNING = types_pb2.POWER_STATE_RUNNING
 DYING = (sys.executable, "-m", "tests.libvirt.dying_in_hold")
 
 
@@ -108,12 +113,30 @@ def test_who_dies_leaves_nobody_standing(instance_id: str, folder: Path, side: s
         is_left_running(connection, instance_id, volume_id, daemon)
 
 
+def test_a_machine_that_does_not_answer_holds_up_no_start(instance_id: str, folder: Path) -> None:
+    with life(folder, *DYING, "after") as dying, dying.start().connect() as connection:
+        operation, volume_id = begun_swap(connection, instance_id, folder, "USB")
+        assert dying.wait() == DIED
+    (pid,) = qemu_pids(instance_id)
+    os.kill(pid, signal.SIGSTOP)
+    with life(folder) as daemon:
+        try:
+            connection = daemon.start().connect()
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        with connection:
+            assert finished(connection, operation).state == SUCCEEDED
+            guest = VolumeGuest(connection, instance_id, "libvirt")
+            until(lambda: guest.state().power_state == RUNNING)
+            is_left_running(connection, instance_id, volume_id, daemon)
+
+
 def is_left_running(
     connection: Connection, instance_id: str, volume_id: str, daemon: DaemonProcess
 ) -> None:
     """With the volume, which is taken away after."""
     guest = VolumeGuest(connection, instance_id, "libvirt")
-    assert guest.state().power_state == types_pb2.POWER_STATE_RUNNING
+    assert guest.state().power_state == RUNNING
     assert set(guest.disks("effective")) == {volume_id}
     assert "xmlns/held" not in written_by_libvirt(daemon, NAME)[0].read_text(encoding="utf-8")
     guest.detach(volume_id, retry_interval={"seconds": 1})
