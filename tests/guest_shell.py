@@ -6,6 +6,7 @@ Commands go to the other end of the pty that QEMU has open; answers come by the 
 import itertools
 import os
 import re
+import termios
 import time
 from pathlib import Path
 
@@ -49,6 +50,8 @@ class GuestShell:
         # Marks are put together by the guest: the echo of the line is none.
         line = f"echo; echo 'begin '{mark}; {command}; echo 'end '{mark} $? .\n"
         assert len(line) < _LONGEST_LINE
+        # Nobody reads here what the guest prints, and QEMU has it wait when that is too much.
+        termios.tcflush(self._pty, termios.TCIFLUSH)
         os.write(self._pty, line.encode())
         seen = self._until(f"end {mark} ".encode(), offset)
         at = seen.index(f"end {mark} ".encode())
