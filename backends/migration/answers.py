@@ -4,10 +4,15 @@ Its answer becomes the source's own record, so one that names another instance w
 that, and one that says how disks travel would decide what is removed here in the end.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from virtrpc.v1 import migration_pb2 as pb
 
-from backends.errors import PeerMismatchError
+from backends.errors import ContractError, PeerMismatchError, PeerUnreachableError
 
+NOT_THERE = ("INSTANCE_NOT_FOUND", "NOT_SWITCHED", "MIGRATION_EXISTS")
+"""Reasons by which a destination says that it does not have the guest."""
 _TO_SAY = (
     "destination",
     "interfaces",
@@ -40,6 +45,23 @@ def prepared(asked: pb.MigrationData, answered: pb.MigrationData) -> pb.Migratio
             metadata={"peer_reason": "ANSWER_DIFFERS"},
         )
     return told
+
+
+@contextmanager
+def answered(*reasons: str) -> Iterator[None]:
+    """Inside, what a destination says for other reasons is a PeerUnreachableError.
+
+    It is busy with the same instance, as after its restart, overloaded, or broken: asked again
+    it may say something else.
+    """
+    try:
+        yield
+    except PeerUnreachableError:
+        raise
+    except ContractError as error:
+        if error.metadata.get("peer_reason") in reasons:
+            raise
+        raise PeerUnreachableError(f"the destination does not say: {error}") from error
 
 
 def _source_side(data: pb.MigrationData) -> pb.MigrationData:

@@ -25,12 +25,12 @@ from backends.errors import (
     CancelledError,
     ContractError,
     MigrationFailedError,
-    PeerMismatchError,
     PeerRefusedError,
     PeerUnreachableError,
     UnreachableError,
 )
 from backends.migration import checks
+from backends.migration.answers import NOT_THERE, answered
 from backends.migration.book import Migration, MigrationBook, Phase
 from backends.migration.driver import Counters, Guest, MigrationDriver, Transfer
 from backends.migration.endings import completion, force, reason_of
@@ -42,8 +42,6 @@ _COUNT_S = 0.25
 _ASK_AGAIN_S = 1.0
 # A hypervisor that has just come back sees to its guests itself, one after the other.
 _STUCK_S = 2.0
-# By which a destination says that it does not have the guest.
-_NOT_THERE = ("INSTANCE_NOT_FOUND", "NOT_SWITCHED", "MIGRATION_EXISTS")
 log = structlog.get_logger()
 
 
@@ -249,10 +247,14 @@ class Course:
             time.sleep(seconds)
 
     def start_there(self, migration: Migration) -> None:
-        """Gives the word: the guest cannot run here any more. Raises PeerUnreachableError."""
+        """Gives the word: the guest cannot run here any more.
+
+        Raises PeerUnreachableError, or PeerRefusedError where it is not there.
+        """
         word = completion(migration)
         word.start_only = True
-        self._peer.complete_destination(word)
+        with answered(*NOT_THERE):
+            self._peer.complete_destination(word)
 
     def left(self, migration: Migration) -> None:
         """The guest's machine here has ended: if by the switch, the guest goes on there.
@@ -301,11 +303,10 @@ class Course:
         question = completion(migration)
         question.validate_only, question.start_only = True, alive
         try:
-            self._peer.complete_destination(question)
-        except (PeerRefusedError, PeerMismatchError) as error:
-            if error.metadata["peer_reason"] in _NOT_THERE:
-                return False
-            raise PeerUnreachableError(f"the destination does not say: {error}") from error
+            with answered(*NOT_THERE):
+                self._peer.complete_destination(question)
+        except PeerRefusedError:
+            return False
         return True
 
 

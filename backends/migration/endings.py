@@ -13,6 +13,7 @@ from backends.errors import (
     PeerRefusedError,
     WrongStateError,
 )
+from backends.migration.answers import NOT_THERE, answered
 from backends.migration.book import Migration, MigrationBook, Phase
 from backends.migration.driver import MigrationDriver
 
@@ -50,7 +51,8 @@ def complete_source(
     question = completion(migration)
     question.validate_only = True
     try:
-        peer.complete_destination(question)
+        with answered(*NOT_THERE):
+            peer.complete_destination(question)
     except PeerRefusedError as error:
         raise WrongStateError(
             f"the destination does not have the guest: {error}", reason="NOT_SWITCHED"

@@ -9,14 +9,13 @@ its guest the word any more, so the copy that may wait there stays still.
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import structlog
 from virtrpc.v1 import migration_pb2 as pb
 
 from backends.contract import Peer, Peers
-from backends.errors import ContractError, PeerRefusedError, PeerUnreachableError
+from backends.errors import PeerRefusedError, PeerUnreachableError
+from backends.migration.answers import answered
 from backends.migration.book import Migration, MigrationBook
 
 # What a destination answers of the migration itself: it has the guest, or knows it as another's.
@@ -78,7 +77,7 @@ class Rollbacks:
         """
         uri = migration.data.destination_uri
         try:
-            with _answered(), self._peers.at(uri) as peer:
+            with answered(*_FINAL), self._peers.at(uri) as peer:
                 peer.rollback_destination(request, within_s=within_s)
         except PeerRefusedError as error:
             log.warning("destination keeps a migration", uri=uri, reason=error.peer_reason)
@@ -89,7 +88,7 @@ def give_up_there(migration: Migration, peer: Peer) -> None:
 
     Raises PeerRefusedError where it says that it will not, else PeerUnreachableError.
     """
-    with _answered():
+    with answered(*_FINAL):
         peer.rollback_destination(_forgetting(migration))
 
 
@@ -102,16 +101,3 @@ def _forgetting(
         migration_id=migration.migration_id,
         source_has_guest=source_has_guest,
     )
-
-
-@contextmanager
-def _answered() -> Iterator[None]:
-    """Inside, what is no answer about the migration is a PeerUnreachableError."""
-    try:
-        yield
-    except PeerUnreachableError:
-        raise
-    except ContractError as error:
-        if error.metadata.get("peer_reason") in _FINAL:
-            raise
-        raise PeerUnreachableError(f"not rolled back yet: {error}") from error

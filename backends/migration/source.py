@@ -25,7 +25,7 @@ from backends.errors import (
     UnreachableError,
 )
 from backends.migration import checks, console
-from backends.migration.answers import prepared
+from backends.migration.answers import NOT_THERE, answered, prepared
 from backends.migration.book import SOURCE, Migration, MigrationBook, Phase
 from backends.migration.course import Course
 from backends.migration.driver import Counters, MigrationDriver, Transfer
@@ -234,7 +234,8 @@ class LiveRun:
         """The destination takes over, this side lets go; raises POST_COPY_LOST."""
         lost = migration.progress.error.reason == POST_COPY_LOST
         try:
-            arrived = self._peer.complete_destination(self._with_console(migration)).instance
+            with answered(*NOT_THERE):
+                arrived = self._peer.complete_destination(self._with_console(migration)).instance
         except PeerRefusedError:
             if not lost:
                 raise

@@ -39,6 +39,7 @@ def guest(two_hosts: Lab) -> Iterator[str]:
         (trials.switch, trials.answers),
         (trials.word, trials.source_daemon),
         (trials.word, trials.destination_daemon),
+        (trials.word, trials.busy_destination),
         (trials.word, trials.abort),
     ],
     ids=lambda what: what.__name__,

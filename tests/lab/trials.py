@@ -204,6 +204,17 @@ def destination_daemon(trial: Trial) -> Callable[[], None]:
     return _killed_daemon(trial.there)
 
 
+def busy_destination(trial: Trial) -> Callable[[], None]:
+    """Killed and started again, and still busy with the same when its source asks anew."""
+    daemon = trial.there.daemon
+    daemon.kill()
+    so_far = len(daemon.log())
+    daemon.start()
+    answering(trial.there)
+    until(lambda: "call=CompleteDestination" in daemon.log()[so_far:])
+    return _nothing
+
+
 def source_libvirtd(trial: Trial) -> Callable[[], None]:
     """Killed, and started again."""
     trial.here.libvirtd.kill()
@@ -334,7 +345,7 @@ def tried(lab: Lab, instance_id: str, phase: Phase, victim: Victim) -> list[str]
     print(
         f"{phase.__name__:>10} {victim.__name__:20} "
         f"{operation_pb2.OperationState.Name(ending.state)} {ending.error.reason} "
-        f"{witness.standstill_s():.2f}",
+        f"{witness.standstill_s():.2f} {ending.error.message}",
         flush=True,
     )
     return [
