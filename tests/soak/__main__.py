@@ -15,7 +15,7 @@ from tests.crash.verdict import end_machines
 from tests.daemon import DaemonProcess
 from tests.images import place_fake_images, place_guest_images
 from tests.libvirtd import LibvirtdHost
-from tests.soak import every_step, fleet, hypervisor, migrations, models, watchers
+from tests.soak import busy, every_step, fleet, hypervisor, migrations, models, watchers
 from tests.soak.storm import Storm, Weather
 
 Faults = list[str]
@@ -83,6 +83,11 @@ def _fleet(arguments: argparse.Namespace) -> Faults:
         return fleet.run(daemon, seconds=60 * arguments.scale)
 
 
+def _busy(arguments: argparse.Namespace) -> Faults:
+    with _daemon("libvirt") as daemon:
+        return busy.run(daemon, seconds=60 * arguments.scale, seed=arguments.seed)
+
+
 def _in_every_step(run: Callable[[Path], Faults], _arguments: argparse.Namespace) -> Faults:
     with _folder() as folder:
         return run(folder)
@@ -113,6 +118,7 @@ SCENARIOS: Mapping[str, Callable[[argparse.Namespace], Faults]] = {
     "storm": _storm_on_qemu,
     "hypervisor": _hypervisor,
     "fleet": _fleet,
+    "busy": _busy,
     "deaths": partial(_in_every_step, every_step.deaths),
     "cancels": partial(_in_every_step, every_step.cancels),
     "losses": partial(_in_every_step, every_step.losses),
