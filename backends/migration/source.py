@@ -233,9 +233,10 @@ class LiveRun:
     def _hand_over(self, migration: Migration) -> None:
         """The destination takes over, this side lets go; raises POST_COPY_LOST."""
         lost = migration.progress.error.reason == POST_COPY_LOST
+        request = self._with_console(migration)
         try:
             with answered(*NOT_THERE):
-                arrived = self._peer.complete_destination(self._with_console(migration)).instance
+                arrived = self._peer.complete_destination(request).instance
         except PeerRefusedError:
             if not lost:
                 raise
