@@ -16,6 +16,7 @@ from virtrpc.v1.event_pb2 import Event
 from virtrpc.v1.instance_pb2 import SpawnInstanceRequest
 
 from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_volume
+from tests.crash.lives import REAL
 from tests.daemon import Connection, DaemonProcess
 from tests.events_seen import cursor_now, events_after
 from tests.instances import destroyed, finished, small_spec, succeeded
@@ -34,8 +35,7 @@ DYING = (sys.executable, "-m", "tests.libvirt.dying_in_hold")
 def life(folder: Path, *program: str) -> DaemonProcess:
     """A daemon of that program, or the real one; not started yet."""
     arguments = [f"--volume-dir={folder / 'volumes'}"]
-    if not program:
-        return DaemonProcess(folder, backend="libvirt", arguments=arguments)
+    program = program or REAL
     return DaemonProcess(folder, backend="libvirt", arguments=arguments, program=program)
 
 
