@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from google.protobuf.message import Message
-from virtrpc.v1.event_pb2 import EventType
+from virtrpc.v1.event_pb2 import Event, EventType
 
 from backends.contract import Observer
 from backends.errors import ContractError, WrongStateError
@@ -37,7 +37,7 @@ class HostDoor:
         if acceptance != self.state.acceptance:
             self.state.accept(acceptance)
             detail = "enabled" if acceptance.accepts else "disabled"
-            self._observer.event(EventType.EVENT_TYPE_HOST_CHANGED, detail=detail)
+            self._observer.event(Event(type=EventType.EVENT_TYPE_HOST_CHANGED, detail=detail))
 
     def change(self, acceptance: Acceptance, work: Work, *, step: str) -> None:
         """As `accept`, as a step of a verb that is undone when it fails."""

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 import structlog
-from virtrpc.v1 import event_pb2, host_pb2
-from virtrpc.v1.event_pb2 import EventType
+from virtrpc.v1 import host_pb2
+from virtrpc.v1.event_pb2 import Event, EventType
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.operation_pb2 import Operation
 
@@ -54,19 +54,17 @@ class HostObserver:
         """See Observer."""
         self._hand_over(lambda: self._listed(instances))
 
-    def instance_changed(self, instance: Instance) -> None:
+    def instance_changed(self, instance: Instance, event: Event | None = None) -> None:
         """See Observer."""
-        self._hand_over(lambda: self._changed(instance))
+        self._hand_over(lambda: self._changed(instance, event))
 
-    def instance_gone(self, instance_id: str) -> None:
+    def instance_gone(self, instance_id: str, event: Event | None = None) -> None:
         """See Observer."""
-        self._hand_over(lambda: self._gone(instance_id))
+        self._hand_over(lambda: self._gone(instance_id, event))
 
-    def event(
-        self, kind: "EventType.ValueType", *, instance: Instance | None = None, detail: str = ""
-    ) -> None:
+    def event(self, event: Event) -> None:
         """See Observer."""
-        self._hand_over(lambda: self._event(kind, instance, detail))
+        self._hand_over(lambda: self._hub.publish(event))
 
     def connected(self) -> None:
         """See Observer."""
@@ -101,7 +99,7 @@ class HostObserver:
         told.ClearField("steps")
         told.ClearField("result")
         self._hub.publish(
-            event_pb2.Event(
+            Event(
                 type=EventType.EVENT_TYPE_OPERATION,
                 instance_id=operation.instance_id,
                 operation=told,
@@ -116,21 +114,18 @@ class HostObserver:
         self._consoles.wake_all()
         self._connections.settle_all(instances)
 
-    def _changed(self, instance: Instance) -> None:
+    def _changed(self, instance: Instance, event: Event | None) -> None:
         self._truth.put(instance)
+        if event is not None:
+            self._hub.publish(event)
         self._connections.settle(instance)
 
-    def _gone(self, instance_id: str) -> None:
+    def _gone(self, instance_id: str, event: Event | None) -> None:
         self._truth.remove(instance_id)
+        if event is not None:
+            self._hub.publish(event)
         self._consoles.wake_all()
         self._connections.gone(instance_id)
-
-    def _event(self, kind: "EventType.ValueType", instance: Instance | None, detail: str) -> None:
-        event = event_pb2.Event(type=kind, detail=detail)
-        if instance is not None:
-            event.instance_id, event.instance_name = instance.instance_id, instance.name
-            event.power_state = instance.power_state
-        self._hub.publish(event)
 
     def _connected(self) -> None:
         self._tell_connected = not self._open
@@ -139,9 +134,9 @@ class HostObserver:
         log.info("hypervisor connected")
         self._truth.connected()
         self._daemon.connection_is(host_pb2.HYPERVISOR_CONNECTION_STATE_CONNECTED)
-        self._hub.publish(event_pb2.Event(type=EventType.EVENT_TYPE_HYPERVISOR_CONNECTED))
+        self._hub.publish(Event(type=EventType.EVENT_TYPE_HYPERVISOR_CONNECTED))
         # After the truth is fresh: who lists again at a RESYNC must not be told stale facts.
-        self._hub.publish(event_pb2.Event(type=EventType.EVENT_TYPE_RESYNC))
+        self._hub.publish(Event(type=EventType.EVENT_TYPE_RESYNC))
         self._reachable.set()
 
     def _disconnected(self, reason: str) -> None:
@@ -150,6 +145,4 @@ class HostObserver:
         self._reachable.clear()
         self._truth.disconnected()
         self._daemon.connection_is(host_pb2.HYPERVISOR_CONNECTION_STATE_LOST, error=reason)
-        self._hub.publish(
-            event_pb2.Event(type=EventType.EVENT_TYPE_HYPERVISOR_DISCONNECTED, detail=reason)
-        )
+        self._hub.publish(Event(type=EventType.EVENT_TYPE_HYPERVISOR_DISCONNECTED, detail=reason))

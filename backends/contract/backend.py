@@ -8,7 +8,7 @@ from typing import Protocol
 
 from virtrpc.v1 import host_pb2
 from virtrpc.v1.diagnostics_pb2 import InstanceDiagnostics
-from virtrpc.v1.event_pb2 import EventType
+from virtrpc.v1.event_pb2 import Event
 from virtrpc.v1.instance_pb2 import Instance
 
 from backends.console_log import ConsoleLog
@@ -90,18 +90,16 @@ class Observer(Protocol):
     def instances_listed(self, instances: Sequence[Instance]) -> None:
         """The whole truth, read anew after a (re)connect: what is not in it is gone."""
 
-    def instance_changed(self, instance: Instance) -> None:
-        """The facts of one instance, as just read."""
-
-    def instance_gone(self, instance_id: str) -> None:
-        """The hypervisor no longer knows the instance."""
-
-    def event(
-        self, kind: "EventType.ValueType", *, instance: Instance | None = None, detail: str = ""
-    ) -> None:
-        """Something happened, and its facts were told before; `instance` has at least its id,
-        its name and, where it is concerned, its new power state.
+    def instance_changed(self, instance: Instance, event: Event | None = None) -> None:
+        """The facts of one instance, as just read, and what has made them so: nobody is shown
+        the one without the other.
         """
+
+    def instance_gone(self, instance_id: str, event: Event | None = None) -> None:
+        """The hypervisor no longer knows the instance; as `instance_changed`."""
+
+    def event(self, event: Event) -> None:
+        """Something happened that changes no facts, or whose facts cannot be read."""
 
     def connected(self) -> None:
         """The hypervisor is in reach; `instances_listed` was called before."""

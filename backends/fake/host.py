@@ -20,6 +20,7 @@ from virtrpc.v1.types_pb2 import PowerState
 from backends.console_log import ConsoleLog
 from backends.contract import Observer, Sample
 from backends.errors import InstanceNotFoundError, WrongStateError
+from backends.events import event_of
 from backends.fake.counters import fake_sample
 from backends.fake.faults import FaultyWork
 from backends.fake.lines import Lines
@@ -109,8 +110,8 @@ class FakeHost:
             self._foreign.pop(instance_id, None)
         self.chains.forget(instance_id)
         if instance is not None and self.observer is not None:
-            self.observer.instance_gone(instance_id)
-            self.observer.event(EventType.EVENT_TYPE_DELETED, instance=instance)
+            deleted = event_of(EventType.EVENT_TYPE_DELETED, instance)
+            self.observer.instance_gone(instance_id, deleted)
 
     def disown(self, instance_id: str) -> None:
         """Makes an instance one that the service did not make; nothing where there is none."""
@@ -264,8 +265,7 @@ class FakeHost:
     def _changed(self, instance_id: str, kind: "EventType.ValueType", detail: str = "") -> None:
         instance = self.find(instance_id)
         if instance is not None and self.observer is not None:
-            self.observer.instance_changed(instance)
-            self.observer.event(kind, instance=_copy(instance), detail=detail)
+            self.observer.instance_changed(instance, event_of(kind, instance, detail))
 
 
 def _copy(instance: Instance) -> Instance:

@@ -17,6 +17,7 @@ from virtrpc.v1.spec_pb2 import DiskFormat, InstanceSpec
 
 from backends.console_log import ConsoleLog
 from backends.errors import ContractError, InvalidArgumentError, MigrationFailedError
+from backends.events import event_of
 from backends.fake.features import FEATURES, free_room
 from backends.fake.host import FakeHost
 from backends.fake.machines import CONFIG_DRIVE
@@ -91,7 +92,7 @@ class FakeMigrationDriver(MigrationDriver):
         """See MigrationDriver."""
         known = self._host.find(instance_id) or Instance(instance_id=instance_id)
         if self._host.observer is not None:
-            self._host.observer.event(kind, instance=known, detail=detail)
+            self._host.observer.event(event_of(kind, known, detail))
 
     def console(self, instance_id: str) -> ConsoleLog | None:
         """See MigrationDriver."""

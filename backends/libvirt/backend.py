@@ -144,7 +144,7 @@ class LibvirtBackend(Backend):
             self._reaper = Reaper()
             self._domains.doubtful = make_good(self._embedded.folder)
             uri = self._embedded.uri
-        self._callbacks = Callbacks(self._domains, observer)
+        self._callbacks = Callbacks(self._domains)
         self._connection = Connection(uri, connected=self._connected, lost=observer.disconnected)
         self._domains.open(self._connection, observer, embedded=self._embedded)
 

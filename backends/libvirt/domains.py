@@ -13,6 +13,7 @@ from pathlib import Path
 
 import libvirt
 import structlog
+from virtrpc.v1.event_pb2 import Event
 from virtrpc.v1.instance_pb2 import Instance, MachineState
 from virtrpc.v1.spec_pb2 import InstanceSpec
 from virtrpc.v1.types_pb2 import PowerState
@@ -34,6 +35,7 @@ from backends.specification import instance_name, require_managed
 
 _LOCKS = 64
 _LAST_READ_S = 2
+EventOf = Callable[[], Event | None]
 log = structlog.get_logger()
 
 
@@ -51,9 +53,7 @@ class Domains:
         self._connection: Connection | None = None
         self._pid_folder: Path | None = None
         self._locks = tuple(threading.Lock() for _ in range(_LOCKS))
-        self._happened: queue.SimpleQueue[tuple[str, Callable[[], None]] | None] = (
-            queue.SimpleQueue()
-        )
+        self._happened: queue.SimpleQueue[tuple[str, EventOf] | None] = queue.SimpleQueue()
         self._reboots: dict[str, threading.Event] = {}
         self.before_start: Callable[[libvirt.virDomain], None] = _nothing
         """Called with each machine that is about to start."""
@@ -144,9 +144,11 @@ class Domains:
         with self._locked(instance_id):
             self._tell_gone(instance_id)
 
-    def happened(self, instance_id: str, tell_event: Callable[[], None]) -> None:
-        """Something happened to a domain: it is read, then the event told. Does not block."""
-        self._happened.put((instance_id, tell_event))
+    def happened(self, instance_id: str, event_of: EventOf) -> None:
+        """Something happened to a domain: it is read, and told with the event that `event_of` then
+        gives. Does not block.
+        """
+        self._happened.put((instance_id, event_of))
 
     def reboot_of(self, instance_id: str) -> threading.Event:
         """An event that is set at the next reset of the guest."""
@@ -261,18 +263,21 @@ class Domains:
 
     def _refresh(self) -> None:
         while (happened := self._happened.get()) is not None:
-            instance_id, tell_event = happened
+            instance_id, event_of = happened
             try:
-                self._refresh_one(instance_id)
+                self._refresh_one(instance_id, event_of)
+                continue
             except ContractError as error:
                 # The connection has gone; everything is read anew when it is back.
                 log.debug("domain not read", instance_id=instance_id, reason=str(error))
             except Exception:
                 # One domain that cannot be understood must not silence all others.
                 log.exception("defect: domain not read", instance_id=instance_id)
-            tell_event()
+            event = event_of()
+            if event is not None and self.observer is not None:
+                self.observer.event(event)
 
-    def _refresh_one(self, instance_id: str) -> None:
+    def _refresh_one(self, instance_id: str, event_of: EventOf) -> None:
         with self._locked(instance_id):
             domain = self.find(instance_id)
             try:
@@ -280,19 +285,19 @@ class Domains:
             except InstanceNotFoundError:
                 instance = None
             if instance is None:
-                self._tell_gone(instance_id)
+                self._tell_gone(instance_id, event_of)
             else:
-                self._tell(instance)
+                self._tell(instance, event_of)
 
-    def _tell(self, instance: Instance) -> None:
+    def _tell(self, instance: Instance, event_of: EventOf = lambda: None) -> None:
         self.told[instance.instance_id] = _state_of(instance)
         if self.observer is not None:
-            self.observer.instance_changed(_copy(instance))
+            self.observer.instance_changed(_copy(instance), event_of())
 
-    def _tell_gone(self, instance_id: str) -> None:
+    def _tell_gone(self, instance_id: str, event_of: EventOf = lambda: None) -> None:
         self.told.pop(instance_id, None)
         if self.observer is not None:
-            self.observer.instance_gone(instance_id)
+            self.observer.instance_gone(instance_id, event_of())
 
 
 def _nothing(_domain: libvirt.virDomain) -> None:

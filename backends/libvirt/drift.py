@@ -8,9 +8,10 @@ row must disagree with what was told: the first may only be ahead of its event.
 from collections.abc import Mapping
 from functools import partial
 
-from virtrpc.v1.event_pb2 import EventType
+from virtrpc.v1.event_pb2 import Event, EventType
 from virtrpc.v1.types_pb2 import PowerState
 
+from backends.events import event_of
 from backends.libvirt.domains import Domains
 
 _ACTIVE = frozenset({PowerState.POWER_STATE_RUNNING, PowerState.POWER_STATE_PAUSED})
@@ -34,14 +35,13 @@ class Drift:
         for instance_id in wrong & self._suspects:
             before = told[instance_id].power_state
             self._being_read.add(instance_id)
-            self._domains.happened(instance_id, partial(self._tell, instance_id, before))
+            self._domains.happened(instance_id, partial(self._drifted, instance_id, before))
         self._suspects = wrong - self._suspects
 
-    def _tell(self, instance_id: str, before: "PowerState.ValueType") -> None:
-        """It has been read again: says so, where that made a difference."""
+    def _drifted(self, instance_id: str, before: "PowerState.ValueType") -> Event | None:
+        """It has been read again: what is to be told, where that made a difference."""
         self._being_read.discard(instance_id)
         now = self._domains.told.get(instance_id)
-        if now is not None and now.power_state != before and self._domains.observer is not None:
-            self._domains.observer.event(
-                EventType.EVENT_TYPE_DRIFTED, instance=now, detail=now.power_state_reason
-            )
+        if now is None or now.power_state == before:
+            return None
+        return event_of(EventType.EVENT_TYPE_DRIFTED, now, now.power_state_reason)

@@ -9,7 +9,7 @@ from virtrpc.v1.event_pb2 import EventType
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import PowerState
 
-from backends.contract import Observer
+from backends.events import event_of
 from backends.libvirt.domains import Domains
 
 _RUNNING = PowerState.POWER_STATE_RUNNING
@@ -47,9 +47,8 @@ log = structlog.get_logger()
 class Callbacks:
     """Callbacks of the connection for events."""
 
-    def __init__(self, domains: Domains, observer: Observer) -> None:
+    def __init__(self, domains: Domains) -> None:
         self._domains = domains
-        self._observer = observer
         self._paused: set[str] = set()
         self._registered: list[tuple[libvirt.virConnect, int]] = []
 
@@ -186,10 +185,8 @@ class Callbacks:
             power_state=state,
             power_state_reason=detail,
         )
-        self._domains.happened(
-            instance.instance_id,
-            lambda: self._observer.event(kind, instance=instance, detail=detail),
-        )
+        event = event_of(kind, instance, detail)
+        self._domains.happened(instance.instance_id, lambda: event)
 
 
 def _word(words: tuple[str, ...], number: int) -> str:

@@ -16,6 +16,7 @@ from backends.errors import (
     InstanceNotFoundError,
     WrongStateError,
 )
+from backends.events import event_of
 from backends.images import ImageStore
 from backends.libvirt import transfer as transfers
 from backends.libvirt.arrivals import Arrivals, lacks_nothing
@@ -103,7 +104,7 @@ class LibvirtMigrationDriver(MigrationDriver):
         """See MigrationDriver."""
         known = self._domains.told.get(instance_id) or Instance(instance_id=instance_id)
         if self._domains.observer is not None:
-            self._domains.observer.event(kind, instance=known, detail=detail)
+            self._domains.observer.event(event_of(kind, known, detail))
 
     def console(self, instance_id: str) -> ConsoleLog | None:
         """See MigrationDriver."""

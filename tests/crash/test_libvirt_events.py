@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from virtrpc.v1.event_pb2 import EVENT_TYPE_DRIFTED, EventType
+from virtrpc.v1.event_pb2 import EVENT_TYPE_DRIFTED, EVENT_TYPE_STARTED, Event
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.types_pb2 import (
     POWER_STATE_CRASHED,
@@ -13,7 +13,7 @@ from virtrpc.v1.types_pb2 import (
 )
 
 from backends.errors import UnreachableError
-from backends.libvirt.domains import Domains
+from backends.libvirt.domains import Domains, EventOf
 from backends.libvirt.drift import Drift
 
 pytestmark = pytest.mark.libvirt
@@ -39,17 +39,21 @@ class Told:
 
     def __init__(self) -> None:
         self.events: list[tuple[int, int]] = []
+        self.told = threading.Semaphore(0)
 
     def instances_listed(self, instances: object) -> None: ...
-    def instance_changed(self, instance: Instance) -> None: ...
-    def instance_gone(self, instance_id: str) -> None: ...
+    def instance_gone(self, instance_id: str, event: Event | None = None) -> None: ...
     def connected(self) -> None: ...
     def disconnected(self, reason: str) -> None: ...
-    def event(
-        self, kind: "EventType.ValueType", *, instance: Instance | None = None, detail: str = ""
-    ) -> None:
-        assert instance is not None, detail
-        self.events.append((kind, instance.power_state))
+
+    def instance_changed(self, instance: Instance, event: Event | None = None) -> None:
+        assert instance.instance_id == INSTANCE_ID
+        if event is not None:
+            self.event(event)
+
+    def event(self, event: Event) -> None:
+        self.events.append((event.type, event.power_state))
+        self.told.release()
 
 
 class OneDomain(Domains):
@@ -66,20 +70,20 @@ class OneDomain(Domains):
         """As after an event."""
         self.told[INSTANCE_ID] = Instance(instance_id=INSTANCE_ID, power_state=self.real)
 
-    def _refresh_one(self, instance_id: str) -> None:
+    def _refresh_one(self, instance_id: str, event_of: EventOf) -> None:
         assert instance_id == INSTANCE_ID
         self.reads_it()
+        self.seen.instance_changed(self.told[instance_id], event_of())
 
 
 @pytest.mark.parametrize("error", [UnreachableError("lost"), ValueError("not an XML of ours")])
 def test_event_is_told_though_its_domain_cannot_be_read(error: Exception) -> None:
-    domains = Domains()
-    domains.open(BrokenConnection(error, error), Told())  # type: ignore[arg-type]
-    told = threading.Semaphore(0)
+    domains, seen = Domains(), Told()
+    domains.open(BrokenConnection(error, error), seen)  # type: ignore[arg-type]
     for _ in range(2):
-        domains.happened(INSTANCE_ID, told.release)
-    assert told.acquire(timeout=WAIT_S)
-    assert told.acquire(timeout=WAIT_S)
+        domains.happened(INSTANCE_ID, lambda: Event(type=EVENT_TYPE_STARTED))
+    assert seen.told.acquire(timeout=WAIT_S)
+    assert seen.told.acquire(timeout=WAIT_S)
     domains.close()
 
 

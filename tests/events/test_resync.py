@@ -1,11 +1,13 @@
 """Who lists again when told to RESYNC is never told stale facts."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from virtrpc.v1.event_pb2 import (
+    EVENT_TYPE_CREATED,
+    EVENT_TYPE_DELETED,
     EVENT_TYPE_HYPERVISOR_CONNECTED,
     EVENT_TYPE_RESYNC,
     Event,
@@ -73,6 +75,22 @@ async def test_facts_are_fresh_and_whole_when_resync_is_told(seen: Seen) -> None
     seen.observer.connected()
     await asyncio.sleep(0)
     assert seen.events == CONNECTED
+
+
+async def test_facts_are_never_seen_without_the_event_that_made_them_so(
+    seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who joins with a snapshot in between would be told what it shows."""
+    turns: list[Callable[[], None]] = []
+    created = Event(type=EVENT_TYPE_CREATED, instance_id=INSTANCE_ID)
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio.get_running_loop(), "call_soon_threadsafe", turns.append)
+        seen.observer.instance_changed(Instance(instance_id=INSTANCE_ID), created)
+        seen.observer.instance_gone(INSTANCE_ID, Event(type=EVENT_TYPE_DELETED))
+    assert len(turns) == 2
+    for turn in turns:
+        turn()
+    assert seen.events == [(EVENT_TYPE_CREATED, True, 1), (EVENT_TYPE_DELETED, True, 0)]
 
 
 async def test_connection_is_told_when_mutations_are_taken_on(seen: Seen) -> None:

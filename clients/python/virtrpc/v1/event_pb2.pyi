@@ -98,7 +98,10 @@ class _EventTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     EVENT_TYPE_SNAPSHOT: _EventType.ValueType  # 103
     """One instance of the snapshot asked for; its cursor is the snapshot's."""
     EVENT_TYPE_SNAPSHOT_END: _EventType.ValueType  # 104
-    """The snapshot is complete; what follows has happened after it."""
+    """The snapshot is complete; what follows has happened after it, or so shortly
+    before that the snapshot shows it already: libvirt's events may arrive
+    after the verb that caused them has told what it made.
+    """
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """What happened. The numbers are grouped: 1–49 lifecycle, 50–69 devices and
@@ -173,7 +176,10 @@ EVENT_TYPE_HEARTBEAT: EventType.ValueType  # 102
 EVENT_TYPE_SNAPSHOT: EventType.ValueType  # 103
 """One instance of the snapshot asked for; its cursor is the snapshot's."""
 EVENT_TYPE_SNAPSHOT_END: EventType.ValueType  # 104
-"""The snapshot is complete; what follows has happened after it."""
+"""The snapshot is complete; what follows has happened after it, or so shortly
+before that the snapshot shows it already: libvirt's events may arrive
+after the verb that caused them has told what it made.
+"""
 global___EventType = EventType
 
 @typing.final
