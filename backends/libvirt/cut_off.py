@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from backends.libvirt.lost_attachments import undo_attachments
+from backends.libvirt.lost_chains import note_chains
 from backends.libvirt.lost_removals import put_stand_ins
 from backends.libvirt.monitor import Monitor
 from backends.libvirt.status_files import Noted, read_status
@@ -45,6 +46,8 @@ def make_good(root: Path) -> Mapping[str, int]:
 def _is_made_good(noted: Noted) -> bool:
     try:
         with closing(Monitor(noted.monitor, timeout_s=_TIMEOUT_S)) as monitor:
+            if note_chains(monitor, noted):
+                noted = read_status(noted.path) or noted
             listed = monitor.execute("qom-list", path="/machine/peripheral")
             there = {device["name"] for device in listed}
             put_stand_ins(monitor, noted, there)

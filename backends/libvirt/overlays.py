@@ -79,7 +79,23 @@ class Overlays:
                     _turn_back(domain, disk)
             except libvirt.libvirtError as error:
                 raise self._domains.failed(error, domain.UUIDString()) from error
+        self.configure(domain, device_name)
         overlay.unlink(missing_ok=True)
+
+    def configure(self, domain: libvirt.virDomain, device_name: str) -> None:
+        """Has a running machine's disk on the same files at its next start.
+
+        libvirt sees to it at the end of a job; where it died then, nobody has.
+        """
+        live = self._plugging.disk(domain, LIVE, device_name) if domain.isActive() else None
+        kept = self._plugging.disk(domain, CONFIG, device_name)
+        if live is None or kept is None or _starts_as(kept, live):
+            return
+        kept.source_file, kept.format, kept.chain = live.source_file, live.format, None
+        try:
+            domain.updateDeviceFlags(to_text(kept.to_xml()), CONFIG)
+        except libvirt.libvirtError as error:
+            raise self._domains.failed(error, domain.UUIDString()) from error
 
     def _merge_back(self, domain: libvirt.virDomain, device_name: str) -> None:
         flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
@@ -87,6 +103,14 @@ class Overlays:
         job.begin(lambda: domain.blockCommit(device_name, None, None, 0, flags))
         job.until_ready(None, "merge")
         job.pivot()
+
+
+def _starts_as(kept: Disk, live: Disk) -> bool:
+    """Whether a disk as it is configured has the files of the one that runs."""
+    if kept.chain is None:  # the files say so themselves
+        return kept.source_file == live.source_file
+    below = [[file.file for file in disk.chain or ()] for disk in (kept, live)]
+    return kept.source_file == live.source_file and below[0] == below[1]
 
 
 def _turn_back(domain: libvirt.virDomain, disk: Disk) -> None:

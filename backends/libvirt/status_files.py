@@ -1,6 +1,6 @@
 """What libvirt has noted of the machines that run: its status files, `ROOT/run/qemu/NAME.xml`.
 
-They are all that the next libvirt will know. Only read: their format is libvirt's own.
+They are all that the next libvirt will know.
 """
 
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ log = structlog.get_logger()
 class Noted:
     """What libvirt has noted of a machine that ran when its process ended."""
 
+    path: Path
+    """Of the status file."""
     name: str
     instance_id: str
     pid: int
@@ -27,7 +29,10 @@ class Noted:
     """Aliases of the devices that libvirt has once seen in QEMU."""
     known: frozenset[str]
     """Every name that it mentions: of devices, block nodes, secrets, and more."""
+    status: Node
+    """All of it."""
     domain: Node
+    """The machine in it."""
 
 
 def read_status(path: Path) -> Noted | None:
@@ -38,12 +43,14 @@ def read_status(path: Path) -> Noted | None:
         if monitor is None or domain is None:
             return None
         return Noted(
+            path=path,
             name=path.stem,
             instance_id=domain.findtext("uuid", ""),
             pid=int(status.get("pid", "0")),
             monitor=monitor.get("path", ""),
             seen=frozenset(node.get("alias", "") for node in status.iterfind("devices/device")),
             known=frozenset(str(name) for node in status.iter() for name in node.attrib.values()),
+            status=status,
             domain=domain,
         )
     except (OSError, ValueError, etree.XMLSyntaxError) as error:

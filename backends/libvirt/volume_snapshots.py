@@ -73,6 +73,7 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         if merge is not None:
             self._merge(domain, disk, merge, request.bandwidth_bytes_per_s, work)
             work.step("files")
+            self._overlays.configure(domain, disk.device_name)
             released = self._put_away(domain, disk, merge)
         now = self._domains.tell(domain)
         return pb.DeleteVolumeSnapshotResponse(

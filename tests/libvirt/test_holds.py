@@ -5,38 +5,27 @@ That QEMU would else end with it shows in tests/conformance/volume/test_other_bu
 
 import os
 import signal
-import sys
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from virtrpc.v1 import event_pb2, operation_pb2, spec_pb2, types_pb2, volume_pb2
+from virtrpc.v1 import event_pb2, operation_pb2, types_pb2
 from virtrpc.v1.event_pb2 import Event
-from virtrpc.v1.instance_pb2 import SpawnInstanceRequest
 
-from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_volume
-from tests.crash.lives import REAL
+from tests.conformance.volume.conftest import VolumeGuest
 from tests.daemon import Connection, DaemonProcess
 from tests.events_seen import cursor_now, events_after
-from tests.instances import destroyed, finished, small_spec, succeeded
+from tests.instances import finished
 from tests.lab.waiting import until
 from tests.libvirt.cut_off import written_by_libvirt
-from tests.libvirt.dying_in_hold import DIED
+from tests.libvirt.dying_amid import DIED
+from tests.libvirt.lasting import begun_swap, lasting_guest, life
 from tests.machines import qemu_pids
 
 NAME = "held"
 PAUSED, RESUMED = event_pb2.EVENT_TYPE_PAUSED, event_pb2.EVENT_TYPE_RESUMED
 SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
 RUNNING = types_pb2.POWER_STATE_RUNNING
-DYING = (sys.executable, "-m", "tests.libvirt.dying_in_hold")
-
-
-def life(folder: Path, *program: str) -> DaemonProcess:
-    """A daemon of that program, or the real one; not started yet."""
-    arguments = [f"--volume-dir={folder / 'volumes'}"]
-    program = program or REAL
-    return DaemonProcess(folder, backend="libvirt", arguments=arguments, program=program)
 
 
 @pytest.fixture(scope="module")
@@ -49,37 +38,8 @@ def folder(short_folder: Callable[[], Path], guest_images: Callable[[DaemonProce
 
 @pytest.fixture(scope="module")
 def instance_id(folder: Path) -> Iterator[str]:
-    """A guest that outlives its daemons."""
-    made = str(uuid.uuid4())
-    spec = small_spec(backend="libvirt", name=NAME)
-    request = SpawnInstanceRequest(instance_id=made, spec=spec)
-    with life(folder) as daemon, daemon.start().connect() as connection:
-        succeeded(connection, connection.instances.SpawnInstance(request, timeout=TIMEOUT_S))
-    yield made
-    with life(folder) as daemon, daemon.start().connect() as connection:
-        destroyed(connection, made)
-
-
-def new_file(folder: Path) -> Path:
-    path = folder / "volumes" / f"{len(list(folder.glob('volumes/*')))}.raw"
-    path.write_bytes(bytes(MIB))
-    return path
-
-
-def begun_swap(
-    connection: Connection, instance_id: str, folder: Path, bus: str
-) -> tuple[operation_pb2.Operation, str]:
-    """A swap of a disk that comes by that bus, and the new volume's id."""
-    device, new = file_volume(new_file(folder)), file_volume(new_file(folder)).volume
-    device.bus = spec_pb2.DiskBus.Value(f"DISK_BUS_{bus}")
-    VolumeGuest(connection, instance_id, "libvirt").attach(device)
-    request = volume_pb2.SwapVolumeRequest(
-        instance_id=instance_id,
-        old_volume_id=device.volume.volume_id,
-        new_volume=new,
-        request_id=str(uuid.uuid4()),
-    )
-    return connection.volumes.SwapVolume(request, timeout=TIMEOUT_S), new.volume_id
+    with lasting_guest(folder, NAME) as made:
+        yield made
 
 
 @pytest.mark.parametrize(("bus", "is_held"), [("VIRTIO", False), ("SCSI", False), ("USB", True)])
@@ -101,9 +61,9 @@ def test_a_guest_is_held_where_its_writes_do_not_wait(
         is_left_running(connection, instance_id, volume_id, daemon)
 
 
-@pytest.mark.parametrize("side", ["before", "after"])
-def test_who_dies_leaves_nobody_standing(instance_id: str, folder: Path, side: str) -> None:
-    with life(folder, *DYING, side) as dying, dying.start().connect() as connection:
+@pytest.mark.parametrize("moment", ["before_turn", "before_release"])
+def test_who_dies_leaves_nobody_standing(instance_id: str, folder: Path, moment: str) -> None:
+    with life(folder, moment) as dying, dying.start().connect() as connection:
         operation, volume_id = begun_swap(connection, instance_id, folder, "USB")
         assert dying.wait() == DIED
         written = written_by_libvirt(dying, NAME)[0].read_text(encoding="utf-8")
@@ -114,7 +74,7 @@ def test_who_dies_leaves_nobody_standing(instance_id: str, folder: Path, side: s
 
 
 def test_a_machine_that_does_not_answer_holds_up_no_start(instance_id: str, folder: Path) -> None:
-    with life(folder, *DYING, "after") as dying, dying.start().connect() as connection:
+    with life(folder, "before_release") as dying, dying.start().connect() as connection:
         operation, volume_id = begun_swap(connection, instance_id, folder, "USB")
         assert dying.wait() == DIED
     (pid,) = qemu_pids(instance_id)

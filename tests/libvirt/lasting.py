@@ -1,0 +1,62 @@
+"""A guest that outlives its daemons, and those: the real one, and some that die."""
+
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from virtrpc.v1 import operation_pb2, spec_pb2, volume_pb2
+from virtrpc.v1.instance_pb2 import SpawnInstanceRequest
+from virtrpc.v1.spec_pb2 import BlockDevice
+
+from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_volume
+from tests.crash.lives import REAL
+from tests.daemon import Connection, DaemonProcess
+from tests.instances import console_until, destroyed, small_spec, succeeded
+
+READY = b"virtrpc guest ready"
+
+
+def life(folder: Path, moment: str = "") -> DaemonProcess:
+    """The real daemon, or one that dies at that moment; not started yet."""
+    program = (sys.executable, "-m", "tests.libvirt.dying_amid", moment) if moment else REAL
+    arguments = [f"--volume-dir={folder / 'volumes'}"]
+    return DaemonProcess(folder, backend="libvirt", arguments=arguments, program=program)
+
+
+@contextmanager
+def lasting_guest(folder: Path, name: str) -> Iterator[str]:
+    """The id of a guest that has booted."""
+    instance_id = str(uuid.uuid4())
+    spec = small_spec(backend="libvirt", name=name)
+    request = SpawnInstanceRequest(instance_id=instance_id, spec=spec)
+    with life(folder) as daemon, daemon.start().connect() as connection:
+        succeeded(connection, connection.instances.SpawnInstance(request, timeout=TIMEOUT_S))
+        console_until(connection, instance_id, READY)
+    yield instance_id
+    with life(folder) as daemon, daemon.start().connect() as connection:
+        destroyed(connection, instance_id)
+
+
+def new_volume(folder: Path) -> BlockDevice:
+    """A volume of a file that is new and has a MiB."""
+    path = folder / "volumes" / f"{len(list(folder.glob('volumes/*')))}.raw"
+    path.write_bytes(bytes(MIB))
+    return file_volume(path)
+
+
+def begun_swap(
+    connection: Connection, instance_id: str, folder: Path, bus: str = "VIRTIO"
+) -> tuple[operation_pb2.Operation, str]:
+    """A swap of a disk that comes by that bus, and the new volume's id."""
+    device, new = new_volume(folder), new_volume(folder).volume
+    device.bus = spec_pb2.DiskBus.Value(f"DISK_BUS_{bus}")
+    VolumeGuest(connection, instance_id, "libvirt").attach(device)
+    request = volume_pb2.SwapVolumeRequest(
+        instance_id=instance_id,
+        old_volume_id=device.volume.volume_id,
+        new_volume=new,
+        request_id=str(uuid.uuid4()),
+    )
+    return connection.volumes.SwapVolume(request, timeout=TIMEOUT_S), new.volume_id
