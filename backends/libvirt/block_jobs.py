@@ -89,13 +89,15 @@ class BlockJob:
 
     def abort(self) -> None:
         """Ends it, the disk as it was; nothing where there is none."""
+        instance_id = self._domain.UUIDString()
         try:
-            if self._domain.isActive() and self._info():
-                self._domain.blockJobAbort(self._device_name, 0)
+            with self._domains.pulls.under_way(instance_id):  # for all that is known of the job
+                if self._domain.isActive() and self._info():
+                    self._domain.blockJobAbort(self._device_name, 0)
         except libvirt.libvirtError as error:
             ended = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_INVALID_ARG)
             if error.get_error_code() not in ended:
-                raise self._domains.failed(error, self._domain.UUIDString()) from error
+                raise self._domains.failed(error, instance_id) from error
 
     def _info(self) -> dict[str, int]:
         try:

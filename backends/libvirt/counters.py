@@ -10,7 +10,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import libvirt
 import structlog
@@ -18,6 +17,7 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Sample
 from backends.errors import InstanceNotFoundError, UnreachableError, WrongStateError
+from backends.libvirt.asked_stats import Stats, ask_all, ask_one
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.drift import Drift
 from backends.libvirt.instances import POWER_STATES
@@ -29,13 +29,11 @@ _KNOWN = (
     | libvirt.VIR_DOMAIN_STATS_VCPU
     | libvirt.VIR_DOMAIN_STATS_INTERFACE
 )
-_ASKED = libvirt.VIR_DOMAIN_STATS_BALLOON | libvirt.VIR_DOMAIN_STATS_BLOCK
 _NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 _ACTIVE = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | _NOWAIT
 _PATIENCE_S = 3.0
 _MAX_LEFT_BEHIND = 4
 log = structlog.get_logger()
-Stats = Mapping[str, Any]
 
 
 class Counters:
@@ -71,12 +69,12 @@ class Counters:
             raise WrongStateError("the instance is off: it has no counters")
         connection = self._domains.connection.handles.own
         try:
-            rows = connection.domainListGetStats([domain], _KNOWN | _ASKED, _NOWAIT)
+            stats = ask_one(connection, domain, self._domains.pulls, known=_KNOWN)
         except libvirt.libvirtError as error:
             raise self._domains.failed(error, instance_id) from error
-        if not rows:
+        if stats is None:
             raise WrongStateError("the instance is off: it has no counters")
-        return self._sample(domain, rows[0][1], rows[0][1])
+        return self._sample(domain, stats, stats)
 
     def _sample(self, domain: libvirt.virDomain, known: Stats, asked: Stats) -> Sample:
         instance = self._domains.read(domain)
@@ -102,13 +100,12 @@ class Counters:
     def _ask(self) -> None:
         started = time.monotonic()
         try:
-            rows = self._domains.connection.handles.own.getAllDomainStats(_ASKED, _ACTIVE)
+            self._asked = ask_all(self._domains.connection.handles.own, self._domains.pulls)
         except libvirt.libvirtError as error:
             self._domains.failed(error)
             return
         except UnreachableError:
             return
-        self._asked = {domain.UUIDString(): stats for domain, stats in rows}
         if time.monotonic() - started > _PATIENCE_S:
             log.warning("a guest's QEMU was slow to answer", seconds=time.monotonic() - started)
 

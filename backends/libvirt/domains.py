@@ -26,6 +26,7 @@ from backends.libvirt.errors import is_gone, translated, translating
 from backends.libvirt.instances import POWER_STATES, read_instance
 from backends.libvirt.jobs import JobBook
 from backends.libvirt.machines import machine_pid
+from backends.libvirt.pulls import Pulls
 from backends.libvirt.removals import Removals
 from backends.libvirt.starts import pid_folder
 from backends.libvirt.xml import metadata
@@ -59,6 +60,8 @@ class Domains:
         """Called with each machine that is about to start."""
         self.removals = Removals()
         """Devices that guests were asked to release."""
+        self.pulls = Pulls()
+        """Machines whose disks may not be asked about as usual."""
         self.doubtful: Mapping[str, int] = {}
         """Machines, by instance and process, that may have devices which libvirt does not know."""
         self._refresher: threading.Thread | None = None

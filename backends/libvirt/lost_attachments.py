@@ -95,7 +95,12 @@ def _remove_networks(monitor: Monitor, noted: Noted) -> None:
 
 
 def _remove_storage(monitor: Monitor, noted: Noted) -> None:
-    """QEMU refuses to remove what a device or another node still uses."""
+    """QEMU refuses to remove what a device or another node still uses.
+
+    While it pulls it cannot be asked (pulls.py): then what was left stays until the next start.
+    """
+    if any(job["type"] == "stream" for job in monitor.execute("query-jobs")):
+        return
     for node in sorted(set(_nodes(monitor)) - noted.known, key=_top_first):
         _remove(monitor, noted, "blockdev-del", **{"node-name": node})
     left = _nodes(monitor)

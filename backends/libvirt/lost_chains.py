@@ -26,6 +26,7 @@ from backends.libvirt.xml.element import Node, to_text
 from backends.qcow2 import read_header
 
 _FORMAT_NODE = re.compile(r"libvirt-(\d+)-format")
+_OF_CHAINS = ("copy", "active-commit", "commit", "pull")
 log = structlog.get_logger()
 
 
@@ -55,7 +56,8 @@ def note_chains(monitor: Monitor, noted: Noted) -> bool:
 
     Disks with a job that goes on are left alone: of its end libvirt will hear. One that is over is
     dismissed: of a mirror libvirt would not know whether it ended with a turn, as it has QEMU turn
-    the disk before it notes that it does.
+    the disk before it notes that it does; and with a pull that is over QEMU may not be asked for
+    its nodes (pulls.py).
     """
     jobs = {job["id"]: job["status"] for job in monitor.execute("query-jobs")}
     media = {block.get("qdev"): block.get("inserted") for block in monitor.execute("query-block")}
@@ -64,7 +66,7 @@ def note_chains(monitor: Monitor, noted: Noted) -> bool:
         device = _text(disk, "target/@dev")
         its_jobs = _jobs(noted.status, device)
         medium = media.get(_text(disk, "privateData/qom/@name"))
-        if not medium or not _are_over(monitor, disk, its_jobs, jobs):
+        if not medium or not _are_over(monitor, its_jobs, jobs):
             continue
         try:
             chain = _changed_chain(disk, medium)
@@ -89,14 +91,13 @@ def _jobs(status: Node, device: str) -> list[Node]:
     return [job for job in jobs if _text(job, "disk/@dst") == device]
 
 
-def _are_over(
-    monitor: Monitor, disk: Node, noted: Iterable[Node], known: Mapping[str, str]
-) -> bool:
+def _are_over(monitor: Monitor, noted: Iterable[Node], known: Mapping[str, str]) -> bool:
     """Whether QEMU works no more on a disk; `known` are its jobs, by name, and how far they are."""
-    left = {name: known[name] for job in noted if (name := job.get("name", "")) in known}
-    if disk.find("mirror") is None or any(status != "concluded" for status in left.values()):
-        return not left
-    return all(monitor.obeys("job-dismiss", id=name) for name in left)
+    left = [job for job in noted if job.get("name", "") in known]
+    for job in left:
+        if job.get("type") not in _OF_CHAINS or known[job.get("name", "")] != "concluded":
+            return False
+    return all(monitor.obeys("job-dismiss", id=job.get("name")) for job in left)
 
 
 def _forget(jobs: Iterable[Node]) -> None:

@@ -13,7 +13,7 @@ from virtrpc.v1.spec_pb2 import BlockDevice
 from tests.conformance.volume.conftest import MIB, TIMEOUT_S, VolumeGuest, file_volume
 from tests.crash.lives import REAL
 from tests.daemon import Connection, DaemonProcess
-from tests.instances import console_until, destroyed, small_spec, succeeded
+from tests.instances import console_until, destroyed, finished, small_spec, succeeded
 
 READY = b"virtrpc guest ready"
 
@@ -60,3 +60,22 @@ def begun_swap(
         request_id=str(uuid.uuid4()),
     )
     return connection.volumes.SwapVolume(request, timeout=TIMEOUT_S), new.volume_id
+
+
+def taken(guest: VolumeGuest, volume_id: str) -> str:
+    """The id of a snapshot that was taken."""
+    snapshot_id = str(uuid.uuid4())
+    operation = begun_snapshot(guest, volume_id, snapshot_id)
+    assert finished(guest.connection, operation).state == operation_pb2.OPERATION_STATE_SUCCEEDED
+    return snapshot_id
+
+
+def begun_snapshot(guest: VolumeGuest, volume_id: str, snapshot_id: str) -> operation_pb2.Operation:
+    """The operation of one."""
+    request = volume_pb2.CreateVolumeSnapshotRequest(
+        instance_id=guest.instance_id,
+        volume_id=volume_id,
+        snapshot_id=snapshot_id,
+        request_id=str(uuid.uuid4()),
+    )
+    return guest.connection.volumes.CreateVolumeSnapshot(request, timeout=TIMEOUT_S)

@@ -16,9 +16,17 @@ from virtrpc.v1.instance_pb2 import AttachedDisk
 from tests.conformance.volume.conftest import TIMEOUT_S, VolumeGuest
 from tests.daemon import DaemonProcess
 from tests.instances import console_until, finished
-from tests.libvirt.cut_off import at_monitor, unwritten, written_by_libvirt
+from tests.libvirt.cut_off import at_monitor, finish_job, unwritten, written_by_libvirt
 from tests.libvirt.dying_amid import DIED
-from tests.libvirt.lasting import READY, begun_swap, lasting_guest, life, new_volume
+from tests.libvirt.lasting import (
+    READY,
+    begun_snapshot,
+    begun_swap,
+    lasting_guest,
+    life,
+    new_volume,
+    taken,
+)
 from tests.machines import qemu_pids
 
 NAME = "chained"
@@ -46,18 +54,11 @@ def turn(daemon: DaemonProcess, window: str) -> None:
     """Has QEMU turn the disk whose job is ready, as libvirt does; no daemon runs."""
 
     async def ask(client: QMPClient) -> None:
-        listed: Any = await client.execute("query-jobs")
-        (job,) = listed
-        with client.listener("JOB_STATUS_CHANGE") as changes:
-            await client.execute("job-complete", {"id": job["id"]})
-            async for change in changes:
-                data: Any = change["data"]
-                if data["status"] == "concluded":
-                    break
+        job = await finish_job(client)
         if window != "turned":
-            await client.execute("job-dismiss", {"id": job["id"]})
+            await client.execute("job-dismiss", {"id": job})
         if window == "files_closed":
-            left = str(job["id"]).split("-", 2)[2]
+            left = job.split("-", 2)[2]
             for kind in ("format", "storage"):
                 node = left.replace("format", kind)
                 await client.execute("blockdev-del", {"node-name": node})
@@ -167,24 +168,6 @@ def test_an_overlay_that_libvirt_did_not_note_is_taken_back(instance_id: str, fo
         assert disk.source == str(path)
         is_whole(guest, disk, folder)
         guest.leave_shell()
-
-
-def taken(guest: VolumeGuest, volume_id: str) -> str:
-    """The id of a snapshot that was taken."""
-    snapshot_id = str(uuid.uuid4())
-    operation = begun_snapshot(guest, volume_id, snapshot_id)
-    assert finished(guest.connection, operation).state == SUCCEEDED
-    return snapshot_id
-
-
-def begun_snapshot(guest: VolumeGuest, volume_id: str, snapshot_id: str) -> operation_pb2.Operation:
-    request = volume_pb2.CreateVolumeSnapshotRequest(
-        instance_id=guest.instance_id,
-        volume_id=volume_id,
-        snapshot_id=snapshot_id,
-        request_id=str(uuid.uuid4()),
-    )
-    return guest.connection.volumes.CreateVolumeSnapshot(request, timeout=TIMEOUT_S)
 
 
 def begun_merge(
