@@ -30,7 +30,7 @@ from tests.machines import qemu_pids
 from tests.soak.invariants import residue, two_of_one
 
 BUSES = ("VIRTIO", "SCSI", "SATA", "USB")
-_STEPS, _KILL_EVERY, _KILL_WITHIN_S = 40, 4, 0.4
+_STEPS, _KILL_EVERY, _KILL_WITHIN_S = 40, 2, 0.4
 _MEMORY_MIB = 128
 _READY = b"virtrpc guest ready"
 _COMMIT, _PULL = volume_pb2.SNAPSHOT_MERGE_COMMIT, volume_pb2.SNAPSHOT_MERGE_PULL
@@ -189,7 +189,10 @@ class Busy:
 
     def _snapshot(self, disk: AttachedDisk, merge: int) -> None:
         which = {"volume_id": disk.volume_id, "snapshot_id": str(uuid.uuid4())}
+        kills, first = self._kills_next, self._chance.random() < 0.5
+        self._kills_next = kills and first
         self._call("CreateVolumeSnapshot", **which)
+        self._kills_next = kills and not first
         self._call("DeleteVolumeSnapshot", **which, merge=merge)
 
     def _extend(self, disk: AttachedDisk) -> None:
