@@ -72,6 +72,9 @@ def _is_held(domain: libvirt.virDomain) -> bool:
 def _release_left(domain: libvirt.virDomain) -> None:
     instance_id = domain.UUIDString()
     try:
+        # Asks QEMU, and so waits until libvirt has taken the machine up again: until then the state
+        # that it tells is the one that it had noted, and QEMU stood before that was.
+        domain.memoryStats()
         _release(domain)
     except libvirt.libvirtError as error:
         log.warning("a held guest was not let go", instance_id=instance_id, reason=str(error))

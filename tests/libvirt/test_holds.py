@@ -17,7 +17,7 @@ from tests.daemon import Connection, DaemonProcess
 from tests.events_seen import cursor_now, events_after
 from tests.instances import finished
 from tests.lab.waiting import until
-from tests.libvirt.cut_off import written_by_libvirt
+from tests.libvirt.cut_off import at_monitor, written_by_libvirt
 from tests.libvirt.dying_amid import DIED
 from tests.libvirt.lasting import begun_swap, lasting_guest, life
 from tests.machines import qemu_pids
@@ -25,6 +25,7 @@ from tests.machines import qemu_pids
 NAME = "held"
 PAUSED, RESUMED = event_pb2.EVENT_TYPE_PAUSED, event_pb2.EVENT_TYPE_RESUMED
 SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
+STANDING = "<domstatus state='paused' reason='user'"
 RUNNING = types_pb2.POWER_STATE_RUNNING
 
 
@@ -68,6 +69,26 @@ def test_who_dies_leaves_nobody_standing(instance_id: str, folder: Path, moment:
         assert dying.wait() == DIED
         written = written_by_libvirt(dying, NAME)[0].read_text(encoding="utf-8")
         assert "xmlns/held" in written, "it was held"
+    with life(folder) as daemon, daemon.start().connect() as connection:
+        assert finished(connection, operation).state == SUCCEEDED
+        is_left_running(connection, instance_id, volume_id, daemon)
+
+
+@pytest.mark.parametrize("stands", [True, False])
+def test_who_dies_before_libvirt_notes_it_leaves_nobody_standing(
+    instance_id: str, folder: Path, stands: bool
+) -> None:
+    """Killed when QEMU stands or runs again, and the status file does not say so yet."""
+    with life(folder, "before_turn") as dying, dying.start().connect() as connection:
+        operation, volume_id = begun_swap(connection, instance_id, folder, "USB")
+        assert dying.wait() == DIED
+    if stands:
+        status = written_by_libvirt(dying, NAME)[0]
+        text = status.read_text(encoding="utf-8")
+        assert STANDING in text
+        status.write_text(text.replace(STANDING, "<domstatus state='running' reason='unpaused'"))
+    else:
+        at_monitor(dying, NAME, lambda client: client.execute("cont"))
     with life(folder) as daemon, daemon.start().connect() as connection:
         assert finished(connection, operation).state == SUCCEEDED
         is_left_running(connection, instance_id, volume_id, daemon)
