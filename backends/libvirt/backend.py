@@ -33,6 +33,7 @@ from backends.libvirt.parts import Parts
 from backends.libvirt.probe import probe
 from backends.libvirt.read_only_shares import write_program
 from backends.libvirt.resources import HostResources
+from backends.libvirt.taking_up import wait_for_machines
 from backends.loading import BackendOptions
 from backends.power_states import pending
 from backends.work import Undo
@@ -171,6 +172,7 @@ class LibvirtBackend(Backend):
         assert self._callbacks is not None  # noqa: S101
         assert self._observer is not None  # noqa: S101
         self._callbacks.register(handles.events)
-        release_all(handles.own)
+        wait_for_machines(handles)
+        release_all(handles)
         self._domains.tell_all()
         self._observer.connected()

@@ -18,7 +18,9 @@ from threading import Thread
 import libvirt
 import structlog
 
+from backends.errors import UnreachableError
 from backends.libvirt.errors import is_lost
+from backends.libvirt.handles import Handles
 from backends.libvirt.live_notes import LiveNote
 from backends.libvirt.xml.element import Node, parse
 
@@ -43,14 +45,14 @@ def held(domain: libvirt.virDomain, device_name: str) -> Iterator[None]:
         _release(domain)
 
 
-def release_all(connection: libvirt.virConnect) -> None:
+def release_all(handles: Handles) -> None:
     """Lets every guest run on that is noted as held; raises libvirt.libvirtError.
 
     One whose QEMU does not answer is not waited for: it runs on when that does.
     """
     releases = [
-        Thread(target=_release_left, args=(domain,), name="release", daemon=True)
-        for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        Thread(target=_release_left, args=(handles, domain), name="release", daemon=True)
+        for domain in handles.own.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
         if _is_held(domain)
     ]
     for release in releases:
@@ -69,14 +71,14 @@ def _is_held(domain: libvirt.virDomain) -> bool:
         return False  # it has ended meanwhile
 
 
-def _release_left(domain: libvirt.virDomain) -> None:
-    instance_id = domain.UUIDString()
+def _release_left(handles: Handles, found: libvirt.virDomain) -> None:
+    instance_id = found.UUIDString()
     try:
-        # Asks QEMU, and so waits until libvirt has taken the machine up again: until then the state
-        # that it tells is the one that it had noted, and QEMU stood before that was.
+        domain = handles.own.lookupByUUIDString(instance_id)
+        # Asks QEMU, and so waits for one that hangs: its state is not known before (taking_up.py).
         domain.memoryStats()
         _release(domain)
-    except libvirt.libvirtError as error:
+    except (libvirt.libvirtError, UnreachableError) as error:
         log.warning("a held guest was not let go", instance_id=instance_id, reason=str(error))
     else:
         log.warning("a guest that was held runs on", instance_id=instance_id)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from virtrpc.v1 import event_pb2, operation_pb2, types_pb2
 from virtrpc.v1.event_pb2 import Event
+from virtrpc.v1.instance_pb2 import GetInstanceRequest
 
 from tests.conformance.volume.conftest import VolumeGuest
 from tests.daemon import Connection, DaemonProcess
@@ -19,6 +20,7 @@ from tests.instances import finished
 from tests.lab.waiting import until
 from tests.libvirt.cut_off import at_monitor, written_by_libvirt
 from tests.libvirt.dying_amid import DIED
+from tests.libvirt.guests import unpause
 from tests.libvirt.lasting import begun_swap, lasting_guest, life
 from tests.machines import qemu_pids
 
@@ -72,6 +74,21 @@ def test_who_dies_leaves_nobody_standing(instance_id: str, folder: Path, moment:
     with life(folder) as daemon, daemon.start().connect() as connection:
         assert finished(connection, operation).state == SUCCEEDED
         is_left_running(connection, instance_id, volume_id, daemon)
+
+
+def test_the_first_that_is_told_of_a_machine_is_what_qemu_does(
+    instance_id: str, folder: Path
+) -> None:
+    """Not what libvirt had noted before the daemon died."""
+    with life(folder) as daemon:
+        daemon.start().kill()
+        at_monitor(daemon, NAME, lambda client: client.execute("stop"))
+        with daemon.start().connect() as connection:
+            request = GetInstanceRequest(instance_id=instance_id)
+            until(lambda: not connection.instances.GetInstance(request).freshness.stale)
+            first = connection.instances.GetInstance(request).instance
+            assert first.power_state == types_pb2.POWER_STATE_PAUSED
+            unpause(connection, instance_id)
 
 
 @pytest.mark.parametrize("stands", [True, False])
