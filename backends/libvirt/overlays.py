@@ -100,7 +100,8 @@ class Overlays:
     def _merge_back(self, domain: libvirt.virDomain, device_name: str) -> None:
         flags = libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
         job = BlockJob(self._domains, domain, device_name)
-        job.begin(lambda: domain.blockCommit(device_name, None, None, 0, flags))
+        if not job.is_there():  # an undo that was killed has begun one
+            job.begin(lambda: domain.blockCommit(device_name, None, None, 0, flags))
         job.until_ready(None, "merge")
         job.pivot()
 

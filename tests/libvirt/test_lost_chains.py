@@ -170,6 +170,27 @@ def test_an_overlay_that_libvirt_did_not_note_is_taken_back(instance_id: str, fo
         guest.leave_shell()
 
 
+def test_an_undo_that_was_killed_in_its_merge_goes_on(instance_id: str, folder: Path) -> None:
+    device = new_volume(folder)
+    volume_id, path = device.volume.volume_id, Path(device.volume.local_file.path)
+    with life(folder, "after_overlay") as dying, dying.start().connect() as connection:
+        guest = VolumeGuest(connection, instance_id, "libvirt")
+        guest.attach(device)
+        operation = begun_snapshot(guest, volume_id, str(uuid.uuid4()))
+        assert dying.wait() == DIED
+    with life(folder, "before_turn") as dying:
+        dying.start(wait=False)
+        assert dying.wait() == DIED
+    with life(folder) as daemon, daemon.start().connect() as connection:
+        assert finished(connection, operation).state == operation_pb2.OPERATION_STATE_FAILED
+        guest = VolumeGuest(connection, instance_id, "libvirt")
+        assert not list(path.parent.glob(f"{path.name}.*"))
+        disk = guest.disks("effective")[volume_id]
+        assert disk.source == str(path)
+        is_whole(guest, disk, folder)
+        guest.leave_shell()
+
+
 def begun_merge(
     guest: VolumeGuest, volume_id: str, snapshot_id: str, merge: Any
 ) -> operation_pb2.Operation:
