@@ -7,6 +7,8 @@ import libvirt
 import pytest
 
 from backends.libvirt.connection import start_event_loop
+from tests.daemon import DaemonProcess
+from tests.libvirt.lasting import lasting_guest, life
 from tests.libvirtd import LibvirtdHost
 
 
@@ -35,3 +37,19 @@ def qemu_driver(libvirtd: LibvirtdHost) -> Iterator[libvirt.virConnect]:
     connection = libvirt.open(libvirtd.uri)
     yield connection
     connection.close()
+
+
+@pytest.fixture(scope="module")
+def folder(short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]) -> Path:
+    """Of daemons that come one after the other (lasting.py), with images and room for volumes."""
+    made = short_folder()
+    (made / "volumes").mkdir()
+    guest_images(life(made))
+    return made
+
+
+@pytest.fixture(scope="module")
+def instance_id(folder: Path) -> Iterator[str]:
+    """A guest that outlives them."""
+    with lasting_guest(folder) as made:
+        yield made

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from virtrpc.v1 import operation_pb2, spec_pb2, volume_pb2
 from virtrpc.v1.instance_pb2 import SpawnInstanceRequest
@@ -15,6 +16,7 @@ from tests.crash.lives import REAL
 from tests.daemon import Connection, DaemonProcess
 from tests.instances import console_until, destroyed, finished, small_spec, succeeded
 
+NAME = "lasting"
 READY = b"virtrpc guest ready"
 
 
@@ -26,10 +28,10 @@ def life(folder: Path, moment: str = "") -> DaemonProcess:
 
 
 @contextmanager
-def lasting_guest(folder: Path, name: str) -> Iterator[str]:
+def lasting_guest(folder: Path) -> Iterator[str]:
     """The id of a guest that has booted."""
     instance_id = str(uuid.uuid4())
-    spec = small_spec(backend="libvirt", name=name)
+    spec = small_spec(backend="libvirt", name=NAME)
     request = SpawnInstanceRequest(instance_id=instance_id, spec=spec)
     with life(folder) as daemon, daemon.start().connect() as connection:
         succeeded(connection, connection.instances.SpawnInstance(request, timeout=TIMEOUT_S))
@@ -79,3 +81,18 @@ def begun_snapshot(guest: VolumeGuest, volume_id: str, snapshot_id: str) -> oper
         request_id=str(uuid.uuid4()),
     )
     return guest.connection.volumes.CreateVolumeSnapshot(request, timeout=TIMEOUT_S)
+
+
+def begun_merge(
+    guest: VolumeGuest, volume_id: str, snapshot_id: str, merge: Any, bandwidth: int = 0
+) -> operation_pb2.Operation:
+    """The operation of a snapshot's deletion."""
+    request = volume_pb2.DeleteVolumeSnapshotRequest(
+        instance_id=guest.instance_id,
+        volume_id=volume_id,
+        snapshot_id=snapshot_id,
+        merge=merge,
+        bandwidth_bytes_per_s=bandwidth,
+        request_id=str(uuid.uuid4()),
+    )
+    return guest.connection.volumes.DeleteVolumeSnapshot(request, timeout=TIMEOUT_S)

@@ -5,7 +5,6 @@ That QEMU would else end with it shows in tests/conformance/volume/test_other_bu
 
 import os
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,28 +20,13 @@ from tests.lab.waiting import until
 from tests.libvirt.cut_off import at_monitor, written_by_libvirt
 from tests.libvirt.dying_amid import DIED
 from tests.libvirt.guests import unpause
-from tests.libvirt.lasting import begun_swap, lasting_guest, life
+from tests.libvirt.lasting import NAME, begun_swap, life
 from tests.machines import qemu_pids
 
-NAME = "held"
 PAUSED, RESUMED = event_pb2.EVENT_TYPE_PAUSED, event_pb2.EVENT_TYPE_RESUMED
 SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
 STANDING = "<domstatus state='paused' reason='user'"
 RUNNING = types_pb2.POWER_STATE_RUNNING
-
-
-@pytest.fixture(scope="module")
-def folder(short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]) -> Path:
-    made = short_folder()
-    (made / "volumes").mkdir()
-    guest_images(life(made))
-    return made
-
-
-@pytest.fixture(scope="module")
-def instance_id(folder: Path) -> Iterator[str]:
-    with lasting_guest(folder, NAME) as made:
-        yield made
 
 
 @pytest.mark.parametrize(("bus", "is_held"), [("VIRTIO", False), ("SCSI", False), ("USB", True)])

@@ -3,9 +3,7 @@ known, its disk is the one that it writes to, and can be changed again.
 """
 
 import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lxml import etree
@@ -19,35 +17,21 @@ from tests.instances import console_until, finished
 from tests.libvirt.cut_off import at_monitor, finish_job, unwritten, written_by_libvirt
 from tests.libvirt.dying_amid import DIED
 from tests.libvirt.lasting import (
+    NAME,
     READY,
+    begun_merge,
     begun_snapshot,
     begun_swap,
-    lasting_guest,
     life,
     new_volume,
     taken,
 )
 from tests.machines import qemu_pids
 
-NAME = "chained"
 COMMIT, PULL = volume_pb2.SNAPSHOT_MERGE_COMMIT, volume_pb2.SNAPSHOT_MERGE_PULL
 SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
 # How far libvirt has come when it dies: the end is noted last, and before it what it cannot read.
 WINDOWS = ["turned", "dismissed", "unreadable", "files_closed"]
-
-
-@pytest.fixture(scope="module")
-def folder(short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]) -> Path:
-    made = short_folder()
-    (made / "volumes").mkdir()
-    guest_images(life(made))
-    return made
-
-
-@pytest.fixture(scope="module")
-def instance_id(folder: Path) -> Iterator[str]:
-    with lasting_guest(folder, NAME) as made:
-        yield made
 
 
 def turn(daemon: DaemonProcess, window: str) -> None:
@@ -146,20 +130,30 @@ def test_a_merge_below_the_active_file_that_libvirt_did_not_note_is_one(
             guest.leave_shell()
 
 
-def test_an_overlay_that_libvirt_did_not_note_is_taken_back(instance_id: str, folder: Path) -> None:
-    """And not deleted while the guest writes to it."""
+@pytest.mark.parametrize("case", ["unnoted", "undo_killed"])
+def test_an_overlay_whose_maker_died_is_taken_back(
+    instance_id: str, folder: Path, case: str
+) -> None:
+    """And not deleted while the guest writes to it; where libvirt has not noted it, and where who
+    takes it back dies in the merge.
+    """
     device = new_volume(folder)
     volume_id, path = device.volume.volume_id, Path(device.volume.local_file.path)
     with life(folder, "after_overlay") as dying, dying.start().connect() as connection:
         guest = VolumeGuest(connection, instance_id, "libvirt")
         guest.attach(device)
         paths = written_by_libvirt(dying, NAME)
-        written = [path.read_bytes() for path in paths]
+        written = [written_path.read_bytes() for written_path in paths]
         operation = begun_snapshot(guest, volume_id, str(uuid.uuid4()))
         assert dying.wait() == DIED
-    for written_path, data in zip(paths, written, strict=True):
-        written_path.write_bytes(data)
     assert len(list(path.parent.glob(f"{path.name}.*"))) == 1
+    if case == "unnoted":
+        for written_path, data in zip(paths, written, strict=True):
+            written_path.write_bytes(data)
+    else:
+        with life(folder, "before_turn") as dying:
+            dying.start(wait=False)
+            assert dying.wait() == DIED
     with life(folder) as daemon, daemon.start().connect() as connection:
         assert finished(connection, operation).state == operation_pb2.OPERATION_STATE_FAILED
         guest = VolumeGuest(connection, instance_id, "libvirt")
@@ -168,40 +162,6 @@ def test_an_overlay_that_libvirt_did_not_note_is_taken_back(instance_id: str, fo
         assert disk.source == str(path)
         is_whole(guest, disk, folder)
         guest.leave_shell()
-
-
-def test_an_undo_that_was_killed_in_its_merge_goes_on(instance_id: str, folder: Path) -> None:
-    device = new_volume(folder)
-    volume_id, path = device.volume.volume_id, Path(device.volume.local_file.path)
-    with life(folder, "after_overlay") as dying, dying.start().connect() as connection:
-        guest = VolumeGuest(connection, instance_id, "libvirt")
-        guest.attach(device)
-        operation = begun_snapshot(guest, volume_id, str(uuid.uuid4()))
-        assert dying.wait() == DIED
-    with life(folder, "before_turn") as dying:
-        dying.start(wait=False)
-        assert dying.wait() == DIED
-    with life(folder) as daemon, daemon.start().connect() as connection:
-        assert finished(connection, operation).state == operation_pb2.OPERATION_STATE_FAILED
-        guest = VolumeGuest(connection, instance_id, "libvirt")
-        assert not list(path.parent.glob(f"{path.name}.*"))
-        disk = guest.disks("effective")[volume_id]
-        assert disk.source == str(path)
-        is_whole(guest, disk, folder)
-        guest.leave_shell()
-
-
-def begun_merge(
-    guest: VolumeGuest, volume_id: str, snapshot_id: str, merge: Any
-) -> operation_pb2.Operation:
-    request = volume_pb2.DeleteVolumeSnapshotRequest(
-        instance_id=guest.instance_id,
-        volume_id=volume_id,
-        snapshot_id=snapshot_id,
-        merge=merge,
-        request_id=str(uuid.uuid4()),
-    )
-    return guest.connection.volumes.DeleteVolumeSnapshot(request, timeout=TIMEOUT_S)
 
 
 def starts_again(guest: VolumeGuest) -> None:

@@ -2,14 +2,12 @@
 
 import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from virtrpc.v1 import diagnostics_pb2, diagnostics_pb2_grpc, operation_pb2, volume_pb2
-from virtrpc.v1.operation_pb2 import Operation
 
 from backends.libvirt.pulls import Pulls
 from tests.conformance.volume.conftest import TIMEOUT_S, VolumeGuest
@@ -17,27 +15,13 @@ from tests.daemon import DaemonProcess
 from tests.instances import finished
 from tests.lab.waiting import until
 from tests.libvirt.cut_off import at_monitor, finish_job, written_by_libvirt
-from tests.libvirt.lasting import lasting_guest, life, new_volume, taken
+from tests.libvirt.lasting import NAME, begun_merge, life, new_volume, taken
 from tests.machines import qemu_pids
 
-NAME = "pulled"
 SUCCEEDED = operation_pb2.OPERATION_STATE_SUCCEEDED
+PULL = volume_pb2.SNAPSHOT_MERGE_PULL
 PULLS, ASKERS = 20, 3
 SLOW_BYTES_PER_S = 1 << 16
-
-
-@pytest.fixture(scope="module")
-def folder(short_folder: Callable[[], Path], guest_images: Callable[[DaemonProcess], None]) -> Path:
-    made = short_folder()
-    (made / "volumes").mkdir()
-    guest_images(life(made))
-    return made
-
-
-@pytest.fixture(scope="module")
-def instance_id(folder: Path) -> Iterator[str]:
-    with lasting_guest(folder, NAME) as made:
-        yield made
 
 
 @pytest.fixture
@@ -58,19 +42,6 @@ def counters(guest: VolumeGuest) -> diagnostics_pb2.InstanceDiagnostics:
     request = diagnostics_pb2.GetInstanceDiagnosticsRequest(instance_id=guest.instance_id)
     request.fresh = True
     return stub.GetInstanceDiagnostics(request, timeout=TIMEOUT_S).diagnostics
-
-
-def pull(guest: VolumeGuest, volume_id: str, snapshot_id: str, bandwidth: int = 0) -> Operation:
-    """Begins to."""
-    request = volume_pb2.DeleteVolumeSnapshotRequest(
-        instance_id=guest.instance_id,
-        volume_id=volume_id,
-        snapshot_id=snapshot_id,
-        merge=volume_pb2.SNAPSHOT_MERGE_PULL,
-        bandwidth_bytes_per_s=bandwidth,
-        request_id=str(uuid.uuid4()),
-    )
-    return guest.connection.volumes.DeleteVolumeSnapshot(request, timeout=TIMEOUT_S)
 
 
 def begun(daemon: DaemonProcess) -> None:
@@ -97,7 +68,7 @@ def test_a_machine_outlives_the_pulls_that_counters_are_asked_beside(
         askers = [pool.submit(ask) for _ in range(ASKERS)]
         try:
             for _ in range(PULLS):
-                pulled = pull(guest, volume_id, taken(guest, volume_id))
+                pulled = begun_merge(guest, volume_id, taken(guest, volume_id), PULL)
                 assert finished(guest.connection, pulled).state == SUCCEEDED
         finally:
             over.set()
@@ -114,7 +85,7 @@ def test_disks_are_counted_while_one_is_pulled(
     volume_id = device.volume.volume_id
     snapshot_id = taken(guest, volume_id)
     before = counters(guest)
-    slow = pull(guest, volume_id, snapshot_id, SLOW_BYTES_PER_S)
+    slow = begun_merge(guest, volume_id, snapshot_id, PULL, SLOW_BYTES_PER_S)
     begun(daemon)
     during = counters(guest)
     (disk,) = (disk for disk in during.disks if disk.volume_id == volume_id)
@@ -139,7 +110,7 @@ def test_a_machine_outlives_a_pull_that_ends_while_no_daemon_runs(
         guest = VolumeGuest(connection, instance_id, "libvirt")
         guest.attach(device)
         snapshot_id = taken(guest, volume_id)
-        slow = pull(guest, volume_id, snapshot_id, SLOW_BYTES_PER_S)
+        slow = begun_merge(guest, volume_id, snapshot_id, PULL, SLOW_BYTES_PER_S)
         begun(daemon)
         daemon.kill()
     at_monitor(daemon, NAME, finish_job)
