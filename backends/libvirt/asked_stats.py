@@ -4,7 +4,8 @@ By libvirt's bulk calls, whose keys they have (virConnectGetAllDomainStats). A m
 is asked for its disks one by one, which asks QEMU another question (pulls.py says why).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import libvirt
@@ -13,6 +14,8 @@ from backends.libvirt.pulls import Pulls
 from backends.libvirt.xml.element import parse
 
 _MEMORY, _DISKS = libvirt.VIR_DOMAIN_STATS_BALLOON, libvirt.VIR_DOMAIN_STATS_BLOCK
+ANSWERED = "balloon.rss"
+"""Is told of a machine that could be asked, and of none that is busy or hangs."""
 _NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 _ACTIVE = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | _NOWAIT
 _KEYS = {
@@ -39,7 +42,7 @@ def ask_all(connection: libvirt.virConnect, pulls: Pulls) -> Mapping[str, Stats]
         asked = _ask(connection, whole, _MEMORY | _DISKS)
         for domain in active:
             if domain.UUIDString() in pulled:
-                asked |= _ask(connection, [domain], _MEMORY, _disks(domain))
+                asked |= _ask_pulled(connection, domain, _MEMORY)
         return asked
 
 
@@ -52,20 +55,29 @@ def ask_one(
     """
     with pulls.asking(domain.UUIDString()) as pulled:
         if domain.UUIDString() in pulled:
-            asked = _ask(connection, [domain], known | _MEMORY, _disks(domain))
+            asked = _ask_pulled(connection, domain, known | _MEMORY)
         else:
             asked = _ask(connection, [domain], known | _MEMORY | _DISKS)
         return next(iter(asked.values()), None)
 
 
 def _ask(
-    connection: libvirt.virConnect,
-    domains: Iterable[libvirt.virDomain],
-    kinds: int,
-    more: Stats | None = None,
+    connection: libvirt.virConnect, domains: Sequence[libvirt.virDomain], kinds: int
 ) -> dict[str, Stats]:
-    rows = connection.domainListGetStats([*domains], kinds, _NOWAIT) if domains else []
-    return {domain.UUIDString(): {**stats, **(more or {})} for domain, stats in rows}
+    rows = connection.domainListGetStats(domains, kinds, _NOWAIT) if domains else []
+    return {domain.UUIDString(): stats for domain, stats in rows}
+
+
+def _ask_pulled(
+    connection: libvirt.virConnect, domain: libvirt.virDomain, kinds: int
+) -> dict[str, Stats]:
+    """Disks too, where the machine has just answered: that question waits for one that hangs."""
+    asked = _ask(connection, [domain], kinds)
+    for instance_id, stats in asked.items():
+        if ANSWERED in stats:
+            with suppress(libvirt.libvirtError):  # it ends: nothing is known of its disks
+                asked[instance_id] = {**stats, **_disks(domain)}
+    return asked
 
 
 def _disks(domain: libvirt.virDomain) -> Stats:

@@ -20,7 +20,7 @@ from backends.firewall.filters import table_name, why_no_filter
 from backends.libvirt.connection import Connection
 from backends.libvirt.consoles import LibvirtConsoles
 from backends.libvirt.counters import Counters
-from backends.libvirt.cut_off import make_good
+from backends.libvirt.cut_off import Found, make_good
 from backends.libvirt.embedded import EmbeddedRoot, Reaper, is_embedded
 from backends.libvirt.errors import translated
 from backends.libvirt.events import Callbacks
@@ -29,6 +29,7 @@ from backends.libvirt.handles import Handles
 from backends.libvirt.holds import release_all
 from backends.libvirt.lifecycle import force_off
 from backends.libvirt.network_features import NOT_REAL
+from backends.libvirt.overlays import Overlays
 from backends.libvirt.parts import Parts
 from backends.libvirt.probe import probe
 from backends.libvirt.read_only_shares import write_program
@@ -61,6 +62,7 @@ class LibvirtBackend(Backend):
         self._observer: Observer | None = None
         self._callbacks: Callbacks | None = None
         self._embedded: EmbeddedRoot | None = None
+        self._found = Found()
         self._reaper: Reaper | None = None
         self.image_store = parts.image_store
         self.image_users = parts.image_users
@@ -143,7 +145,8 @@ class LibvirtBackend(Backend):
         if is_embedded(uri):
             self._embedded = EmbeddedRoot(uri, default=self._options.state_dir / "libvirt")
             self._reaper = Reaper()
-            self._domains.doubtful = make_good(self._embedded.folder)
+            self._found = make_good(self._embedded.folder)
+            self._domains.doubtful = self._found.doubtful
             uri = self._embedded.uri
         self._callbacks = Callbacks(self._domains)
         self._connection = Connection(uri, connected=self._connected, lost=observer.disconnected)
@@ -167,6 +170,15 @@ class LibvirtBackend(Backend):
         if instance.managed and not self._parts.why_no_filter:
             self._parts.side.put(instance.instance_id, instance.spec.interfaces)
 
+    def _configure_overlaid(self) -> None:
+        """Once, before anything that was cut off is undone or repeated by the configuration."""
+        overlays = Overlays(self._domains)
+        while self._found.overlaid:
+            instance_id, devices = self._found.overlaid.popitem()
+            domain = self._domains.find(instance_id)
+            for device in devices if domain is not None else ():
+                overlays.configure(domain, device)
+
     def _connected(self, handles: Handles) -> None:
         """A new generation of connections: callbacks again, everything listed again."""
         assert self._callbacks is not None  # noqa: S101
@@ -174,5 +186,6 @@ class LibvirtBackend(Backend):
         self._callbacks.register(handles.events)
         wait_for_machines(handles)
         release_all(handles)
+        self._configure_overlaid()
         self._domains.tell_all()
         self._observer.connected()

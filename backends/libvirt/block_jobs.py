@@ -91,9 +91,12 @@ class BlockJob:
         """Ends it, the disk as it was; nothing where there is none."""
         instance_id = self._domain.UUIDString()
         try:
-            with self._domains.pulls.under_way(instance_id):  # for all that is known of the job
-                if self._domain.isActive() and self._info():
+            info = self._info() if self._domain.isActive() else {}
+            if info.get("type") == libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_PULL:
+                with self._domains.pulls.under_way(instance_id):
                     self._domain.blockJobAbort(self._device_name, 0)
+            elif info:
+                self._domain.blockJobAbort(self._device_name, 0)
         except libvirt.libvirtError as error:
             ended = (libvirt.VIR_ERR_OPERATION_INVALID, libvirt.VIR_ERR_INVALID_ARG)
             if error.get_error_code() not in ended:

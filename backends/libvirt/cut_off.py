@@ -5,48 +5,63 @@ knows at its next start another machine than there is. The embedded driver begin
 daemon, which so can be there before it; a libvirtd that is killed has the same faults.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
 
 from backends.libvirt.lost_attachments import undo_attachments
-from backends.libvirt.lost_chains import note_chains
+from backends.libvirt.lost_chains import make_readable, note_chains
 from backends.libvirt.lost_removals import put_stand_ins
 from backends.libvirt.monitor import Monitor
 from backends.libvirt.status_files import Noted, read_status
 
-_TIMEOUT_S, _AT_ONCE = 1.0, 16
+_TIMEOUT_S, _WITH_JOB_S, _AT_ONCE = 1.0, 5.0, 16
 log = structlog.get_logger()
 
 
-def make_good(root: Path) -> Mapping[str, int]:
+@dataclass
+class Found:
+    """What libvirt will not know of by itself, or not all of it."""
+
+    doubtful: dict[str, int] = field(default_factory=dict)
+    """Processes, by instance id, that may have devices which libvirt does not know."""
+    overlaid: dict[str, Sequence[str]] = field(default_factory=dict)
+    """Disks, by instance id, with an overlay that their configuration does not have."""
+
+
+def make_good(root: Path) -> Found:
     """Makes the machines of a root folder what libvirt has noted, or will find to be so.
 
     Before that driver is opened: a monitor takes one client. Each machine is asked for a second
-    at most, and for six where something was cut off, several at once; what fails is logged.
-
-    Gives the processes, by instance id, that may have devices which libvirt does not know.
+    at most, for five where it had a job on a disk, and for five more where something was cut off;
+    several at once. What fails is logged.
     """
+    found = Found()
     read = [read_status(path) for path in sorted((root / "run/qemu").glob("*.xml"))]
     machines = [noted for noted in read if noted is not None]
-    if not machines:
-        return {}
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cut-off") as pool:
-        sure = list(pool.map(_is_made_good, machines))
-    return {
-        noted.instance_id: noted.pid
-        for noted, is_sure in zip(machines, sure, strict=True)
-        if not is_sure
-    }
+        sure = pool.map(partial(_is_made_good, found), machines)
+        for noted, is_sure in zip(machines, sure, strict=True):
+            if not is_sure:
+                found.doubtful[noted.instance_id] = noted.pid
+    return found
 
 
-def _is_made_good(noted: Noted) -> bool:
+def _is_made_good(found: Found, noted: Noted) -> bool:
     try:
-        with closing(Monitor(noted.monitor, timeout_s=_TIMEOUT_S)) as monitor:
-            if note_chains(monitor, noted):
+        had_job = noted.status.find("blockjobs/blockjob") is not None
+        if make_readable(noted):
+            noted = read_status(noted.path) or noted
+        timeout_s = _WITH_JOB_S if had_job else _TIMEOUT_S
+        with closing(Monitor(noted.monitor, timeout_s=timeout_s)) as monitor:
+            overlaid = note_chains(monitor, noted)
+            if overlaid is not None:
+                found.overlaid[noted.instance_id] = overlaid
                 noted = read_status(noted.path) or noted
             listed = monitor.execute("qom-list", path="/machine/peripheral")
             there = {device["name"] for device in listed}

@@ -7,10 +7,16 @@ libvirt (9.0) does not ask QEMU what a disk is on. It would go on with the files
 and keep a disk busy for ever with a mirror that is not there; and what it writes between the end of
 a job and the turn, `<mirror job=''>`, it cannot read itself: the guest would run on, known to
 nobody. So the status file is given what QEMU has, before libvirt reads it.
+
+A machine may have been taken over by its guest: of what it says only that is taken which the file,
+and the jobs noted in it, explain.
 """
 
+import json
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,64 +57,74 @@ class Layer:
         return "" if name is None else name.get("name", "")
 
 
-def note_chains(monitor: Monitor, noted: Noted) -> bool:
-    """Corrects the status file where QEMU has other files behind a disk; True where it has.
+def make_readable(noted: Noted) -> bool:
+    """Ends mirrors that libvirt could not read, as their jobs ended; True where there were any.
+
+    QEMU need not be asked: libvirt writes them when it has heard of the end.
+    """
+    is_changed = False
+    for disk, jobs in _disks(noted):
+        mirror = disk.find("mirror[@job='']")
+        if mirror is not None:
+            layers, mirrored = _noted_layers(disk)
+            turned = any(
+                job.get("state") == "pivoting" and job.get("newstate") == "completed"
+                for job in jobs
+            )
+            chain = _below(layers, mirrored[0].node) or mirrored if turned else layers
+            _rewrite(noted, disk, chain, jobs)
+            is_changed = True
+    if is_changed:
+        _save(noted)
+    return is_changed
+
+
+def note_chains(monitor: Monitor, noted: Noted) -> Sequence[str] | None:
+    """Corrects the status file where QEMU has other files behind a disk; None: it has not.
+
+    Gives the disks that have an overlay which libvirt has nowhere noted.
 
     Disks with a job that goes on are left alone: of its end libvirt will hear. One that is over is
     dismissed: of a mirror libvirt would not know whether it ended with a turn, as it has QEMU turn
     the disk before it notes that it does; and with a pull that is over QEMU may not be asked for
     its nodes (pulls.py).
     """
-    jobs = {job["id"]: job["status"] for job in monitor.execute("query-jobs")}
+    known = {job["id"]: job["status"] for job in monitor.execute("query-jobs")}
     media = {block.get("qdev"): block.get("inserted") for block in monitor.execute("query-block")}
-    is_changed = False
+    is_changed, overlaid = False, list[str]()
+    for disk, jobs in _disks(noted):
+        medium = media.get(_text(disk, "privateData/qom/@name"))
+        if medium and _dismissed(monitor, jobs, known):
+            layers, _ = _noted_layers(disk)
+            chain = _believed(noted, disk, jobs, medium)
+            if chain is None:
+                continue
+            if chain != layers or disk.find("mirror") is not None:
+                _rewrite(noted, disk, chain, jobs)
+                is_changed = True
+            if len(chain) > len(layers):
+                overlaid.append(_text(disk, "target/@dev"))
+    if is_changed:
+        _save(noted)
+    return overlaid if is_changed else None
+
+
+def _disks(noted: Noted) -> Iterator[tuple[Node, list[Node]]]:
+    """All of a machine, each with the jobs on it that libvirt has noted."""
+    jobs = noted.status.findall("blockjobs/blockjob")
     for disk in noted.domain.iterfind("devices/disk"):
         device = _text(disk, "target/@dev")
-        its_jobs = _jobs(noted.status, device)
-        medium = media.get(_text(disk, "privateData/qom/@name"))
-        if not medium or not _are_over(monitor, its_jobs, jobs):
-            continue
-        try:
-            chain = _changed_chain(disk, medium)
-        except (KeyError, OSError, ValueError) as error:
-            log.error("files of a disk unknown", name=noted.name, disk=device, reason=str(error))
-            continue
-        if chain is not None:
-            files = [layer.file for layer in chain]
-            log.warning("a change of a disk was cut off", name=noted.name, disk=device, files=files)
-            _rewrite(disk, chain)
-            _forget(its_jobs)
-            is_changed = True
-    if is_changed:
-        _raise_index(noted.status)
-        write_durably(noted.path, to_text(noted.status), mode=0o600)
-    return is_changed
+        yield disk, [job for job in jobs if _text(job, "disk/@dst") == device]
 
 
-def _jobs(status: Node, device: str) -> list[Node]:
-    """Those on a disk that libvirt has noted."""
-    jobs = status.iterfind("blockjobs/blockjob")
-    return [job for job in jobs if _text(job, "disk/@dst") == device]
-
-
-def _are_over(monitor: Monitor, noted: Iterable[Node], known: Mapping[str, str]) -> bool:
-    """Whether QEMU works no more on a disk; `known` are its jobs, by name, and how far they are."""
-    left = [job for job in noted if job.get("name", "") in known]
-    for job in left:
-        if job.get("type") not in _OF_CHAINS or known[job.get("name", "")] != "concluded":
-            return False
-    return all(monitor.obeys("job-dismiss", id=job.get("name")) for job in left)
-
-
-def _forget(jobs: Iterable[Node]) -> None:
-    for job in jobs:
-        holder = job.getparent()
-        if holder is not None:
-            holder.remove(job)
+def _noted_layers(disk: Node) -> tuple[list[Layer], list[Layer]]:
+    """The files behind a disk, and those of its mirror; the active ones first."""
+    mirror = disk.find("mirror")
+    mirrored = [] if mirror is None else list(_layers(mirror, _text(mirror, "format/@type")))
+    return list(_layers(disk, _text(disk, "driver/@type"))), mirrored
 
 
 def _layers(node: Node, format_: str) -> Iterator[Layer]:
-    """Of a disk, a mirror or a backing store, the active one first."""
     source = node.find("source")
     if source is None:
         return
@@ -119,23 +135,47 @@ def _layers(node: Node, format_: str) -> Iterator[Layer]:
         yield from _layers(below, _text(below, "format/@type"))
 
 
-def _changed_chain(disk: Node, medium: Mapping[str, Any]) -> list[Layer] | None:
-    """The files behind a disk that QEMU has; None where they are noted.
+def _dismissed(monitor: Monitor, noted: Iterable[Node], known: Mapping[str, str]) -> bool:
+    """Dismisses those of a disk's jobs that are over; False where one goes on.
 
-    Raises KeyError, OSError or ValueError where they cannot be made out.
+    `known` are QEMU's, by name, and how far they are.
     """
-    layers, mirror = list(_layers(disk, _text(disk, "driver/@type"))), disk.find("mirror")
-    mirrored = [] if mirror is None else list(_layers(mirror, _text(mirror, "format/@type")))
+    left = [job for job in noted if job.get("name", "") in known]
+    for job in left:
+        if job.get("type") not in _OF_CHAINS or known[job.get("name", "")] != "concluded":
+            return False
+    return all(monitor.obeys("job-dismiss", id=job.get("name")) for job in left)
+
+
+def _believed(
+    noted: Noted, disk: Node, jobs: Iterable[Node], medium: Mapping[str, Any]
+) -> list[Layer] | None:
+    """The files behind a disk that QEMU has; None where that cannot be."""
+    try:
+        return _changed_chain(noted, disk, {job.get("type") for job in jobs}, medium)
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        device = _text(disk, "target/@dev")
+        log.error("files of a disk unknown", name=noted.name, disk=device, reason=str(error))
+        return None
+
+
+def _changed_chain(
+    noted: Noted, disk: Node, jobs: Collection[str | None], medium: Mapping[str, Any]
+) -> list[Layer]:
+    """As `_believed`; raises one of many errors where QEMU says what cannot be."""
+    layers, mirrored = _noted_layers(disk)
     top, files = medium["node-name"], _files(medium["image"])
-    chain = _below(layers, top) or _below(mirrored, top)
+    chain = _below(layers, top)
+    if "copy" in jobs:
+        chain = chain or _below(mirrored, top)
     if not chain:
-        chain = [_overlay(top, Path(files[0]), layers), *layers]
-    if len(chain) > len(files):
-        # A merge has taken some out of its middle.
+        chain = [_overlay(noted, top, Path(files[0]), layers), *layers]
+    if len(chain) > len(files) and not {"commit", "pull"}.isdisjoint(jobs):
         chain = [chain[0], *(layer for layer in chain[1:] if layer.file in files)]
-    if len(chain) != len(files):
-        raise ValueError(f"{top} is on other files than those noted")
-    return None if chain == layers and mirror is None else chain
+    is_cut = chain[0] in layers[1:]
+    if len(chain) != len(files) or (is_cut and "active-commit" not in jobs):
+        raise ValueError(f"{top} is on {len(files)} files, which nothing noted explains")
+    return chain
 
 
 def _below(layers: list[Layer], top: str) -> list[Layer]:
@@ -148,23 +188,32 @@ def _files(image: Mapping[str, Any] | None) -> list[str]:
     """Names of a disk's files, the active one first."""
     files = []
     while image is not None:
-        files.append(image["filename"])
+        files.append(_path(image["filename"]))
         image = image.get("backing-image")
     return files
 
 
-def _overlay(top: str, path: Path, layers: Sequence[Layer]) -> Layer:
+def _path(name: str) -> str:
+    """A file's, as QEMU names it; in JSON where its header has another name for the one below."""
+    if not name.startswith("json:"):
+        return name
+    node = json.loads(name.removeprefix("json:"))
+    while "filename" not in node:
+        node = node["file"]
+    return str(node["filename"])
+
+
+def _overlay(noted: Noted, top: str, path: Path, layers: Sequence[Layer]) -> Layer:
     """An overlay on a disk's noted files that libvirt has made and not noted.
 
-    What QEMU says of it is not believed: it has to lie beside the file that it says it is on.
+    It has to be a file that the machine has for nothing else, and lie beside the one that its
+    header says it is on.
     """
     named = _FORMAT_NODE.fullmatch(top)
     below = Path(layers[0].file) if layers else None
-    if named is None or below is None or path.parent != below.parent or path.is_symlink():
+    if named is None or below is None or path.parent != below.parent or str(path) in noted.known:
         raise ValueError(f"{top} is nothing that libvirt puts on a disk")
-    with path.open("rb") as file:
-        header = read_header(file)
-    if header is None or header.external_data_file or path.parent / header.backing_file != below:
+    if not _is_overlay(path, below):
         raise ValueError(f"{path} is no overlay of {below}")
     source = etree.Element("source", file=str(path))
     names = etree.SubElement(etree.SubElement(source, "privateData"), "nodenames")
@@ -173,8 +222,21 @@ def _overlay(top: str, path: Path, layers: Sequence[Layer]) -> Layer:
     return Layer(type="file", format="qcow2", source=source, index=named[1])
 
 
-def _rewrite(disk: Node, chain: Sequence[Layer]) -> None:
-    """Gives a disk these files, and no mirror."""
+def _is_overlay(path: Path, below: Path) -> bool:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return False
+        header = read_header(file)
+    if header is None or header.external_data_file:
+        return False
+    return path.parent / header.backing_file == below
+
+
+def _rewrite(noted: Noted, disk: Node, chain: Sequence[Layer], jobs: Iterable[Node]) -> None:
+    """Gives a disk these files, no mirror and no jobs."""
+    files, device = [layer.file or layer.node for layer in chain], _text(disk, "target/@dev")
+    log.warning("a change of a disk was cut off", name=noted.name, disk=device, files=files)
     for tag in ("source", "backingStore", "mirror"):
         for node in disk.findall(tag):
             disk.remove(node)
@@ -195,6 +257,10 @@ def _rewrite(disk: Node, chain: Sequence[Layer]) -> None:
         etree.SubElement(store, "format", type=layer.format)
         store.append(_source(layer))
         store = etree.SubElement(store, "backingStore")
+    for job in jobs:
+        holder = job.getparent()
+        if holder is not None:
+            holder.remove(job)
 
 
 def _source(layer: Layer) -> Node:
@@ -204,13 +270,15 @@ def _source(layer: Layer) -> Node:
     return source
 
 
-def _raise_index(status: Node) -> None:
-    """libvirt numbers the next node with it."""
+def _save(noted: Noted) -> None:
+    """Replaces the status file. libvirt numbers its next node by the counter in it."""
+    status = noted.status
     counter = status.find("nodename")
     names = [node.get("name", "") for node in status.iter("nodename")]
     numbers = [int(found[1]) for name in names if (found := _FORMAT_NODE.fullmatch(name))]
     if counter is not None:
         counter.set("index", str(max([int(counter.get("index", "0")), *numbers])))
+    write_durably(noted.path, to_text(status), mode=0o600)
 
 
 def _text(node: Node, path: str) -> str:

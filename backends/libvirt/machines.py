@@ -8,7 +8,7 @@ import os
 import select
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -25,6 +25,17 @@ def machine_pid(folder: Path | None, name: str, instance_id: str) -> int | None:
     except (OSError, ValueError):
         return None
     return pid if instance_id.encode() in words else None
+
+
+def has_open(pid: int | None, path: Path) -> bool:
+    """Whether a process of this host has a file open."""
+    if pid is None or not path.exists():
+        return False
+    for descriptor in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):  # it has been closed meanwhile
+            if descriptor.samefile(path):
+                return True
+    return False
 
 
 @contextmanager

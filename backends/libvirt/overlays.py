@@ -7,9 +7,16 @@ import libvirt
 from virtrpc.v1 import volume_pb2 as pb
 from virtrpc.v1.instance_pb2 import AttachedDisk, Instance
 
-from backends.errors import AlreadyExistsError, ContractError, HypervisorError, NotFoundError
+from backends.errors import (
+    AlreadyExistsError,
+    ContractError,
+    HypervisorError,
+    NotFoundError,
+    TimedOutError,
+)
 from backends.libvirt.block_jobs import BlockJob
 from backends.libvirt.domains import Domains
+from backends.libvirt.machines import has_open
 from backends.libvirt.plugging import CONFIG, LIVE, Plugging
 from backends.libvirt.xml.disk import Disk
 from backends.libvirt.xml.element import to_text
@@ -80,6 +87,10 @@ class Overlays:
             except libvirt.libvirtError as error:
                 raise self._domains.failed(error, domain.UUIDString()) from error
         self.configure(domain, device_name)
+        if has_open(self._domains.machine_of(domain), overlay):
+            # libvirt did not hear of it, and QEMU did not say so before libvirt was opened.
+            why = f"the machine has {overlay.name} open, which the hypervisor does not know"
+            raise TimedOutError(f"{why}: start the service anew")
         overlay.unlink(missing_ok=True)
 
     def configure(self, domain: libvirt.virDomain, device_name: str) -> None:
@@ -89,9 +100,10 @@ class Overlays:
         """
         live = self._plugging.disk(domain, LIVE, device_name) if domain.isActive() else None
         kept = self._plugging.disk(domain, CONFIG, device_name)
-        if live is None or kept is None or _starts_as(kept, live):
+        if live is None or kept is None or live.source_file is None or _starts_as(kept, live):
             return
-        kept.source_file, kept.format, kept.chain = live.source_file, live.format, None
+        # With its end: at the next start QEMU follows no header, which the guest may have written.
+        kept.source_file, kept.format, kept.chain = live.source_file, live.format, live.chain
         try:
             domain.updateDeviceFlags(to_text(kept.to_xml()), CONFIG)
         except libvirt.libvirtError as error:

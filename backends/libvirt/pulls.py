@@ -9,17 +9,19 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 
-_PATIENCE_S = 10.0
+PATIENCE_S = 3.0
 log = structlog.get_logger()
 
 
 class Pulls:
     """Which machines have pulls under way, and who asks about disks. Callable from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
         self._changed = threading.Condition()
         self._pulled: Counter[str] = Counter()
         self._asking: dict[object, str] = {}
@@ -28,12 +30,13 @@ class Pulls:
     def under_way(self, instance_id: str) -> Iterator[None]:
         """Inside, nobody begins to ask about the machine's disks.
 
-        Who does already is waited for; for ten seconds, as another machine may never answer.
+        Who does already is waited for; not for long, as another machine may never answer.
         """
         with self._changed:
             self._pulled[instance_id] += 1
             before = {asker for asker, of in self._asking.items() if of in ("", instance_id)}
-            if not self._changed.wait_for(lambda: before.isdisjoint(self._asking), _PATIENCE_S):
+            have_ended = partial(before.isdisjoint, self._asking)
+            if not self._changed.wait_for(have_ended, self._patience_s):
                 log.warning("statistics still asked for while a pull begins", instance=instance_id)
         try:
             yield

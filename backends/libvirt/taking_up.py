@@ -11,6 +11,7 @@ import libvirt
 import structlog
 
 from backends.errors import UnreachableError
+from backends.libvirt.asked_stats import ANSWERED
 from backends.libvirt.handles import Handles
 
 _PATIENCE_S, _LOOK_S = 3.0, 0.02
@@ -18,7 +19,6 @@ _ACTIVE = (
     libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
     | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
 )
-_ASKED = "balloon.rss"  # of a domain that is busy, as one is that is being taken up, it is not told
 log = structlog.get_logger()
 
 
@@ -42,4 +42,4 @@ def _wait(handles: Handles) -> None:
 
 def _some_are_not(connection: libvirt.virConnect) -> bool:
     rows = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_BALLOON, _ACTIVE)
-    return any(_ASKED not in stats for _, stats in rows)
+    return any(ANSWERED not in stats for _, stats in rows)

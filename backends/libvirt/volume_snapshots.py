@@ -206,8 +206,8 @@ class LibvirtVolumeSnapshots(VolumeSnapshots):
         work.phase("merge", percent=2)
         subject = f"{domain.UUIDString()}/{disk.device_name}"
         work.step("merge", Undo("end_block_job", {"disk": subject}))
-        is_pull = self._domains.pulls.under_way(domain.UUIDString())
-        with is_pull if merge.pull else nullcontext():
+        pulls = self._domains.pulls
+        with pulls.under_way(domain.UUIDString()) if merge.pull else nullcontext():
             if not job.is_there():
                 job.begin(lambda: begin_merge(domain, disk, merge, bandwidth, active=active))
             is_mirror = job.until_ready(work, "merge")

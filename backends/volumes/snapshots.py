@@ -114,10 +114,17 @@ def merged_already(
     snapshots: Sequence[pb.VolumeSnapshot],
     chain: Sequence[str],
 ) -> Merge | None:
-    """The merge of a call that died after it: the snapshot's overlay has left the chain."""
+    """The merge of a call that died after it: what it merges has left the chain."""
     known = next((s for s in snapshots if s.snapshot_id == request.snapshot_id), None)
-    if known is None or known.overlay_file in chain or request.top_file or request.base_file:
+    if known is None or request.top_file or request.base_file:
         return None
+    pulls = request.merge == _PULL
+    if (known.base_file if pulls else known.overlay_file) in chain:
+        return None
+    if pulls:
+        gone = tuple(s.base_file for s in reversed(snapshots) if s.base_file not in chain)
+        remaining = [s for s in snapshots if s.base_file in chain]
+        return Merge(True, chain[0], "", gone, _with_overlays(remaining, chain))
     remaining = [
         _moved(s, {known.overlay_file: known.base_file}) for s in snapshots if s is not known
     ]

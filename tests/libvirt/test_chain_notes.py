@@ -1,12 +1,13 @@
 """How a status file is made to say what QEMU has: by its answers, as far as it is believed."""
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from backends.libvirt.lost_chains import note_chains
+from backends.libvirt.lost_chains import make_readable, note_chains
 from backends.libvirt.status_files import read_status
 from backends.libvirt.xml.disk import Disk
 
@@ -15,7 +16,9 @@ STATUS = """
   <monitor path="/none" type="unix"/>
   <nodename index="7"/>
   <blockjobs active="yes">
-    <blockjob name="job-vda" type="{type}" state="ready"><disk dst="vda" mirror="yes"/></blockjob>
+    <blockjob name="job-vda" type="{type}" state="{state}" newstate="{newstate}">
+      <disk dst="vda" mirror="yes"/>
+    </blockjob>
     <blockjob name="job-vdb" type="pull" state="running"><disk dst="vdb"/></blockjob>
   </blockjobs>
   <domain type="qemu"><uuid>1</uuid><devices>
@@ -62,9 +65,10 @@ class Qemu:
         image: dict[str, Any] | None = None
         for file in reversed(files):
             image = {"filename": file} | ({"backing-image": image} if image else {})
+        self.medium: dict[str, Any] = {"node-name": node, "image": image}
         self._answers: dict[str, Any] = {
             "query-jobs": [{"id": name, "status": how} for name, how in (jobs or {}).items()],
-            "query-block": [{"qdev": "/vda", "inserted": {"node-name": node, "image": image}}],
+            "query-block": [{"qdev": "/vda", "inserted": self.medium}],
         }
         self.dismissed: list[object] = []
 
@@ -82,9 +86,17 @@ def status(tmp_path: Path) -> Path:
     return written(tmp_path)
 
 
-def written(folder: Path, *, kind: str = "copy", mirror: str = "") -> Path:
+def written(
+    folder: Path,
+    *,
+    kind: str = "copy",
+    mirror: str = "",
+    state: str = "ready",
+    newstate: str = "ready",
+) -> Path:
     path = folder / "web.xml"
-    path.write_text(STATUS.format(folder=folder, type=kind, mirror=mirror), encoding="utf-8")
+    text = STATUS.format(folder=folder, type=kind, mirror=mirror, state=state, newstate=newstate)
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -92,9 +104,13 @@ def noted(path: Path, qemu: Qemu) -> Disk | None:
     """The disk as the status file has it after; None: the file was left alone."""
     before, read = path.read_bytes(), read_status(path)
     assert read is not None
-    if not note_chains(qemu, read):  # type: ignore[arg-type]
+    if note_chains(qemu, read) is None:  # type: ignore[arg-type]
         assert path.read_bytes() == before
         return None
+    return disk_in(path)
+
+
+def disk_in(path: Path) -> Disk:
     again = read_status(path)
     assert again is not None
     assert path.stat().st_mode & 0o777 == 0o600
@@ -137,17 +153,23 @@ def test_a_mirror_that_was_given_up_goes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("node", "left"),
+    ("kind", "node", "left"),
     [
-        ("libvirt-1-format", ["base"]),  # all committed
-        ("libvirt-2-format", ["middle", "base"]),  # the active one committed
-        ("libvirt-3-format", ["top", "base"]),  # the middle one committed, or pulled
-        ("libvirt-3-format", ["top"]),  # all pulled
+        ("active-commit", "libvirt-1-format", ["base"]),
+        ("active-commit", "libvirt-2-format", ["middle", "base"]),
+        ("commit", "libvirt-3-format", ["top", "base"]),
+        ("pull", "libvirt-3-format", ["top", "base"]),
+        ("pull", "libvirt-3-format", ["top"]),
     ],
 )
-def test_merged_files_go(status: Path, node: str, left: list[str]) -> None:
-    files = [f"{status.parent}/{name}" for name in left]
-    disk = noted(status, Qemu(node, files))
+def test_files_go_that_a_job_has_merged(
+    tmp_path: Path, kind: str, node: str, left: list[str]
+) -> None:
+    files = [f"{tmp_path}/{name}" for name in left]
+    assert noted(written(tmp_path), Qemu(node, files)) is None  # a copy merges nothing
+    # QEMU names a file so where the header above it has another name for the one below.
+    named = [f'json:{{"driver": "raw", "file": {{"filename": "{file}"}}}}' for file in files]
+    disk = noted(written(tmp_path, kind=kind), Qemu(node, named))
     assert disk is not None
     assert [disk.source_file, *(file for file, _ in below(disk))] == files
     assert disk.format == ("raw" if left == ["base"] else "qcow2")
@@ -186,7 +208,41 @@ def test_an_overlay_is_noted(status: Path) -> None:
     assert '<nodename index="12"/>' in status.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("case", ["elsewhere", "symlink", "other base", "missing", "name", "depth"])
+@pytest.mark.parametrize(
+    ("state", "newstate", "left"),
+    [
+        ("pivoting", "completed", ["/dev/vg/new"]),
+        ("pivoting", "failed", ["top", "middle", "base"]),
+        ("aborting", "completed", ["top", "middle", "base"]),
+    ],
+)
+def test_what_libvirt_cannot_read_is_ended_as_its_job_was(
+    tmp_path: Path, state: str, newstate: str, left: list[str]
+) -> None:
+    """Though QEMU does not answer."""
+    path = written(tmp_path, mirror=MIRROR, state=state, newstate=newstate)
+    read = read_status(path)
+    assert read is not None
+    assert make_readable(read)
+    disk = disk_in(path)
+    files = [disk.source_device or disk.source_file, *(file for file, _ in below(disk))]
+    assert files == [str(tmp_path / name) for name in left]
+    again = read_status(path)
+    assert again is not None
+    assert not make_readable(again)
+
+
+@pytest.mark.parametrize("image", [5, {}, {"filename": 5}, {"filename": "json:[]"}, None])
+def test_an_answer_without_sense_changes_nothing(tmp_path: Path, image: object) -> None:
+    qemu = Qemu("libvirt-3-format", [])
+    qemu.medium["image"] = image
+    assert noted(written(tmp_path, kind="pull", mirror=MIRROR), qemu) is None
+
+
+LIES = ["elsewhere", "symlink", "other base", "missing", "name", "depth", "other disk", "fifo"]
+
+
+@pytest.mark.parametrize("case", LIES)
 def test_a_machine_that_lies_is_not_believed(status: Path, case: str) -> None:
     """It may have been taken over by its guest: libvirt would give it what it names."""
     folder, node, path = status.parent, "libvirt-12-format", status.parent / "top.snapshot"
@@ -202,5 +258,12 @@ def test_a_machine_that_lies_is_not_believed(status: Path, case: str) -> None:
         path.unlink()
     elif case == "name":
         node = "drive-12"
+    elif case == "other disk":
+        text = status.read_text(encoding="utf-8")
+        disk = f'<disk type="file"><source file="{path}"/></disk>'
+        status.write_text(text.replace("</devices>", f"{disk}</devices>"), encoding="utf-8")
+    elif case == "fifo":
+        path.unlink()
+        os.mkfifo(path)
     files = [str(path), *(f"{folder}/{name}" for name in ("top", "middle", "base"))]
     assert noted(status, Qemu(node, [*files, "/etc/shadow"] if case == "depth" else files)) is None

@@ -142,8 +142,7 @@ def test_a_pull_waits_for_who_asks_about_its_machine_and_for_nobody_else() -> No
         assert not pulled_after
 
 
-def test_a_pull_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backends.libvirt.pulls._PATIENCE_S", 0.2)
-    pulls, began = Pulls(), time.monotonic()
+def test_a_pull_does_not_wait_for_ever() -> None:
+    pulls, began = Pulls(patience_s=0.2), time.monotonic()
     with pulls.asking(), pulls.under_way("one"):
         assert time.monotonic() - began < TIMEOUT_S

@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from backends.libvirt.cut_off import make_good
+from backends.libvirt.cut_off import Found, make_good
 from backends.libvirt.lost_removals import stand_ins
 from backends.libvirt.status_files import read_status
 
@@ -47,7 +47,7 @@ def test_status_that_says_nothing_is_passed_over(tmp_path: Path, text: str) -> N
     path = tmp_path / "run/qemu/web.xml"
     path.write_text(text, encoding="utf-8")
     assert read_status(path) is None
-    assert make_good(tmp_path) == {}
+    assert make_good(tmp_path) == Found()
 
 
 def test_whatever_monitors_say_the_start_goes_on(short_folder: Callable[[], Path]) -> None:
@@ -68,7 +68,7 @@ def test_whatever_monitors_say_the_start_goes_on(short_folder: Callable[[], Path
             Thread(target=say, args=(listener, data), daemon=True).start()
         (root / "run/qemu/dead.xml").write_text(STATUS.format(monitor=root / "none"))
         began = time.monotonic()
-        doubtful = make_good(root)
+        doubtful = make_good(root).doubtful
         assert time.monotonic() - began < 4
     assert doubtful == {str(number): number for number in range(len(said))}
 

@@ -96,3 +96,22 @@ def test_one_that_was_merged_before_the_daemon_died() -> None:
     assert merge.merged == ("o1",)
     assert told(merge) == [("s2", "", "base", "o2"), ("s3", "s2", "o2", "o3")]
     assert merged_already(request, snapshots(), CHAIN) is None
+
+
+@pytest.mark.parametrize(
+    ("known", "chain", "merged", "left"),
+    [
+        ("s3", ("o3", "o1", "base"), ("o2",), [("s1", "", "base", "o1"), ("s2", "s1", "o1", "o3")]),
+        ("s1", ("o3",), ("o2", "o1", "base"), []),
+    ],
+)
+def test_one_that_was_pulled_before_the_daemon_died(
+    known: str, chain: tuple[str, ...], merged: tuple[str, ...], left: list[tuple[str, ...]]
+) -> None:
+    request = pb.DeleteVolumeSnapshotRequest(snapshot_id=known, merge=PULL)
+    merge = merged_already(request, snapshots(), chain)
+    assert merge is not None
+    assert merge.pull
+    assert merge.merged == merged
+    assert told(merge) == left
+    assert merged_already(request, snapshots(), CHAIN) is None
