@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 from virtrpc.v1 import host_pb2 as pb
 from virtrpc.v1 import types_pb2
+from virtrpc.v1.event_pb2 import Event
 from virtrpc.v1.instance_pb2 import Instance
 from virtrpc.v1.migration_pb2 import LiveMigrateInstanceRequest, LiveMigrationResult
 from virtrpc.v1.operation_pb2 import OPERATION_STATE_CANCELLED
@@ -64,8 +65,8 @@ class Told:
     def __init__(self) -> None:
         self.details: list[str] = []
 
-    def event(self, _kind: int, *, detail: str = "") -> None:
-        self.details.append(detail)
+    def event(self, event: Event) -> None:
+        self.details.append(event.detail)
 
 
 class Migrations(Facet):
