@@ -17,7 +17,8 @@ _MEMORY, _DISKS = libvirt.VIR_DOMAIN_STATS_BALLOON, libvirt.VIR_DOMAIN_STATS_BLO
 ANSWERED = "balloon.rss"
 """Is told of a machine that could be asked, and of none that is busy or hangs."""
 _NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-_ACTIVE = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | _NOWAIT
+ACTIVE = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | _NOWAIT
+"""Of all running machines; a busy one is not waited for."""
 _KEYS = {
     libvirt.VIR_DOMAIN_BLOCK_STATS_READ_REQ: "rd.reqs",
     libvirt.VIR_DOMAIN_BLOCK_STATS_READ_BYTES: "rd.bytes",
@@ -35,7 +36,7 @@ def ask_all(connection: libvirt.virConnect, pulls: Pulls) -> Mapping[str, Stats]
     """Of all running machines, by instance; raises libvirt.libvirtError."""
     with pulls.asking() as pulled:
         if not pulled:
-            rows = connection.getAllDomainStats(_MEMORY | _DISKS, _ACTIVE)
+            rows = connection.getAllDomainStats(_MEMORY | _DISKS, ACTIVE)
             return {domain.UUIDString(): stats for domain, stats in rows}
         active = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
         whole = [domain for domain in active if domain.UUIDString() not in pulled]

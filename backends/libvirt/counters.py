@@ -17,7 +17,7 @@ from virtrpc.v1.types_pb2 import PowerState
 
 from backends.contract import Sample
 from backends.errors import InstanceNotFoundError, UnreachableError, WrongStateError
-from backends.libvirt.asked_stats import Stats, ask_all, ask_one
+from backends.libvirt.asked_stats import ACTIVE, Stats, ask_all, ask_one
 from backends.libvirt.domains import Domains, is_active
 from backends.libvirt.drift import Drift
 from backends.libvirt.instances import POWER_STATES
@@ -29,8 +29,6 @@ _KNOWN = (
     | libvirt.VIR_DOMAIN_STATS_VCPU
     | libvirt.VIR_DOMAIN_STATS_INTERFACE
 )
-_NOWAIT = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-_ACTIVE = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | _NOWAIT
 _PATIENCE_S = 3.0
 _MAX_LEFT_BEHIND = 4
 log = structlog.get_logger()
@@ -49,7 +47,7 @@ class Counters:
         """All running domains. What QEMU must be asked for is at most one sample older."""
         self._ask_all()
         try:
-            rows = self._domains.connection.handles.own.getAllDomainStats(_KNOWN, _ACTIVE)
+            rows = self._domains.connection.handles.own.getAllDomainStats(_KNOWN, ACTIVE)
             self._drift.look({d.UUIDString(): _power_state(known) for d, known in rows})
         except libvirt.libvirtError as error:
             raise self._domains.failed(error) from error

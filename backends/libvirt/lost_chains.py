@@ -16,7 +16,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,22 +57,37 @@ class Layer:
         return "" if name is None else name.get("name", "")
 
 
+@dataclass(frozen=True)
+class NotedDisk:
+    """A disk, as libvirt has noted it."""
+
+    node: Node
+    device: str
+    jobs: Sequence[Node]
+    """Those on it."""
+    layers: list[Layer]
+    """The files behind it, the active one first."""
+    mirror: Node | None
+    mirrored: list[Layer]
+    """Those behind its mirror."""
+
+
 def make_readable(noted: Noted) -> bool:
     """Ends mirrors that libvirt could not read, as their jobs ended; True where there were any.
 
     QEMU need not be asked: libvirt writes them when it has heard of the end.
     """
     is_changed = False
-    for disk, jobs in _disks(noted):
-        mirror = disk.find("mirror[@job='']")
-        if mirror is not None:
-            layers, mirrored = _noted_layers(disk)
+    for disk in _disks(noted):
+        if disk.mirror is not None and disk.mirror.get("job") == "":
             turned = any(
                 job.get("state") == "pivoting" and job.get("newstate") == "completed"
-                for job in jobs
+                for job in disk.jobs
             )
-            chain = _below(layers, mirrored[0].node) or mirrored if turned else layers
-            _rewrite(noted, disk, chain, jobs)
+            chain = disk.layers
+            if turned:
+                chain = _below(disk.layers, disk.mirrored[0].node) or disk.mirrored
+            _rewrite(noted, disk, chain)
             is_changed = True
     if is_changed:
         _save(noted)
@@ -92,36 +107,34 @@ def note_chains(monitor: Monitor, noted: Noted) -> Sequence[str] | None:
     known = {job["id"]: job["status"] for job in monitor.execute("query-jobs")}
     media = {block.get("qdev"): block.get("inserted") for block in monitor.execute("query-block")}
     is_changed, overlaid = False, list[str]()
-    for disk, jobs in _disks(noted):
-        medium = media.get(_text(disk, "privateData/qom/@name"))
-        if medium and _dismissed(monitor, jobs, known):
-            layers, _ = _noted_layers(disk)
-            chain = _believed(noted, disk, jobs, medium)
-            if chain is None:
-                continue
-            if chain != layers or disk.find("mirror") is not None:
-                _rewrite(noted, disk, chain, jobs)
-                is_changed = True
-            if len(chain) > len(layers):
-                overlaid.append(_text(disk, "target/@dev"))
+    for disk in _disks(noted):
+        medium = media.get(_text(disk.node, "privateData/qom/@name"))
+        if not medium or not _dismissed(monitor, disk.jobs, known):
+            continue
+        chain = _believed(noted, disk, medium)
+        if chain is not None and (chain != disk.layers or disk.mirror is not None):
+            _rewrite(noted, disk, chain)
+            is_changed = True
+            if len(chain) > len(disk.layers):
+                overlaid.append(disk.device)
     if is_changed:
         _save(noted)
     return overlaid if is_changed else None
 
 
-def _disks(noted: Noted) -> Iterator[tuple[Node, list[Node]]]:
-    """All of a machine, each with the jobs on it that libvirt has noted."""
+def _disks(noted: Noted) -> Iterator[NotedDisk]:
+    """All of a machine."""
     jobs = noted.status.findall("blockjobs/blockjob")
-    for disk in noted.domain.iterfind("devices/disk"):
-        device = _text(disk, "target/@dev")
-        yield disk, [job for job in jobs if _text(job, "disk/@dst") == device]
-
-
-def _noted_layers(disk: Node) -> tuple[list[Layer], list[Layer]]:
-    """The files behind a disk, and those of its mirror; the active ones first."""
-    mirror = disk.find("mirror")
-    mirrored = [] if mirror is None else list(_layers(mirror, _text(mirror, "format/@type")))
-    return list(_layers(disk, _text(disk, "driver/@type"))), mirrored
+    for node in noted.domain.iterfind("devices/disk"):
+        device, mirror = _text(node, "target/@dev"), node.find("mirror")
+        yield NotedDisk(
+            node=node,
+            device=device,
+            jobs=[job for job in jobs if _text(job, "disk/@dst") == device],
+            layers=list(_layers(node, _text(node, "driver/@type"))),
+            mirror=mirror,
+            mirrored=[] if mirror is None else list(_layers(mirror, _text(mirror, "format/@type"))),
+        )
 
 
 def _layers(node: Node, format_: str) -> Iterator[Layer]:
@@ -147,32 +160,28 @@ def _dismissed(monitor: Monitor, noted: Iterable[Node], known: Mapping[str, str]
     return all(monitor.obeys("job-dismiss", id=job.get("name")) for job in left)
 
 
-def _believed(
-    noted: Noted, disk: Node, jobs: Iterable[Node], medium: Mapping[str, Any]
-) -> list[Layer] | None:
+def _believed(noted: Noted, disk: NotedDisk, medium: Mapping[str, Any]) -> list[Layer] | None:
     """The files behind a disk that QEMU has; None where that cannot be."""
     try:
-        return _changed_chain(noted, disk, {job.get("type") for job in jobs}, medium)
+        return _changed_chain(noted, disk, medium)
     except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        device = _text(disk, "target/@dev")
-        log.error("files of a disk unknown", name=noted.name, disk=device, reason=str(error))
+        name, reason = noted.name, str(error)
+        log.error("files of a disk unknown", name=name, disk=disk.device, reason=reason)
         return None
 
 
-def _changed_chain(
-    noted: Noted, disk: Node, jobs: Collection[str | None], medium: Mapping[str, Any]
-) -> list[Layer]:
+def _changed_chain(noted: Noted, disk: NotedDisk, medium: Mapping[str, Any]) -> list[Layer]:
     """As `_believed`; raises one of many errors where QEMU says what cannot be."""
-    layers, mirrored = _noted_layers(disk)
+    jobs = {job.get("type") for job in disk.jobs}
     top, files = medium["node-name"], _files(medium["image"])
-    chain = _below(layers, top)
+    chain = _below(disk.layers, top)
     if "copy" in jobs:
-        chain = chain or _below(mirrored, top)
+        chain = chain or _below(disk.mirrored, top)
     if not chain:
-        chain = [_overlay(noted, top, Path(files[0]), layers), *layers]
+        chain = [_overlay(noted, top, Path(files[0]), disk.layers), *disk.layers]
     if len(chain) > len(files) and not {"commit", "pull"}.isdisjoint(jobs):
         chain = [chain[0], *(layer for layer in chain[1:] if layer.file in files)]
-    is_cut = chain[0] in layers[1:]
+    is_cut = chain[0] in disk.layers[1:]
     if len(chain) != len(files) or (is_cut and "active-commit" not in jobs):
         raise ValueError(f"{top} is on {len(files)} files, which nothing noted explains")
     return chain
@@ -233,18 +242,18 @@ def _is_overlay(path: Path, below: Path) -> bool:
     return path.parent / header.backing_file == below
 
 
-def _rewrite(noted: Noted, disk: Node, chain: Sequence[Layer], jobs: Iterable[Node]) -> None:
+def _rewrite(noted: Noted, disk: NotedDisk, chain: Sequence[Layer]) -> None:
     """Gives a disk these files, no mirror and no jobs."""
-    files, device = [layer.file or layer.node for layer in chain], _text(disk, "target/@dev")
-    log.warning("a change of a disk was cut off", name=noted.name, disk=device, files=files)
+    files, node = [layer.file or layer.node for layer in chain], disk.node
+    log.warning("a change of a disk was cut off", name=noted.name, disk=disk.device, files=files)
     for tag in ("source", "backingStore", "mirror"):
-        for node in disk.findall(tag):
-            disk.remove(node)
+        for child in node.findall(tag):
+            node.remove(child)
     active, *below = chain
-    disk.set("type", active.type)
-    driver = disk.find("driver")
+    node.set("type", active.type)
+    driver = node.find("driver")
     if driver is None:
-        driver = etree.SubElement(disk, "driver")
+        driver = etree.SubElement(node, "driver")
     driver.set("type", active.format)
     source = _source(active)
     source.set("index", active.index)
@@ -257,7 +266,7 @@ def _rewrite(noted: Noted, disk: Node, chain: Sequence[Layer], jobs: Iterable[No
         etree.SubElement(store, "format", type=layer.format)
         store.append(_source(layer))
         store = etree.SubElement(store, "backingStore")
-    for job in jobs:
+    for job in disk.jobs:
         holder = job.getparent()
         if holder is not None:
             holder.remove(job)

@@ -11,14 +11,10 @@ import libvirt
 import structlog
 
 from backends.errors import UnreachableError
-from backends.libvirt.asked_stats import ANSWERED
+from backends.libvirt.asked_stats import ACTIVE, ANSWERED
 from backends.libvirt.handles import Handles
 
 _PATIENCE_S, _LOOK_S = 3.0, 0.02
-_ACTIVE = (
-    libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE
-    | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-)
 log = structlog.get_logger()
 
 
@@ -41,5 +37,5 @@ def _wait(handles: Handles) -> None:
 
 
 def _some_are_not(connection: libvirt.virConnect) -> bool:
-    rows = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_BALLOON, _ACTIVE)
+    rows = connection.getAllDomainStats(libvirt.VIR_DOMAIN_STATS_BALLOON, ACTIVE)
     return any(ANSWERED not in stats for _, stats in rows)

@@ -118,18 +118,25 @@ def merged_already(
     known = next((s for s in snapshots if s.snapshot_id == request.snapshot_id), None)
     if known is None or request.top_file or request.base_file:
         return None
-    pulls = request.merge == _PULL
-    if (known.base_file if pulls else known.overlay_file) in chain:
+    if request.merge == _PULL:
+        return _pulled_already(known, snapshots, chain)
+    if known.overlay_file in chain:
         return None
-    if pulls:
-        gone = tuple(s.base_file for s in reversed(snapshots) if s.base_file not in chain)
-        remaining = [s for s in snapshots if s.base_file in chain]
-        return Merge(True, chain[0], "", gone, _with_overlays(remaining, chain))
     remaining = [
         _moved(s, {known.overlay_file: known.base_file}) for s in snapshots if s is not known
     ]
     overlay, base = known.overlay_file, known.base_file
     return Merge(False, overlay, base, (overlay,), _with_overlays(remaining, chain))
+
+
+def _pulled_already(
+    known: pb.VolumeSnapshot, snapshots: Sequence[pb.VolumeSnapshot], chain: Sequence[str]
+) -> Merge | None:
+    if known.base_file in chain:
+        return None
+    gone = tuple(s.base_file for s in reversed(snapshots) if s.base_file not in chain)
+    remaining = [s for s in snapshots if s.base_file in chain]
+    return Merge(True, chain[0], "", gone, _with_overlays(remaining, chain))
 
 
 def _plan_pull(

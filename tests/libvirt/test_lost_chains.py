@@ -25,7 +25,6 @@ from tests.libvirt.lasting import (
     NAME,
     READY,
     begun_merge,
-    begun_snapshot,
     begun_swap,
     life,
     new_volume,
@@ -161,18 +160,9 @@ def test_an_overlay_whose_maker_died_is_taken_back(
     """
     device = new_volume(folder)
     volume_id, path = device.volume.volume_id, Path(device.volume.local_file.path)
-    with life(folder, "after_overlay") as dying, dying.start().connect() as connection:
-        guest = VolumeGuest(connection, instance_id, "libvirt")
-        guest.attach(device)
-        paths = written_by_libvirt(dying, NAME)
-        written = [written_path.read_bytes() for written_path in paths]
-        operation = begun_snapshot(guest, volume_id, str(uuid.uuid4()))
-        assert dying.wait() == DIED
+    operation, _ = cut_overlay(folder, instance_id, device, is_noted=case == "undo_killed")
     assert len(list(path.parent.glob(f"{path.name}.*"))) == 1
-    if case == "unnoted":
-        for written_path, data in zip(paths, written, strict=True):
-            written_path.write_bytes(data)
-    else:
+    if case == "undo_killed":
         with life(folder, "before_turn") as dying:
             dying.start(wait=False)
             assert dying.wait() == DIED
@@ -186,10 +176,10 @@ def test_an_overlay_whose_maker_died_is_taken_back(
         guest.leave_shell()
 
 
-def unnoted_overlay(
-    folder: Path, instance_id: str, device: BlockDevice, **fields: Any
+def cut_overlay(
+    folder: Path, instance_id: str, device: BlockDevice, *, is_noted: bool = False, **fields: Any
 ) -> tuple[operation_pb2.Operation, volume_pb2.CreateVolumeSnapshotRequest]:
-    """A snapshot's operation that died when QEMU had the overlay, and libvirt had not noted it."""
+    """A snapshot's operation that died when QEMU had the overlay; libvirt had noted it or not."""
     with life(folder, "after_overlay") as dying, dying.start().connect() as connection:
         guest = VolumeGuest(connection, instance_id, "libvirt")
         guest.attach(device)
@@ -204,8 +194,9 @@ def unnoted_overlay(
         )
         operation = connection.volumes.CreateVolumeSnapshot(request, timeout=TIMEOUT_S)
         assert dying.wait() == DIED
-    for path, data in zip(paths, written, strict=True):
-        path.write_bytes(data)
+    if not is_noted:
+        for path, data in zip(paths, written, strict=True):
+            path.write_bytes(data)
     return operation, request
 
 
@@ -220,7 +211,7 @@ def test_an_overlay_of_the_callers_own_stays(
     below = base.name if is_relative else str(base)
     create = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", below, "-F", "raw", str(overlay)]
     subprocess.run(create, check=True)
-    operation, request = unnoted_overlay(
+    operation, request = cut_overlay(
         folder, instance_id, device, reuse_file=True, overlay_file=overlay.name
     )
     with life(folder) as daemon, daemon.start().connect() as connection:
@@ -239,7 +230,7 @@ def test_an_overlay_of_a_machine_that_does_not_answer_is_not_deleted(
     instance_id: str, folder: Path
 ) -> None:
     device = new_volume(folder)
-    operation, request = unnoted_overlay(folder, instance_id, device)
+    operation, request = cut_overlay(folder, instance_id, device)
     base = Path(device.volume.local_file.path)
     overlay = base.with_name(f"{base.name}.{request.snapshot_id}")
     (pid,) = qemu_pids(instance_id)
